@@ -1,0 +1,353 @@
+"""The contracts that plug-ins implement: Task, Reduction, Codec, Channel, Defense, Attack, Metric.
+
+The author writes the small method; the harness owns the guarded call around it (``harness.guards``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.images import ImageSet
+from harness.learning import LearningCurve
+from harness.seeding import Streams
+from harness.tokens import TokenBatch
+
+SplitName = Literal["attacker", "calibration", "search", "evaluation"]
+SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A pretrained transformer, with what is needed to feed it and to name it.
+
+    Args:
+        model: The network in evaluation mode, head included; never modified.
+        mean: Per-channel mean that normalises images in [0, 1].
+        std: Per-channel standard deviation, likewise.
+        weights_hash: SHA-256 of the weights, first 16 hex digits.
+        name: Architecture name, for reports.
+    """
+
+    model: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights_hash: str
+    name: str
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Maps images (B, 3, H, W) in [0, 1] to the model's input range."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images - mean) / std
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]."""
+        output: Tensor = self.model(self.normalise(images))
+        return output
+
+
+class Task(ABC):
+    """A data set, its victim and the quality of the victim's answers. ``version`` rises whenever numbers move."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    @abstractmethod
+    def victim(self) -> Victim:
+        """Returns the victim, in evaluation mode on the CPU."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> ImageSet:
+        """Returns the images of a split; splits are disjoint by content hash."""
+
+    @abstractmethod
+    def target(self, images: ImageSet) -> Tensor:
+        """Returns what ``quality`` compares outputs with, (B, ...)."""
+
+    @abstractmethod
+    def quality(self, output: Tensor, target: Tensor) -> Tensor:
+        """Returns (B,) quality in [0, 1] of the victim's outputs (B, ...)."""
+
+    @property
+    @abstractmethod
+    def quality_name(self) -> str:
+        """What ``quality`` measures, for tables: ``top-1 accuracy``, say."""
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What a reduction may look at in one block.
+
+    Args:
+        keys: (T, K) float32 unit-norm keys, mean over heads, packed.
+        sizes: (T,) int64 source patches a token.
+        attention: (T,) mean attention paid by the class token, or None where the backbone has none.
+        lengths: (B,) tokens an image.
+        prefix: Protected tokens at the start of every image.
+        layer: Block number, from 0.
+        ids: B image identifiers, by which random reductions address their streams.
+        target_lengths: (B,) lengths that a matched control must reach in this layer, or None.
+    """
+
+    keys: Tensor
+    sizes: Tensor
+    attention: Tensor | None
+    lengths: Tensor
+    prefix: int
+    layer: int
+    ids: tuple[str, ...]
+    target_lengths: Tensor | None = None
+
+
+class Assignment(NamedTuple):
+    """Where each old token goes.
+
+    ``destination`` (T,) int64 holds the packed row of the new token, or ``DROPPED``; ``lengths`` (B,) counts the new
+    tokens of each image. Protected tokens keep their places. A new token is the size-weighted mean of the old ones.
+    """
+
+    destination: Tensor
+    lengths: Tensor
+
+
+class Reduction(ABC):
+    """Merges or drops tokens between attention and MLP of a block. Pure: it knows no model and keeps no state."""
+
+    name: ClassVar[str]
+    match: Reduction | None = None
+    """The reduction whose token counts this one must reach per image and layer, for controls at matched cost."""
+
+    @abstractmethod
+    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
+        """Returns the assignment for one block, or None to leave all tokens as they are."""
+
+    def check(self, layers: int) -> None:  # noqa: B027 - optional to override
+        """Raises ConfigError where the options cannot serve an edge of ``layers`` blocks."""
+
+
+class Codec(ABC):
+    """Turns token values into bytes and back."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def encode(self, tokens: Tensor) -> bytes:
+        """Returns the bytes of tokens (n, D) float32 of one image."""
+
+    @abstractmethod
+    def decode(self, data: bytes, count: int, width: int) -> Tensor:
+        """Returns tokens (count, width) float32; raises PayloadError where ``data`` does not hold just these."""
+
+
+class ChannelState(NamedTuple):
+    """A channel realisation: ``noise_std`` (B,), standard deviation of the noise on each real token value."""
+
+    noise_std: Tensor
+
+
+class Received(NamedTuple):
+    """What comes out of a channel: tokens in the packed layout sent, channel uses an image (B,), the realisation."""
+
+    tokens: TokenBatch
+    channel_uses: Tensor
+    state: ChannelState | None
+
+
+class Channel(ABC):
+    """Carries tokens from the edge to a receiver. What one image receives never depends on its batch mates."""
+
+    name: ClassVar[str]
+    snr_db: float | None = None
+    """Es/N0 per complex symbol in dB; None for a channel without noise."""
+
+    @abstractmethod
+    def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
+        """Sends the tokens of the images ``ids`` once."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the edge hands to the channel.
+
+    Args:
+        ids: B image identifiers.
+        decoded: The tokens as a receiver without channel errors decodes them from the payload.
+        payload_bytes: (B,) int64, ``len()`` of each serialised payload.
+        side_bytes: (B,) int64, of these the header and side information (sizes).
+        tokens_per_layer: (B, layers) int64 tokens an image after each edge block, prefix included.
+        sizes_sent: Whether the payload carries the sizes.
+    """
+
+    ids: tuple[str, ...]
+    decoded: TokenBatch
+    payload_bytes: Tensor
+    side_bytes: Tensor
+    tokens_per_layer: Tensor
+    sizes_sent: bool
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """What the server receives for a batch of images, with the cost of sending it.
+
+    ``received.merge_map`` is the simulator's ground truth: no payload carries it, and an attack sees it only where its
+    threat model says so.
+    """
+
+    encoded: Encoded
+    received: TokenBatch
+    channel_uses: Tensor
+    state: ChannelState | None
+
+
+class Defense(ABC):
+    """A pipeline from images to the server's answer. ``transmit`` is ``encode`` followed by ``send``."""
+
+    name: ClassVar[str]
+    grid: tuple[int, int]
+    """Patch rows and columns of the victim."""
+
+    @abstractmethod
+    def encode(self, images: ImageSet, rng: Streams) -> Encoded:
+        """Runs the edge half on images and serialises the payloads."""
+
+    @abstractmethod
+    def send(self, encoded: Encoded, rng: Streams) -> Transmission:
+        """Sends payloads through the channel once."""
+
+    @abstractmethod
+    def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
+        """Runs the server half: the task output (B, ...)."""
+
+    def transmit(self, images: ImageSet, rng: Streams) -> Transmission:
+        """Encodes and sends images."""
+        return self.send(self.encode(images, rng.child("encode")), rng.child("channel"))
+
+
+class Knowledge(NamedTuple):
+    """What an attack needs to know beyond the received tokens."""
+
+    sizes: bool = False
+    order: bool = False
+    merge_map: bool = False
+    channel_state: bool = False
+    victim: Literal["none", "query", "white-box"] = "none"
+    auxiliary: bool = True
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the attacker sees of B images. A field that the threat model withholds is None.
+
+    Args:
+        tokens: (T, D) float32, packed.
+        lengths: (B,) tokens an image.
+        prefix: Protected tokens at the start of every image (0 where the order is withheld).
+        grid: Patch rows and columns.
+        sizes: (T,) int64 source patches a token.
+        merge_map: (B, N) int64, as in TokenBatch.
+        noise_std: (B,) the channel realisation's noise.
+        ordered: Whether tokens come in the order that the edge sent them.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    prefix: int
+    grid: tuple[int, int]
+    sizes: Tensor | None = None
+    merge_map: Tensor | None = None
+    noise_std: Tensor | None = None
+    ordered: bool = True
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def as_batch(self) -> TokenBatch:
+        """Returns the tokens as a TokenBatch; withheld sizes are 1 and a withheld merge map is all dropped."""
+        patches = self.grid[0] * self.grid[1]
+        sizes = torch.ones(len(self.tokens), dtype=torch.long, device=self.tokens.device)
+        hidden = torch.full((len(self), patches), -1, device=self.tokens.device)
+        return TokenBatch(
+            self.tokens,
+            self.lengths,
+            sizes if self.sizes is None else self.sizes,
+            hidden if self.merge_map is None else self.merge_map,
+            self.prefix,
+        )
+
+    def select(self, index: Sequence[int] | Tensor) -> Observation:
+        """Returns the images at ``index``, in that order."""
+        images = torch.as_tensor(index, dtype=torch.long, device=self.lengths.device)
+        batch = self.as_batch().select(images)
+        return Observation(
+            tokens=batch.tokens,
+            lengths=batch.lengths,
+            prefix=self.prefix,
+            grid=self.grid,
+            sizes=None if self.sizes is None else batch.sizes,
+            merge_map=None if self.merge_map is None else batch.merge_map,
+            noise_std=None if self.noise_std is None else self.noise_std[images],
+            ordered=self.ordered,
+        )
+
+
+class AttackerView(Protocol):
+    """The attacker's handle on the system: it can push its own images through the defended edge, and no more."""
+
+    image_shape: tuple[int, int, int]
+    grid: tuple[int, int]
+    device: torch.device
+    noisy: bool
+    """Whether another ``draw`` gives another observation of the same images."""
+
+    def observe(self, images: ImageSet, draw: int = 0) -> Observation:
+        """Returns what the attacker would see, were the edge to transmit ``images``; cached between attacks."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Queries the victim (needs ``query``): (B, classes) for images (B, 3, H, W) in [0, 1]."""
+
+    def white_box(self) -> Victim:
+        """Returns the victim itself (needs ``white-box``)."""
+
+
+class Attack(ABC):
+    """A model-inversion attack. It never sees the images it is scored on."""
+
+    name: ClassVar[str]
+    knowledge: ClassVar[Knowledge] = Knowledge()
+    floor: ClassVar[bool] = False
+    """True for attacks that rebuild nothing specific; leakage is counted above the best of them."""
+
+    @abstractmethod
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Learns from the auxiliary images; returns the learning curve where there is training."""
+
+    @abstractmethod
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Returns reconstructions (B, 3, H, W) in [0, 1]."""
+
+
+class Metric(ABC):
+    """A score of a reconstruction against its original."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    leaks_when: ClassVar[Literal["higher", "lower"]]
+
+    @abstractmethod
+    def score(self, originals: Tensor, reconstructions: Tensor) -> Tensor:
+        """Returns (B,) scores of images (B, 3, H, W) in [0, 1]; NaN means unscored."""
+
+
+@dataclass(frozen=True)
+class PluginSpec:
+    """A plug-in's name and the options that rebuild it."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""ImageSet: images with the identifiers, labels and groups that keep splits disjoint and intervals honest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.errors import DataError
+
+
+def content_id(pixels: Tensor) -> str:
+    """Returns the content hash of one uint8 image (3, H, W): the first 16 hex digits of SHA-256 over shape and bytes."""
+    digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
+    digest.update(pixels.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one split, in a fixed order.
+
+    Args:
+        pixels: (N, 3, H, W) uint8 RGB.
+        ids: N identifiers; equal content has equal identifiers.
+        labels: (N,) int64 task labels, or None where the images carry none.
+        groups: (N,) int64 cluster of images that are not independent of one another (crops of one region, say);
+            bootstrap intervals resample clusters. Defaults to one cluster an image.
+    """
+
+    pixels: Tensor
+    ids: tuple[str, ...]
+    labels: Tensor | None = None
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
+            raise DataError(f"images must be uint8 (N, 3, H, W), got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        for name, column in (("ids", self.ids), ("labels", self.labels), ("groups", self.groups)):
+            if column is not None and len(column) != len(self.pixels):
+                raise DataError(f"{len(column)} {name} for {len(self.pixels)} images")
+
+    @classmethod
+    def from_pixels(cls, pixels: Tensor, labels: Tensor | None = None, groups: Tensor | None = None) -> ImageSet:
+        """Builds a set from uint8 pixels (N, 3, H, W), with content hashes as identifiers."""
+        return cls(pixels, tuple(content_id(image) for image in pixels), labels, groups)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images(self) -> Tensor:
+        """Returns the images as float32 (N, 3, H, W) in [0, 1]."""
+        return self.pixels.float() / 255.0
+
+    def select(self, index: Sequence[int] | Tensor) -> ImageSet:
+        """Returns the images at ``index``, in that order."""
+        rows = torch.as_tensor(index, dtype=torch.long)
+        return ImageSet(
+            self.pixels[rows],
+            tuple(self.ids[i] for i in rows.tolist()),
+            None if self.labels is None else self.labels[rows],
+            None if self.groups is None else self.groups[rows],
+        )
+
+    def batches(self, size: int) -> Iterator[ImageSet]:
+        """Yields consecutive batches of at most ``size`` images."""
+        for start in range(0, len(self), size):
+            yield self.select(range(start, min(start + size, len(self))))
+
+    def digest(self) -> str:
+        """Returns a content hash of the whole set, order included."""
+        labels = "" if self.labels is None else ",".join(map(str, self.labels.tolist()))
+        return hashlib.sha256(("|".join(self.ids) + "#" + labels).encode()).hexdigest()[:16]

@@ -1,0 +1,69 @@
+"""Learning curves of trained attacks, and the test that tells a plateau from an attacker cut short."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One evaluation on the attacker's own held-out images: optimiser steps so far, training loss, PSNR in dB."""
+
+    step: int
+    loss: float
+    heldout_psnr_db: float
+
+
+@dataclass
+class LearningCurve:
+    """How an attack learned.
+
+    Args:
+        planned_steps: Optimiser steps that the attack meant to take.
+        points: Evaluations in the order of their steps.
+    """
+
+    planned_steps: int
+    points: list[CurvePoint] = field(default_factory=list)
+
+    def add(self, step: int, loss: float, heldout_psnr_db: float) -> None:
+        """Appends one evaluation."""
+        self.points.append(CurvePoint(step, loss, heldout_psnr_db))
+
+    def late_gain_db(self, share: float = 0.2) -> float:
+        """Returns the held-out PSNR gained over the last ``share`` of the steps, in dB (NaN with under 2 points)."""
+        if len(self.points) < 2:
+            return float("nan")
+        last = self.points[-1]
+        start = last.step * (1.0 - share)
+        before = [p for p in self.points[:-1] if p.step <= start] or self.points[:1]
+        return last.heldout_psnr_db - before[-1].heldout_psnr_db
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the curve as plain data, for JSON."""
+        return {"planned_steps": self.planned_steps, "points": [asdict(p) for p in self.points]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LearningCurve:
+        """Reads what ``as_dict`` wrote."""
+        return cls(int(data["planned_steps"]), [CurvePoint(**p) for p in data["points"]])
+
+
+PLATEAU_DB = 0.2
+
+
+def plateau_failure(curve: LearningCurve) -> str | None:
+    """Says why a curve does not show a converged attacker, or returns None where it does.
+
+    The attacker must have taken all its planned steps and must have gained less than ``PLATEAU_DB`` of held-out PSNR
+    over the last fifth of them.
+    """
+    if len(curve.points) < 5:
+        return f"only {len(curve.points)} points on the learning curve"
+    if curve.points[-1].step < curve.planned_steps:
+        return f"stopped at step {curve.points[-1].step} of {curve.planned_steps}"
+    gain = curve.late_gain_db()
+    if not gain < PLATEAU_DB:
+        return f"still gaining: {gain:+.2f} dB over the last fifth of the training"
+    return None

@@ -1,0 +1,87 @@
+"""The result schema: columns of cells.csv and images.parquet, with units, and the version that readers check."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["text", "int", "float"]
+
+
+class Column(NamedTuple):
+    """One column: its name, kind, unit and meaning."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+
+
+def _c(name: str, kind: Kind, unit: str, meaning: str) -> Column:
+    return Column(name, kind, unit, meaning)
+
+
+IDENTITY = (
+    _c("task", "text", "", "task and version"),
+    _c("defense", "text", "", "defense plug-in"),
+    _c("operating_point", "text", "", "name of the defense configuration"),
+    _c("channel", "text", "", "label of the channel"),
+    _c("snr_db", "float", "dB", "Es/N0 per complex symbol; empty for a channel without noise"),
+    _c("attack", "text", "", "label of the attack"),
+    _c("threat_model", "text", "", "name of the threat model"),
+    _c("seed", "int", "", "seed that the suite states"),
+)
+COSTS = (
+    _c("quality", "float", "0..1", "task quality under the defense"),
+    _c("quality_base", "float", "0..1", "task quality of the unmodified victim on the same images"),
+    _c("gflops_edge", "float", "GFLOP/image", "operations run before the payload is sent, 2 per multiply-add"),
+    _c("gflops_total", "float", "GFLOP/image", "edge and server together"),
+    _c("tokens", "float", "tokens/image", "tokens sent, protected ones included"),
+    _c("payload_bytes", "float", "byte/image", "length of the serialised payload, header and side information included"),
+    _c("channel_uses", "float", "symbol/image", "complex symbols sent"),
+    _c("latency_ms", "float", "ms/image", "edge and server at batch 1, one thread, median over a warmed-up sample"),
+)
+SCORES = (
+    _c("psnr_db", "float", "dB", "peak signal-to-noise ratio; the mean of per-image values"),
+    _c("ssim", "float", "-1..1", "structural similarity, Gaussian window 11, sigma 1.5, data range 1"),
+    _c("lpips", "float", "", "LPIPS v0.1, AlexNet; lower means a better reconstruction, so more leakage"),
+    _c("reid_top1", "float", "0..1", "share of reconstructions whose nearest gallery image, by victim features, is the original"),
+)
+SCORE_NAMES = tuple(c.name for c in SCORES)
+INTERVALS = tuple(
+    _c(f"{name}_{end}", "float", "", f"{'lower' if end == 'lo' else 'upper'} end of the 95 % bootstrap interval of {name}")
+    for name in ("quality", *SCORE_NAMES)
+    for end in ("lo", "hi")
+)
+OUTCOME = (
+    _c("leakage", "float", "dB", "mean over images of PSNR minus the best floor's PSNR on that image"),
+    _c("leakage_lo", "float", "dB", "lower end of the 95 % bootstrap interval of leakage"),
+    _c("leakage_hi", "float", "dB", "upper end of the 95 % bootstrap interval of leakage"),
+    _c("verdict", "text", "", "conclusive, or inconclusive"),
+    _c("reason", "text", "", "why a cell is inconclusive, unscored or failed"),
+    _c("attack_seconds", "float", "s", "training and reconstruction; not part of any comparison"),
+)
+CELL_COLUMNS = (
+    _c("cell", "text", "", "content hash of the cell"),
+    *IDENTITY,
+    _c("n", "int", "images", "images scored"),
+    _c("status", "text", "", "done or failed"),
+    *COSTS,
+    *SCORES,
+    *INTERVALS,
+    *OUTCOME,
+)
+TIME_COLUMNS = ("latency_ms", "attack_seconds")
+"""Columns that hold times: the only ones that may differ between two runs of one suite."""
+
+IMAGE_COLUMNS = (
+    _c("cell", "text", "", "content hash of the cell"),
+    *IDENTITY,
+    _c("image", "text", "", "content hash of the image"),
+    _c("label", "int", "", "task label, -1 where there is none"),
+    _c("group", "int", "", "cluster of dependent images"),
+    *[c for c in COSTS if c.name not in {"latency_ms"}],
+    *SCORES,
+    _c("leakage", "float", "dB", "PSNR minus the best floor's PSNR on this image"),
+)

@@ -1,0 +1,230 @@
+"""The suite schema: what to attack, behind which operating points and channels, under which threat models."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.registry import load, plugins, suggest
+
+Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PluginConfig(BaseModel):
+    """A plug-in by name, its options beside it: ``{name: awgn, snr_db: 10}``, or just ``awgn``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword options that rebuild the plug-in."""
+        return dict(self.model_extra or {})
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Plugin = Annotated[PluginConfig, BeforeValidator(_from_name)]
+
+
+class NamedPlugin(_Strict):
+    """A plug-in under the label that tables show; ``plugin`` defaults to the label."""
+
+    label: Name
+    plugin: PluginConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        value = _from_name(value)
+        if isinstance(value, dict) and "plugin" not in value:
+            rest = {k: v for k, v in value.items() if k != "label"}
+            return {"label": value.get("label", value.get("name")), "plugin": rest}
+        return value
+
+
+class OperatingPoint(BaseModel):
+    """One defense configuration: a name, and options that override the suite's ``defense``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: Name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Defense options that this point sets."""
+        return dict(self.model_extra or {})
+
+
+class Auxiliary(_Strict):
+    """The attacker's public images: their domain, and how many (None: all there are)."""
+
+    domain: Literal["in-domain", "shifted"] = "in-domain"
+    n: int | None = Field(default=None, ge=1)
+
+
+class Knows(_Strict):
+    """What the observer sees beside the token values."""
+
+    merge_map: bool = False
+    sizes: bool = True
+    order: bool = True
+    channel_state: bool = True
+
+
+class ThreatModel(_Strict):
+    """Who looks, and what is granted. Declared, checked before anything runs, printed in every report."""
+
+    name: Name = "server"
+    observer: Literal["server"] = "server"
+    knows: Knows = Knows()
+    victim: Literal["none", "query", "white-box"] = "query"
+    auxiliary: Auxiliary = Auxiliary()
+    adaptive: Literal[True] = True
+
+
+class CellBlock(_Strict):
+    """A block of cells: the product of the named axes; ``all`` takes every one that the suite declares."""
+
+    operating_points: Literal["all"] | tuple[str, ...] = "all"
+    channels: Literal["all"] | tuple[str, ...] = "all"
+    attacks: Literal["all"] | tuple[str, ...] = "all"
+    threat_models: Literal["all"] | tuple[str, ...] = "all"
+
+
+class Suite(_Strict):
+    """A whole suite, as read from YAML."""
+
+    name: Name
+    description: str = ""
+    task: Plugin
+    defense: Plugin = PluginConfig(name="split_pipeline")
+    operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
+    baseline: str | None = None
+    channels: tuple[NamedPlugin, ...] = (NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal")),)
+    threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
+    attacks: tuple[NamedPlugin, ...] = Field(min_length=1)
+    metrics: tuple[Plugin, ...] = tuple(PluginConfig(name=n) for n in ("psnr_db", "ssim", "lpips"))
+    cells: tuple[CellBlock, ...] = (CellBlock(),)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    evaluation_images: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    gallery_images: int = Field(default=16, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        axes = {
+            "operating_points": [p.name for p in self.operating_points],
+            "channels": [c.label for c in self.channels],
+            "attacks": [a.label for a in self.attacks],
+            "threat_models": [t.name for t in self.threat_models],
+        }
+        for axis, names in axes.items():
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{axis}: the name {name!r} occurs twice; names must be unique")
+            for block in self.cells:
+                chosen = getattr(block, axis)
+                for name in () if chosen == "all" else chosen:
+                    if name not in names:
+                        raise ValueError(f"cells.{axis}: unknown {name!r}; {suggest(name, names)}")
+        if self.baseline is not None and self.baseline not in axes["operating_points"]:
+            raise ValueError(f"baseline: unknown {self.baseline!r}; {suggest(self.baseline, axes['operating_points'])}")
+        return self
+
+    @property
+    def baseline_point(self) -> str:
+        """The undefended operating point that others are compared with: ``baseline``, or else the first."""
+        return self.baseline or self.operating_points[0].name
+
+
+def shipped_suites() -> dict[str, str]:
+    """Returns the YAML texts of all suites that installed packages ship, by name."""
+    texts: dict[str, str] = {}
+    for entry in plugins("suites"):
+        for item in files(load("suites", entry)).iterdir():
+            if item.name.endswith((".yaml", ".yml")):
+                texts[item.name.rsplit(".", 1)[0]] = item.read_text(encoding="utf-8")
+    return texts
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """Reduces pydantic's report to its first problem: (text, place)."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        model: Any = Suite
+        known = list(model.model_fields)
+        for part in problem["loc"][:-1]:
+            inner = {"threat_models": ThreatModel, "knows": Knows, "cells": CellBlock, "auxiliary": Auxiliary}.get(
+                str(part)
+            )
+            known = list(inner.model_fields) if inner else known
+        return f"unknown key {problem['loc'][-1]!r} ({suggest(str(problem['loc'][-1]), known)})", place
+    text = problem["msg"].removeprefix("Value error, ")
+    return text, place
+
+
+def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Applies ``key.path=value`` overrides (values in YAML; list items by number) to suite data."""
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{text!r} is not of the form key=value", where="--set", mend="write --set seeds=[1]")
+        parts = key.split(".")
+        node: Any = data
+        try:
+            for part in parts[:-1]:
+                node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+            if isinstance(node, list):
+                node[int(parts[-1])] = yaml.safe_load(value)
+            else:
+                node[parts[-1]] = yaml.safe_load(value)
+        except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot set {key!r}: {error}", where="--set", mend="check the path") from error
+    return data
+
+
+def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
+    """Reads a suite from a path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: It is not there, is not YAML, or does not fit the schema.
+    """
+    path = Path(reference)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the suite: {error}", where=reference, mend="check the path") from error
+    else:
+        texts = shipped_suites()
+        if reference not in texts:
+            raise ConfigError(f"no suite named {reference!r}", mend=suggest(reference, list(texts)))
+        text = texts[reference]
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
+    if not isinstance(data, dict):
+        raise ConfigError("a suite must be a mapping of keys to values", where=reference, mend="see `leakgauge list suites`")
+    return parse_suite(apply_overrides(data, overrides or []), where=reference)
+
+
+def parse_suite(data: dict[str, Any], *, where: str = "suite") -> Suite:
+    """Validates suite data; raises ConfigError with the first problem."""
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        text, place = _first_problem(error)
+        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
