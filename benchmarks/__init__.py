@@ -1,0 +1,1 @@
+"""Tasks, victims, suites and speed benchmarks."""

@@ -1,0 +1,1 @@
+"""The split pipeline: backbones, reductions, codecs, payload, channels."""

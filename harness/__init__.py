@@ -1,0 +1,1 @@
+"""Contracts, planning, running, scoring and storing; imports none of the other folders."""

@@ -51,6 +51,14 @@ class Victim:
         output: Tensor = self.model(self.normalise(images))
         return output
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Returns the features before the classifier (B, D), or the output of models that do not expose them."""
+        features, head = getattr(self.model, "forward_features", None), getattr(self.model, "forward_head", None)
+        if features is None or head is None:
+            return self.predict(images)
+        pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
+        return pooled
+
 
 class Task(ABC):
     """A data set, its victim and the quality of the victim's answers. ``version`` rises whenever numbers move."""
@@ -212,6 +220,8 @@ class Defense(ABC):
     name: ClassVar[str]
     grid: tuple[int, int]
     """Patch rows and columns of the victim."""
+    channel: Channel
+    """The channel between edge and server."""
 
     @abstractmethod
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
@@ -254,6 +264,8 @@ class Observation:
         merge_map: (B, N) int64, as in TokenBatch.
         noise_std: (B,) the channel realisation's noise.
         ordered: Whether tokens come in the order that the edge sent them.
+        output: (B, classes) the server half's answer to the images under attack, for observers who can query the
+            victim; None for the attacker's own images, on which ``AttackerView.predict`` answers.
     """
 
     tokens: Tensor
@@ -264,6 +276,7 @@ class Observation:
     merge_map: Tensor | None = None
     noise_std: Tensor | None = None
     ordered: bool = True
+    output: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -294,6 +307,7 @@ class Observation:
             merge_map=None if self.merge_map is None else batch.merge_map,
             noise_std=None if self.noise_std is None else self.noise_std[images],
             ordered=self.ordered,
+            output=None if self.output is None else self.output[images],
         )
 
 

@@ -13,7 +13,7 @@ from harness.errors import DataError
 
 
 def content_id(pixels: Tensor) -> str:
-    """Returns the content hash of one uint8 image (3, H, W): the first 16 hex digits of SHA-256 over shape and bytes."""
+    """Returns the content hash of one uint8 image (3, H, W): 16 hex digits of SHA-256 over shape and bytes."""
     digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
     digest.update(pixels.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -73,7 +73,9 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
     for key in options:
         if key not in parameters and not open_ended:
             raise ConfigError(f"unknown option {key!r}", where=place, mend=suggest(key, list(parameters)))
-    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in options and p.kind is not p.VAR_KEYWORD]
+    missing = [
+        k for k, p in parameters.items() if p.default is p.empty and k not in options and p.kind is not p.VAR_KEYWORD
+    ]
     if missing:
         raise ConfigError(f"option {missing[0]!r} is missing", where=place, mend=f"add `{missing[0]}: ...`")
     try:

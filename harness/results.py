@@ -38,7 +38,9 @@ COSTS = (
     _c("gflops_edge", "float", "GFLOP/image", "operations run before the payload is sent, 2 per multiply-add"),
     _c("gflops_total", "float", "GFLOP/image", "edge and server together"),
     _c("tokens", "float", "tokens/image", "tokens sent, protected ones included"),
-    _c("payload_bytes", "float", "byte/image", "length of the serialised payload, header and side information included"),
+    _c(
+        "payload_bytes", "float", "byte/image", "length of the serialised payload, header and side information included"
+    ),
     _c("channel_uses", "float", "symbol/image", "complex symbols sent"),
     _c("latency_ms", "float", "ms/image", "edge and server at batch 1, one thread, median over a warmed-up sample"),
 )
@@ -46,11 +48,21 @@ SCORES = (
     _c("psnr_db", "float", "dB", "peak signal-to-noise ratio; the mean of per-image values"),
     _c("ssim", "float", "-1..1", "structural similarity, Gaussian window 11, sigma 1.5, data range 1"),
     _c("lpips", "float", "", "LPIPS v0.1, AlexNet; lower means a better reconstruction, so more leakage"),
-    _c("reid_top1", "float", "0..1", "share of reconstructions whose nearest gallery image, by victim features, is the original"),
+    _c(
+        "reid_top1",
+        "float",
+        "0..1",
+        "share of reconstructions whose nearest gallery image, by victim features, is the original",
+    ),
 )
 SCORE_NAMES = tuple(c.name for c in SCORES)
 INTERVALS = tuple(
-    _c(f"{name}_{end}", "float", "", f"{'lower' if end == 'lo' else 'upper'} end of the 95 % bootstrap interval of {name}")
+    _c(
+        f"{name}_{end}",
+        "float",
+        "",
+        f"{'lower' if end == 'lo' else 'upper'} end of the 95 % bootstrap interval of {name}",
+    )
     for name in ("quality", *SCORE_NAMES)
     for end in ("lo", "hi")
 )

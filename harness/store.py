@@ -23,7 +23,7 @@ from harness.errors import StoreError
 from harness.learning import LearningCurve
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, SCHEMA_VERSION, Column
 
-_PANDAS_KIND = {"text": "object", "int": "int64", "float": "float64"}
+_PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -58,7 +58,7 @@ def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> 
     for column in columns:
         series = frame[column.name]
         if column.kind == "text":
-            frame[column.name] = series.fillna("").astype(str).astype(object)
+            frame[column.name] = series.astype(object).where(series.notna(), "").astype(str).astype(object)
         else:
             frame[column.name] = series.astype(_PANDAS_KIND[column.kind])
     return frame
@@ -112,9 +112,13 @@ class RunFolder:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             version = data["schema_version"]
         except FileNotFoundError as error:
-            raise StoreError("no run here: run.json is missing", where=str(self.path), mend="name a run folder") from error
+            raise StoreError(
+                "no run here: run.json is missing", where=str(self.path), mend="name a run folder"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"run.json cannot be read: {error}", where=str(path), mend="restore or delete it") from error
+            raise StoreError(
+                f"run.json cannot be read: {error}", where=str(path), mend="restore or delete it"
+            ) from error
         if version != SCHEMA_VERSION:
             raise StoreError(
                 f"run schema version {version!r} is unknown; this leakgauge reads version {SCHEMA_VERSION}",
@@ -137,12 +141,12 @@ class RunFolder:
         """Returns the keys of all complete parts."""
         return {path.stem for path in (self.path / "parts").glob("*.json")}
 
-    def write_part(self, key: str, cell: dict[str, Any], images: list[dict[str, Any]]) -> None:
-        """Stores the rows of one finished cell; the last write of a cell, by which it counts as done."""
-        write_atomic(self._part(key), json.dumps({"cell": cell, "images": images}).encode())
+    def write_part(self, key: str, part: dict[str, Any]) -> None:
+        """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
+        write_atomic(self._part(key), json.dumps(part).encode())
 
     def read_part(self, key: str) -> dict[str, Any]:
-        """Reads the rows of one cell: ``cell`` and ``images``."""
+        """Reads what ``write_part`` stored for one cell."""
         try:
             part: dict[str, Any] = json.loads(self._part(key).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -170,9 +174,12 @@ class RunFolder:
         """Reads cells.csv; see ``harness.results.CELL_COLUMNS`` for units. Unscored numbers are NaN."""
         kinds = {c.name: _PANDAS_KIND[c.kind] for c in CELL_COLUMNS}
         try:
-            frame = pd.read_csv(self.path / "cells.csv", dtype=kinds, keep_default_na=False, na_values={
-                c.name: [""] for c in CELL_COLUMNS if c.kind != "text"
-            })
+            frame = pd.read_csv(
+                self.path / "cells.csv",
+                dtype=kinds,
+                keep_default_na=False,
+                na_values={c.name: [""] for c in CELL_COLUMNS if c.kind != "text"},
+            )
         except (OSError, ValueError) as error:
             raise StoreError(f"cells.csv cannot be read: {error}", where=str(self.path), mend="run it again") from error
         return frame

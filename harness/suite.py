@@ -158,18 +158,22 @@ def shipped_suites() -> dict[str, str]:
     return texts
 
 
+_KEYS: dict[str, list[str]] = {
+    "threat_models": list(ThreatModel.model_fields),
+    "knows": list(Knows.model_fields),
+    "cells": list(CellBlock.model_fields),
+    "auxiliary": list(Auxiliary.model_fields),
+}
+
+
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Reduces pydantic's report to its first problem: (text, place)."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        model: Any = Suite
-        known = list(model.model_fields)
+        known = list(Suite.model_fields)
         for part in problem["loc"][:-1]:
-            inner = {"threat_models": ThreatModel, "knows": Knows, "cells": CellBlock, "auxiliary": Auxiliary}.get(
-                str(part)
-            )
-            known = list(inner.model_fields) if inner else known
+            known = _KEYS.get(str(part), known)
         return f"unknown key {problem['loc'][-1]!r} ({suggest(str(problem['loc'][-1]), known)})", place
     text = problem["msg"].removeprefix("Value error, ")
     return text, place
@@ -217,7 +221,9 @@ def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
     if not isinstance(data, dict):
-        raise ConfigError("a suite must be a mapping of keys to values", where=reference, mend="see `leakgauge list suites`")
+        raise ConfigError(
+            "a suite must be a mapping of keys to values", where=reference, mend="see `leakgauge list suites`"
+        )
     return parse_suite(apply_overrides(data, overrides or []), where=reference)
 
 

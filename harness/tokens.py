@@ -112,8 +112,13 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """Returns the batch on ``device``."""
-        columns = (self.tokens, self.lengths, self.sizes, self.merge_map)
-        return TokenBatch(*(column.to(device) for column in columns), self.prefix)
+        return TokenBatch(
+            self.tokens.to(device),
+            self.lengths.to(device),
+            self.sizes.to(device),
+            self.merge_map.to(device),
+            self.prefix,
+        )
 
     @staticmethod
     def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:

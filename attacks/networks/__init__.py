@@ -1,0 +1,1 @@
+"""Networks, layouts and the training loop that several attacks share."""

@@ -1,0 +1,1 @@
+"""Tasks: data, victim and quality."""

@@ -23,7 +23,7 @@ CROP_PX = 64
 GUARD_PX = 8
 SIDES = ("top", "left", "bottom", "right")
 MIN_CONTRAST = 5.0
-"""Smallest standard deviation of a crop's brightness, of 255: flat crops are alike in all splits and rebuild nothing."""
+"""Smallest standard deviation of a crop's brightness, of 255: flat crops are alike in all splits."""
 MIN_SLOPE = 6.0
 """Smallest difference between the mean brightness of the lit half and of the opposite half, of 255."""
 MIN_SLOPE_RATIO = 1.75

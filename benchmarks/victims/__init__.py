@@ -1,0 +1,1 @@
+"""Shipped victims and the scripts that trained them."""

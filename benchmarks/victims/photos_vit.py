@@ -23,7 +23,7 @@ WEIGHTS = "photos_vit.safetensors"
 
 
 def build_photos_vit(drop_path_rate: float = 0.0) -> nn.Module:
-    """Returns the untrained network: timm VisionTransformer, 6 blocks of width 192, 3 heads, 64 patches + class token."""
+    """Returns the untrained network: timm ViT, 6 blocks of width 192, 3 heads, 64 patches and a class token."""
     model: nn.Module = timm.models.VisionTransformer(
         img_size=CROP_PX,
         patch_size=PATCH_PX,

@@ -29,7 +29,7 @@ from harness.seeding import Streams
 
 BATCH = 128
 PEAK_LR = 1.2e-3
-WARMUP_STEPS = 200
+WARMUP_STEPS = 100
 CROPS_PER_CLASS = 700
 
 

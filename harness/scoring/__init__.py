@@ -1,0 +1,1 @@
+"""Scores of reconstructions, quality, compute and bandwidth."""

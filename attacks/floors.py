@@ -1,0 +1,106 @@
+"""Floor attacks: guesses that rebuild nothing specific. All leakage is counted above the best of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.contracts import Attack, AttackerView, Knowledge, Observation
+from harness.errors import PluginError
+from harness.images import ImageSet
+from harness.learning import LearningCurve
+from harness.seeding import Streams
+
+
+def mean_image(images: ImageSet, rows: Tensor | None = None) -> Tensor:
+    """Returns the mean (3, H, W) in [0, 1] of the images, or of those at ``rows``."""
+    pixels = images.pixels if rows is None else images.pixels[rows]
+    return pixels.double().mean(dim=0).float() / 255.0
+
+
+class MeanImageFloor(Attack):
+    """Answers with the mean auxiliary image, whatever was observed: the best constant guess under squared error."""
+
+    name = "floor_mean"
+    floor = True
+
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Averages the auxiliary images."""
+        self._image = mean_image(auxiliary)
+        return None
+
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Repeats the mean image."""
+        return self._image.expand(len(observations), -1, -1, -1)
+
+
+class ClassMeanFloor(Attack):
+    """Answers with the mean auxiliary image of the class that the server predicts for the observed payload."""
+
+    name = "floor_class_mean"
+    knowledge = Knowledge(victim="query")
+    floor = True
+
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Averages the auxiliary images by the class that the victim predicts for them."""
+        self._images: dict[int, Tensor] = {}
+        predicted = [view.predict(b.images().to(view.device)).argmax(dim=1).cpu() for b in auxiliary.batches(64)]
+        labels = torch.cat(predicted)
+        self._default = mean_image(auxiliary)
+        for label in torch.unique(labels).tolist():
+            self._images[int(label)] = mean_image(auxiliary, (labels == label).nonzero().squeeze(1))
+        return None
+
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Looks up the predicted class; a class without auxiliary images gets the mean of all."""
+        if observations.output is None:
+            raise PluginError("the server's answers were not observed", where=f"attack {self.name!r}")
+        labels = observations.output.argmax(dim=1).tolist()
+        return torch.stack([self._images.get(int(label), self._default) for label in labels])
+
+
+class NearestImageFloor(Attack):
+    """Answers with the auxiliary image whose tokens are nearest in Chamfer distance: retrieval without inversion.
+
+    Args:
+        candidates: Auxiliary images with the nearest mean token whose Chamfer distance is computed.
+    """
+
+    name = "floor_nearest"
+    floor = True
+
+    def __init__(self, candidates: int = 48) -> None:
+        self._candidates = candidates
+
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Keeps the auxiliary images and their tokens."""
+        self._auxiliary = auxiliary
+        self._known = view.observe(auxiliary)
+        self._scale = self._known.tokens.std(dim=0).clamp_min(1e-6)
+        self._means = self._summaries(self._known)
+        return None
+
+    def _summaries(self, observations: Observation) -> Tensor:
+        """Returns the mean token of every image (B, D), in units of standard deviations."""
+        batch = observations.as_batch()
+        sums = batch.tokens.new_zeros(len(batch), batch.tokens.shape[1]).index_add_(0, batch.image_index, batch.tokens)
+        return sums / batch.lengths[:, None] / self._scale
+
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Returns the nearest auxiliary image of every observation."""
+        means = self._summaries(observations)
+        nearest = []
+        for i in range(len(observations)):
+            shortlist = (
+                (self._means - means[i])
+                .square()
+                .sum(dim=1)
+                .topk(min(self._candidates, len(self._means)), largest=False)
+            )
+            own = observations.select([i]).tokens / self._scale
+            others, mask = self._known.select(shortlist.indices).as_batch().padded()
+            distances = torch.cdist(own.expand(len(others), -1, -1), others / self._scale)
+            forward = distances.masked_fill(~mask[:, None, :], float("inf")).amin(dim=2).mean(dim=1)
+            backward = (distances.amin(dim=1) * mask).sum(dim=1) / mask.sum(dim=1)
+            nearest.append(int(shortlist.indices[(forward + backward).argmin()]))
+        return self._auxiliary.select(nearest).images()

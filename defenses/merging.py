@@ -1,0 +1,65 @@
+"""Applies an Assignment to packed tokens: size-weighted means, sizes and merge map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from harness.contracts import Assignment
+from harness.errors import PluginError
+from harness.tokens import DROPPED, TokenBatch, offsets_of
+
+
+def check_assignment(batch: TokenBatch, assignment: Assignment) -> None:
+    """Checks that a reduction kept its contract.
+
+    Raises:
+        PluginError: Protected tokens moved, a new token is empty, or a token left its image.
+    """
+    destination, lengths = assignment
+    total = int(lengths.sum())
+    if destination.shape != (len(batch.tokens),) or lengths.shape != batch.lengths.shape:
+        raise PluginError("a reduction returned an assignment of the wrong shape", mend="see Assignment")
+    kept = destination != DROPPED
+    starts, ends = offsets_of(lengths)[:-1][batch.image_index], offsets_of(lengths)[1:][batch.image_index]
+    if bool((kept & ((destination < starts) | (destination >= ends))).any()):
+        raise PluginError("a reduction moved a token to another image", mend="see Assignment")
+    if bool((torch.bincount(destination[kept], minlength=total) == 0).any()):
+        raise PluginError("a reduction left a new token without sources", mend="see Assignment")
+    prefix_old = (batch.offsets[:-1, None] + torch.arange(batch.prefix, device=starts.device)).flatten()
+    prefix_new = (offsets_of(lengths)[:-1, None] + torch.arange(batch.prefix, device=starts.device)).flatten()
+    alone = torch.bincount(destination[kept], minlength=total)[prefix_new] == 1
+    if not torch.equal(destination[prefix_old], prefix_new) or not bool(alone.all()):
+        raise PluginError("a reduction touched a protected token", mend="leave the first `prefix` tokens alone")
+
+
+def apply_assignment(batch: TokenBatch, assignment: Assignment) -> TokenBatch:
+    """Merges and drops tokens.
+
+    Args:
+        batch: Packed tokens before.
+        assignment: Where each goes.
+
+    Returns:
+        New tokens, each the size-weighted mean of its sources; sizes add up and the merge map follows.
+    """
+    check_assignment(batch, assignment)
+    destination, lengths = assignment
+    total = int(lengths.sum())
+    kept = (destination != DROPPED).nonzero().squeeze(1)
+    sizes = torch.zeros(total, dtype=torch.long, device=destination.device)
+    sizes.index_add_(0, destination[kept], batch.sizes[kept])
+    order = kept[torch.argsort(destination[kept], stable=True)]
+    counts = torch.bincount(destination[order], minlength=total)
+    weights = (batch.sizes[order].double() / sizes[destination[order]].double()).to(batch.tokens.dtype)
+    tokens = embedding_bag(order, batch.tokens, offsets_of(counts)[:-1], mode="sum", per_sample_weights=weights)
+    return TokenBatch(tokens, lengths, sizes, _follow(batch, destination, lengths), batch.prefix)
+
+
+def _follow(batch: TokenBatch, destination: Tensor, lengths: Tensor) -> Tensor:
+    """Returns the merge map after tokens went to ``destination``."""
+    rows = batch.offsets[:-1, None] + batch.merge_map.clamp_min(0)
+    moved = destination[rows]
+    gone = (batch.merge_map == DROPPED) | (moved == DROPPED)
+    return torch.where(gone, DROPPED, moved - offsets_of(lengths)[:-1, None])

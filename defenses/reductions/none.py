@@ -1,0 +1,16 @@
+"""The reduction that leaves every token alone: the undefended setting of the pipeline."""
+
+from __future__ import annotations
+
+from harness.contracts import Assignment, LayerState, Reduction
+from harness.seeding import Streams
+
+
+class NoReduction(Reduction):
+    """Keeps all tokens."""
+
+    name = "none"
+
+    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
+        """Returns None: nothing moves."""
+        return None

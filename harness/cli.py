@@ -1,0 +1,177 @@
+"""The command line: run, list, validate, score, report. A user's mistake prints one line and no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness.errors import ConfigError, LeakgaugeError
+from harness.executors import default_workers
+from harness.registry import GROUPS, load, plugins, suggest
+from harness.rescoring import rescore
+from harness.runner import choose_device, prepare, run_suite
+from harness.store import RunFolder
+from harness.suite import load_suite, shipped_suites
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
+)
+_out, _err = Console(), Console(stderr=True)
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a suite key.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+    if debug:
+        os.environ["LEAKGAUGE_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder; an interrupted run in it is resumed.")] = None,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+) -> None:
+    """Runs a suite and stores its results."""
+    resolved = load_suite(suite, overrides)
+    chosen = choose_device(device)
+    plan = prepare(resolved, chosen)
+    folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
+    count = default_workers(chosen) if workers is None else workers
+    _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_out, transient=True) as bar:
+        task = bar.add_task("cells", total=len(plan.cells))
+        store = run_suite(
+            plan, folder, chosen, count, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    _summary(store)
+
+
+def _summary(store: RunFolder) -> None:
+    cells = store.cells()
+    table = Table(title=None, header_style="bold")
+    for name in (
+        "operating point",
+        "channel",
+        "attack",
+        "quality",
+        "bytes",
+        "PSNR dB",
+        "SSIM",
+        "LPIPS",
+        "leakage dB",
+        "",
+    ):
+        table.add_column(name, justify="left" if name in {"operating point", "channel", "attack", ""} else "right")
+    for row in cells.to_dict("records"):
+        numbers = [f"{row[c]:.{d}f}" if row[c] == row[c] else "unscored" for c, d in _SUMMARY_DIGITS.items()]
+        table.add_row(row["operating_point"], row["channel"], row["attack"], *numbers, row["verdict"])
+    _out.print(table)
+    failed = int((cells["status"] == "failed").sum())
+    doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed
+    _out.print(f"{len(cells)} cells: {failed} failed, {doubtful} inconclusive. Results in {store.path}")
+    for reason in cells.loc[cells["reason"] != "", "reason"].unique():
+        _out.print(f"  note: {reason}", markup=False)
+
+
+_SUMMARY_DIGITS = {"quality": 3, "payload_bytes": 0, "psnr_db": 2, "ssim": 3, "lpips": 3, "leakage": 2}
+
+
+@app.command(name="list")
+def list_(group: Annotated[str | None, typer.Argument(help=f"One of {', '.join(GROUPS)}.")] = None) -> None:
+    """Lists installed plug-ins and shipped suites."""
+    if group is not None and group not in GROUPS:
+        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, list(GROUPS)))
+    for name in [group] if group else GROUPS:
+        table = Table(title=name, title_justify="left", show_header=False, box=None)
+        for row in _suite_rows() if name == "suites" else _plugin_rows(name):
+            table.add_row(*row)
+        _out.print(table)
+
+
+def _suite_rows() -> list[tuple[str, str]]:
+    return [(name, load_suite(name).description) for name in sorted(shipped_suites())]
+
+
+def _plugin_rows(group: str) -> list[tuple[str, str]]:
+    rows = []
+    for name in sorted(plugins(group)):
+        try:
+            summary = (load(group, name).__doc__ or "").strip().partition("\n")[0]
+        except LeakgaugeError as error:
+            summary = f"cannot be loaded: {error.what}"
+        rows.append((name, summary))
+    return rows
+
+
+@app.command()
+def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:
+    """Checks a suite without running it: schema, plug-ins and options, data, weights, splits, knowledge."""
+    plan = prepare(load_suite(suite, overrides), choose_device(device))
+    _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
+
+
+@app.command()
+def score(run: Annotated[Path, typer.Argument(help="Run folder.")], device: Device = "auto") -> None:
+    """Scores the stored reconstructions of a run again."""
+    store = RunFolder.open(run)
+    count = rescore(store, choose_device(device))
+    _out.print(f"{count} cells scored again")
+    _summary(store)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="Where to write the report.")],
+) -> None:
+    """Writes the report of one or more runs: HTML, Markdown, CSV and figures."""
+    stores = [RunFolder.open(path) for path in runs]
+    for name in sorted(plugins("reports")):
+        load("reports", name)(stores, out)
+    _out.print(f"report: {out / 'index.html'}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point; turns errors into one line and an exit code."""
+    try:
+        app()
+    except LeakgaugeError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was measured is kept, run the same command again to resume", 130)
+    except torch.OutOfMemoryError as error:
+        _fail(f"out of memory: {str(error).splitlines()[0]} -- lower batch_size in the suite", 2)
+    except OSError as error:
+        _fail(f"{error.filename or 'system'}: {error.strerror or error} -- run the same command again to resume", 2)
+    except Exception as error:
+        _fail(f"internal error: {type(error).__name__}: {error} -- please report it, with --debug", 70)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("LEAKGAUGE_DEBUG"):
+        traceback.print_exc()
+    _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

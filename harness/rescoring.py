@@ -1,0 +1,40 @@
+"""Scores the stored reconstructions of a run again, without running anything else."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.assembly import Assembler
+from harness.measure import Bench
+from harness.runner import suite_of
+from harness.scoring.identification import reid_top1
+from harness.scoring.metrics import score_images
+from harness.store import RunFolder
+
+
+def rescore(store: RunFolder, device: torch.device) -> int:
+    """Scores all finished cells with the metrics as they are now; returns how many.
+
+    The run's own images are used, so neither the task's data nor the attacks need to be at hand; the victim is,
+    for re-identification.
+    """
+    manifest = store.manifest()
+    suite = suite_of(store)
+    bench = Bench.build(suite, device)
+    count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
+    originals = torch.from_numpy(store.read_images("originals", count, height, width)).permute(0, 3, 1, 2)
+    done, parts = store.done(), []
+    for key in (key for key in manifest["cells"] if key in done):
+        part = store.read_part(key)
+        if part["status"] == "done":
+            rebuilt = torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2)
+            scores = score_images(suite, originals, rebuilt, device)
+            scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), bench.features(originals))
+            part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
+            part["unscored"] = scores.reasons
+            store.write_part(key, part)
+        parts.append(part)
+    assembler = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0])
+    tables = assembler.tables(parts)
+    store.write_tables(tables.cells, tables.images)
+    return len(parts)

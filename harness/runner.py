@@ -1,0 +1,211 @@
+"""Runs a suite: checks everything that can be checked, then measures what is missing and assembles the tables."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.assembly import Assembler
+from harness.contracts import SPLITS, SplitName
+from harness.errors import ConfigError, LeakgaugeError, PluginError, StoreError
+from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
+from harness.measure import Bench, run_exposure
+from harness.planning import Cell, build_attack, by_exposure, check_knowledge, content_hash, plan
+from harness.provenance import collect
+from harness.registry import create
+from harness.splits import check_disjoint
+from harness.store import RunFolder
+from harness.suite import Suite, parse_suite
+
+Progress = Callable[[int, int], None]
+"""Called with (cells done, cells in all)."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Raises:
+        ConfigError: The name is unknown, or there is no such device.
+    """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f"unknown device {name!r}", where="--device", mend="give auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device here", where="--device", mend="give --device auto or cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked suite, ready to run."""
+
+    suite: Suite
+    bench: Bench
+    data: dict[str, str]
+    cells: list[Cell]
+
+    @property
+    def key(self) -> str:
+        """Content hash by which a run folder recognises the run that it holds."""
+        return content_hash({"suite": self.suite.model_dump(mode="json"), "data": self.data})
+
+
+def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
+    """Builds every plug-in that the cells name, once, so that bad options show before anything is measured."""
+    suite = bench.suite
+    for config in suite.metrics:
+        create("metrics", config.name, config.options, where="metrics")
+    for attack in {cell.attack.label: cell.attack for cell in cells}.values():
+        build_attack(attack)
+    for cells_of_exposure in by_exposure(cells):
+        exposure = cells_of_exposure[0].exposure
+        options = {**exposure.defense.options, "victim": bench.victim, "device": bench.device}
+        create("defenses", exposure.defense.name, options, where=f"operating point {exposure.point.name!r}")
+
+
+def prepare(suite: Suite, device: torch.device) -> Plan:
+    """Loads the task, checks its splits, plans the cells, and checks knowledge and plug-ins.
+
+    Raises:
+        LeakgaugeError: The first thing that is wrong.
+    """
+    # One thread here too: the baseline quality must not depend on where it was computed.
+    with one_thread():
+        bench = Bench.build(suite, device)
+    splits: dict[SplitName, Any] = {name: bench.task.split(name) for name in SPLITS}
+    check_disjoint({str(name): images for name, images in splits.items()})
+    data = {f"split_{name}": images.digest() for name, images in splits.items()}
+    data["victim"] = bench.victim.weights_hash
+    data["task"] = f"{bench.task.name} v{bench.task.version}"
+    cells = plan(suite, content_hash(data))
+    if not cells:
+        raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
+    check_knowledge(cells)
+    _check_plugins(bench, cells)
+    return Plan(suite, bench, data, cells)
+
+
+@cache
+def _worker_bench(suite_json: str, device: str) -> tuple[Bench, str]:
+    """Builds the bench once a worker process; returns it with the hash of its data."""
+    suite = Suite.model_validate_json(suite_json)
+    bench = Bench.build(suite, torch.device(device))
+    return bench, bench.victim.weights_hash
+
+
+def _job(suite_json: str, device: str, cells: list[Cell], out: str) -> None:
+    """Measures one exposure in a worker process."""
+    bench, _ = _worker_bench(suite_json, device)
+    _measure(bench, cells, RunFolder(out))
+
+
+def _measure(bench: Bench, cells: list[Cell], store: RunFolder) -> None:
+    def log(cell: Cell, status: str) -> None:
+        names = f"{cell.exposure.point.name} / {cell.exposure.channel.label} / {cell.attack.label}"
+        store.log(f"{datetime.now(UTC).isoformat(timespec='seconds')} {cell.key} {status} {names}")
+
+    run_exposure(bench, cells, store, log)
+
+
+def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
+    """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
+    store = RunFolder(out)
+    if not store.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
+        return store, []
+    manifest = store.manifest()
+    if manifest["plan_key"] != plan_.key:
+        raise StoreError(
+            "the folder holds a run of another suite, data or weights",
+            where=str(out),
+            mend="choose another --out, or delete the folder",
+        )
+    return store, list(manifest["sessions"])
+
+
+def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
+    suite, bench = plan_.suite, plan_.bench
+    attacks = {config.label: build_attack(config) for config in suite.attacks}
+    return {
+        "plan_key": plan_.key,
+        "suite": suite.model_dump(mode="json"),
+        "task": {
+            "name": bench.task.name,
+            "version": bench.task.version,
+            "quality_name": bench.task.quality_name,
+            "victim": bench.victim.name,
+            "image_shape": list(bench.evaluation.pixels.shape[1:]),
+            "evaluation_images": len(bench.evaluation),
+        },
+        "data": plan_.data,
+        "attacks": {
+            label: {"plugin": attack.name, "floor": attack.floor, "knowledge": attack.knowledge._asdict()}
+            for label, attack in attacks.items()
+        },
+        "cells": [cell.key for cell in plan_.cells],
+        "threads_per_worker": THREADS_PER_WORKER,
+        "provenance": collect(device),
+    }
+
+
+def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progress: Progress) -> RunFolder:
+    """Runs what is missing of a plan in ``out`` and writes the tables.
+
+    Interrupted at any point, another call resumes and ends with the same numbers.
+
+    Raises:
+        LeakgaugeError: The folder cannot be used, or a worker died.
+    """
+    store, sessions = _open_store(plan_, out)
+    command = " ".join(["leakgauge", *map(shlex.quote, sys.argv[1:])])
+    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "workers": workers}
+    manifest = {**_manifest(plan_, device), "sessions": [*sessions, session]}
+    store.write_manifest({**manifest, "status": "running"})
+    store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
+    keys = {cell.key for cell in plan_.cells}
+    missing = [cell for cell in plan_.cells if cell.key not in store.done()]
+    groups = by_exposure(missing)
+    progress(len(keys) - len(missing), len(keys))
+    try:
+        if workers == 1:
+            jobs: list[tuple[Any, ...]] = [(plan_.bench, group, store) for group in groups]
+            run_jobs(_measure, jobs, 1, lambda: progress(len(store.done() & keys), len(keys)))
+        else:
+            text = plan_.suite.model_dump_json()
+            jobs = [(text, str(device), group, str(out)) for group in groups]
+            run_jobs(_job, jobs, workers, lambda: progress(len(store.done() & keys), len(keys)))
+    except BrokenProcessPool as error:
+        store.write_manifest({**manifest, "status": "interrupted"})
+        raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
+    except KeyboardInterrupt:
+        store.write_manifest({**manifest, "status": "interrupted"})
+        raise
+    except LeakgaugeError:
+        store.write_manifest({**manifest, "status": "failed"})
+        raise
+    assemble(store, plan_)
+    session["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    store.write_manifest({**manifest, "status": "complete"})
+    return store
+
+
+def assemble(store: RunFolder, plan_: Plan) -> None:
+    """Writes cells.csv and images.parquet from the finished parts."""
+    parts = [store.read_part(cell.key) for cell in plan_.cells if cell.key in store.done()]
+    assembler = Assembler(plan_.bench.evaluation, plan_.suite.baseline_point, plan_.suite.seeds[0])
+    tables = assembler.tables(parts)
+    store.write_tables(tables.cells, tables.images)
+
+
+def suite_of(store: RunFolder) -> Suite:
+    """Reads the resolved suite of a stored run."""
+    return parse_suite(store.manifest()["suite"], where=str(store.path / "run.json"))

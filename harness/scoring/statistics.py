@@ -1,0 +1,119 @@
+"""Bootstrap intervals that respect dependence between images.
+
+Crops from one region, or frames from one scene, are alike: treated as independent they would make an interval too
+narrow. Whole clusters of such images are resampled instead.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from harness.seeding import Streams
+
+CONFIDENCE = 0.95
+"""Nominal coverage of the intervals."""
+
+_BLOCK = 2_000_000  # cluster draws held at once, which bounds memory at some 50 MB
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval, in the unit of the values.
+
+    ``n`` values were averaged; ``unscored`` were NaN and left out. ``lo`` and ``hi`` are NaN where one cluster or fewer
+    than two values leave nothing to resample.
+    """
+
+    mean: float
+    lo: float
+    hi: float
+    n: int
+    unscored: int
+
+
+def mean_interval(
+    values: Tensor | npt.ArrayLike,
+    groups: Tensor | npt.ArrayLike | None,
+    streams: Streams,
+    resamples: int = 2000,
+) -> Interval:
+    """Returns the mean of per-image values with a cluster-bootstrap interval.
+
+    Clusters are drawn with replacement; a resampled mean is the ratio of summed values to summed counts, since
+    clusters differ in size. The interval lies between percentiles of these means, at the levels that make up for few
+    clusters (Hesterberg 2015, "expanded percentile"): plain percentiles cover 81 % with 5 clusters and 91 % with 20.
+    Where all values are equal the interval has no width, whatever n: it knows no spread that the values do not show.
+
+    Args:
+        values: (n,) per-image values; NaN is unscored.
+        groups: (n,) cluster of each image, or None where every image is its own.
+        streams: Where the draws come from; equal streams give equal intervals.
+        resamples: Number of resampled means.
+
+    Returns:
+        The interval.
+    """
+    scores = _array(values).astype(np.float64)
+    clusters = np.arange(len(scores)) if groups is None else _array(groups)
+    if scores.ndim != 1 or clusters.shape != scores.shape:
+        raise ValueError(f"values {scores.shape} and groups {clusters.shape} must both be (n,)")
+    scored = ~np.isnan(scores)
+    unscored = int((~scored).sum())
+    scores, clusters = scores[scored], clusters[scored]
+    if not len(scores):
+        return Interval(math.nan, math.nan, math.nan, 0, unscored)
+    mean = float(scores.mean())
+    _, member = np.unique(clusters, return_inverse=True)
+    counts = np.bincount(member).astype(np.float64)
+    if len(counts) < 2:
+        return Interval(mean, math.nan, math.nan, len(scores), unscored)
+    sums = np.bincount(member, weights=scores).astype(np.float64)
+    means = _resampled_means(sums, counts, streams.numpy(), resamples)
+    tail = _tail(len(counts))
+    lo, hi = np.quantile(means, [tail, 1.0 - tail])
+    return Interval(mean, float(lo), float(hi), len(scores), unscored)
+
+
+def _array(column: Tensor | npt.ArrayLike) -> npt.NDArray[np.generic]:
+    return np.asarray(column.detach().cpu() if isinstance(column, Tensor) else column)
+
+
+def _resampled_means(
+    sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rng: np.random.Generator, resamples: int
+) -> npt.NDArray[np.float64]:
+    """Returns (resamples,) means of clusters drawn with replacement, given each cluster's sum and count (G,)."""
+    clusters = len(sums)
+    block = max(1, _BLOCK // clusters)
+    means = np.empty(resamples)
+    for start in range(0, resamples, block):
+        drawn = rng.integers(0, clusters, size=(min(block, resamples - start), clusters))
+        means[start : start + block] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def _tail(clusters: int) -> float:
+    """Returns the percentile level (0..0.5) below the interval for this many clusters.
+
+    Percentiles of resampled means behave like a normal interval with the biased standard deviation; a Student interval
+    with the unbiased one, expressed as a percentile, mends both. Tends to 2.5 % as clusters grow.
+    """
+    normal = NormalDist()
+    t = _student_quantile(normal.inv_cdf(0.5 + CONFIDENCE / 2), clusters - 1)
+    return normal.cdf(-t * math.sqrt(clusters / (clusters - 1)))
+
+
+def _student_quantile(z: float, freedom: int) -> float:
+    """Returns Student's quantile at the normal quantile z: Abramowitz and Stegun 26.7.5, within .1 % from 4 degrees."""
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return math.fsum(term / freedom**power for power, term in enumerate(terms))

@@ -1,0 +1,140 @@
+"""Figures: drawn once, then embedded as SVG or written as SVG and PDF."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from harness.store import RunFolder, write_atomic
+from reports.curves import curves_at, learning_curves
+from reports.frontier import frontier
+from reports.loaded import LoadedRun, Row, load_runs
+from reports.palette import GRID, INK, MUTED, SETTINGS, marks
+from reports.table import point_rows
+
+_COSTS = (
+    ("bandwidth", "payload_bytes", "payload (byte/image)", "payload bytes"),
+    ("compute", "gflops_total", "edge and server (GFLOP/image)", "computation, edge and server together"),
+)
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
+_DATELESS = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its words.
+
+    Args:
+        name: File name without ending.
+        title: What it shows.
+        place: The channel and threat model that it holds for.
+        caption: How to read it, and what could not be drawn.
+        figure: The drawing.
+    """
+
+    name: str
+    title: str
+    place: str
+    caption: str
+    figure: Figure
+
+
+def _bytes(figure: Figure, kind: str, background: str) -> bytes:
+    stream = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(stream, format=kind, metadata=_DATELESS[kind], facecolor=background)
+    return stream.getvalue()
+
+
+def _bare_svg(figure: Figure, background: str) -> str:
+    """Returns the <svg> element without dates, comments, metadata or anything fetched from elsewhere."""
+    text = _bytes(figure, "svg", background).decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return re.sub(r"\n\s*\n+", "\n", text)
+
+
+def embedded_svg(plot: Plot, prefix: str) -> str:
+    """Returns a figure for a web page: colours follow the page's theme, ids start with ``prefix``."""
+    text = _bare_svg(plot.figure, "none")
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # HTML knows the namespaces of an inline SVG
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    for colour, variable in _THEMED.items():
+        text = text.replace(colour, variable)
+    # The words around the figure name it; its own shapes would only be read out one by one.
+    return text.replace("<svg ", f'<svg role="img" aria-labelledby="{prefix}-title" ', 1)
+
+
+def _slug(*parts: str) -> str:
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts)
+
+
+def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws every figure of a run.
+
+    Args:
+        run: The run.
+        rows: Its operating points, from ``reports.table.point_rows``.
+    """
+    points = [p.name for p in run.suite.operating_points]
+    looks = marks(points, run.suite.baseline_point)
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for setting in run.settings:
+            here = [r for r in rows if (r["channel"], r["threat_model"]) == tuple(setting)]
+            place = f"Channel {setting.channel}, threat model {setting.threat_model}"
+            for kind, column, label, spoken in _COSTS:
+                figure, missing = frontier(here, column, label, looks)
+                caption = (
+                    "Above: leakage of the strongest attack on each image. Below: task quality. "
+                    "Bars are 95 % intervals; a hollow marker is an inconclusive operating point, its leakage a lower "
+                    "bound. Markers of nearly equal cost are set side by side."
+                )
+                caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
+                name = _slug(run.label, kind, setting.channel, setting.threat_model)
+                drawn.append(Plot(name, f"Leakage and quality against {spoken}", place, caption, figure))
+            curves = curves_at(run, setting)
+            if curves:
+                figure = learning_curves(curves, looks, points)
+                caption = (
+                    "PSNR on the attacker's own held-out images while each attack trains, a line an operating point. "
+                    "Dashed: the cell is inconclusive."
+                )
+                name = _slug(run.label, "learning", setting.channel, setting.threat_model)
+                drawn.append(Plot(name, "Learning curves", place, caption, figure))
+    return drawn
+
+
+def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
+    """Writes figures as SVG and PDF, and returns the paths."""
+    written: list[Path] = []
+    for plot in drawn:
+        for kind in ("svg", "pdf"):
+            path = folder / f"{plot.name}.{kind}"
+            header = b'<?xml version="1.0" encoding="utf-8"?>\n'
+            data = (
+                header + _bare_svg(plot.figure, "white").encode()
+                if kind == "svg"
+                else _bytes(plot.figure, kind, "white")
+            )
+            write_atomic(path, data)
+            written.append(path)
+    return written
+
+
+def write_figures(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes every figure of the runs to ``out/figures`` as SVG and PDF.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    written: list[Path] = []
+    for run in load_runs(runs):
+        written += save_plots(plots(run, point_rows(run)), out / "figures")
+    return written

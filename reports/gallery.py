@@ -1,0 +1,147 @@
+"""The gallery: originals beside what the strongest attack on each of them rebuilds at every operating point."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.errors import StoreError
+from reports.loaded import LoadedRun, Setting
+from reports.notation import UNSCORED, is_number, number
+from reports.strongest import image_rows, strongest_per_image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: data URI (empty where it is not stored), words for those who cannot see it, caption."""
+
+    uri: str
+    alt: str
+    score: str
+    attack: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of the gallery: name, place, a picture an image."""
+
+    name: str
+    detail: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The gallery of a run; ``width`` is how wide a picture is shown, in CSS pixels."""
+
+    headings: tuple[str, ...]
+    strips: tuple[Strip, ...]
+    width: int
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Returns an image (H, W, 3) as a PNG data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Returns up to ``wanted`` positions spread evenly over ``range(count)``."""
+    wanted = min(wanted, count)
+    return [int((2 * i + 1) * count / (2 * wanted)) for i in range(wanted)]
+
+
+class _Sheets:
+    """Reads the sheets of a run, each once."""
+
+    def __init__(self, run: LoadedRun) -> None:
+        self._run = run
+        self._sheets: dict[str, NDArray[np.uint8] | None] = {}
+        shape = run.task.get("image_shape") or (3, 0, 0)
+        self.height, self.width = int(shape[1]), int(shape[2])
+        self._count = int(run.task.get("evaluation_images") or 0)
+
+    def picture(self, key: str, index: int) -> str:
+        """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
+        if key not in self._sheets:
+            try:
+                sheet = self._run.folder.read_images(key, self._count, self.height, self.width)
+            except StoreError:
+                sheet = None
+            self._sheets[key] = sheet
+        found = self._sheets[key]
+        return "" if found is None else data_uri(found[index])
+
+
+def _order(run: LoadedRun) -> list[str]:
+    """Returns the evaluation images in the order of the sheets."""
+    for cell in run.cells.loc[run.cells["status"] == "done", "cell"]:
+        return [str(image) for image in run.images.loc[run.images["cell"] == cell, "image"]]
+    return []
+
+
+def _strip(sheets: _Sheets, best: pd.DataFrame, chosen: dict[int, str], words: tuple[str, str]) -> Strip:
+    """Builds a row from ``best``: one row an image, with image, cell, attack, psnr_db."""
+    by_image = best.set_index("image")
+    pictures: list[Picture] = []
+    for index, image in chosen.items():
+        row = by_image.loc[image] if image in by_image.index else None
+        if row is None or not is_number(row["psnr_db"]):
+            pictures.append(Picture("", "", UNSCORED, ""))
+            continue
+        attack = str(row["attack"])
+        score = f"{number(row['psnr_db'])} dB"
+        alt = f"image {index + 1} rebuilt by {attack} at {words[0]}, {score}"
+        pictures.append(Picture(sheets.picture(str(row["cell"]), index), alt, score, attack))
+    return Strip(*words, tuple(pictures))
+
+
+def _floors(run: LoadedRun, setting: Setting, seed: int) -> pd.DataFrame | None:
+    """Returns the best floor on each image at the baseline, or None where there is no floor."""
+    floors = [attack for attack in run.attacks if run.is_floor(attack)]
+    rows = image_rows(run, run.suite.baseline_point, setting, floors)
+    rows = rows[rows["seed"] == seed]
+    if rows.empty:
+        return None
+    return rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable").drop_duplicates("image")
+
+
+def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
+    """Builds the gallery from evenly spaced evaluation images and the suite's first seed.
+
+    Args:
+        run: The run.
+        wanted: How many images to show.
+
+    Returns:
+        The gallery, or None where no cell is done.
+    """
+    order = _order(run)
+    if not order:
+        return None
+    chosen = {index: order[index] for index in evenly(len(order), wanted)}
+    sheets = _Sheets(run)
+    originals = tuple(
+        Picture(sheets.picture("originals", index), f"image {index + 1}, original", "original", "") for index in chosen
+    )
+    strips = [Strip("Original", "", originals)]
+    seed = run.suite.seeds[0]
+    for setting in run.settings:
+        detail = f"channel {setting.channel}"
+        if len(run.suite.threat_models) > 1:
+            detail += f", threat model {setting.threat_model}"
+        floor = _floors(run, setting, seed)
+        if floor is not None:
+            strips.append(_strip(sheets, floor, chosen, ("Best floor", detail)))
+        for point in run.points_at(setting):
+            best = strongest_per_image(run, point, setting)
+            strips.append(_strip(sheets, best[best["seed"] == seed], chosen, (point, detail)))
+    headings = tuple(f"Image {index + 1}" for index in chosen)
+    return Gallery(headings, tuple(strips), max(104, min(sheets.width, 160)))

@@ -1,0 +1,67 @@
+"""A table of written values, which the HTML and Markdown writers render alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reports.notation import UNSCORED, bounds, is_number, number
+
+Tone = Literal["", "muted", "good", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One entry.
+
+    Args:
+        text: What is shown.
+        detail: A second, smaller line, such as an interval.
+        sort: What sorting compares; empty for what was not measured, which always comes last.
+        tone: How the entry is marked beside its words.
+        numeric: Whether it is set to the right.
+    """
+
+    text: str
+    detail: str = ""
+    sort: str = ""
+    tone: Tone = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column's heading and unit."""
+
+    text: str
+    unit: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: caption, headings, and rows whose first entry names the row."""
+
+    caption: str
+    headings: Sequence[Heading]
+    rows: Sequence[Sequence[Value]]
+    sortable: bool = True
+
+
+def words(text: Any, detail: str = "", tone: Tone = "") -> Value:
+    """Returns an entry of words."""
+    return Value(str(text), detail, str(text).lower(), tone)
+
+
+def figure(value: Any, digits: int = 2, *, signed: bool = False, scale: float = 1.0, detail: str = "") -> Value:
+    """Returns a numeric entry, or ``unscored``."""
+    if not is_number(value):
+        return Value(UNSCORED, detail, "", "muted", True)
+    return Value(number(value, digits, signed=signed, scale=scale), detail, repr(float(value)), "", True)
+
+
+def ranged(row: dict[str, Any], name: str, digits: int, *, signed: bool = False, scale: float = 1.0) -> Value:
+    """Returns column ``name`` of a row with its interval below."""
+    detail = bounds(row[f"{name}_lo"], row[f"{name}_hi"], digits, signed=signed, scale=scale)
+    return figure(row[name], digits, signed=signed, scale=scale, detail=detail)

@@ -1,0 +1,116 @@
+"""The HTML writer: one self-contained page, which loads nothing and works from disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.store import RunFolder, write_atomic
+from reports.figures import Plot, embedded_svg, plots
+from reports.gallery import Gallery, gallery
+from reports.grid import Grid
+from reports.loaded import LoadedRun, load_runs
+from reports.matrix import leakage_matrix
+from reports.sections import (
+    attacks_grid,
+    cells_grid,
+    columns_grid,
+    command_of,
+    points_grid,
+    provenance_grid,
+    suite_yaml,
+    threat_models_grid,
+)
+from reports.summary import Summary, summarise
+from reports.table import point_rows
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as the template embeds it."""
+
+    id: str
+    plot: Plot
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the template shows of one run."""
+
+    id: str
+    run: LoadedRun
+    summary: Summary
+    threat_models: Grid
+    attacks: Grid
+    points: Grid
+    matrices: tuple[Grid, ...]
+    cells: Grid
+    gallery: Gallery | None
+    drawings: tuple[Drawing, ...]
+    provenance: Grid
+    command: str
+    suite_yaml: str
+
+    @property
+    def drawings_by_place(self) -> dict[str, list[Drawing]]:
+        """The figures by the channel and threat model that they hold for, in order."""
+        found: dict[str, list[Drawing]] = {}
+        for drawing in self.drawings:
+            found.setdefault(drawing.plot.place, []).append(drawing)
+        return found
+
+
+def _page(run: LoadedRun, number: int) -> RunPage:
+    rows = point_rows(run)
+    key = f"run{number}"
+    drawings = []
+    for index, plot in enumerate(plots(run, rows), start=1):
+        identity = f"{key}-figure{index}"
+        # matplotlib escapes every label that it writes into an SVG.
+        drawings.append(Drawing(identity, plot, Markup(embedded_svg(plot, identity))))
+    return RunPage(
+        id=key,
+        run=run,
+        summary=summarise(run, rows),
+        threat_models=threat_models_grid(run),
+        attacks=attacks_grid(run),
+        points=points_grid(run, rows),
+        matrices=tuple(leakage_matrix(run, setting) for setting in run.settings),
+        cells=cells_grid(run),
+        gallery=gallery(run),
+        drawings=tuple(drawings),
+        provenance=provenance_grid(run),
+        command=command_of(run),
+        suite_yaml=suite_yaml(run),
+    )
+
+
+def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes ``out/index.html``.
+
+    Args:
+        runs: The runs to report on.
+        out: The folder to write to.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    pages = [_page(run, number) for number, run in enumerate(load_runs(runs), start=1)]
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("report.html.j2").render(pages=pages, columns=columns_grid())
+    write_atomic(out / "index.html", text.encode())
+    return [out / "index.html"]

@@ -1,0 +1,135 @@
+"""One run, read once for every writer: its suite, every planned cell, the per-image rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness.errors import StoreError
+from harness.planning import plan
+from harness.results import CELL_COLUMNS
+from harness.store import RunFolder, typed_frame
+from harness.suite import Suite, parse_suite
+
+Row = dict[str, Any]
+NOT_RUN = "not run"
+_KEY = ("operating_point", "channel", "threat_model", "attack", "seed")
+
+
+class Setting(NamedTuple):
+    """What operating points are compared within: one channel under one threat model."""
+
+    channel: str
+    threat_model: str
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run in memory.
+
+    Args:
+        folder: Where pictures and learning curves are read from.
+        label: The name that tables and file names use; unique within a report.
+        manifest: run.json.
+        suite: The suite that was run.
+        cells: Rows of cells.csv in the suite's order, with a row of status ``not run`` for each planned cell that is
+            missing.
+        images: images.parquet.
+    """
+
+    folder: RunFolder
+    label: str
+    manifest: Row
+    suite: Suite
+    cells: pd.DataFrame
+    images: pd.DataFrame
+
+    @property
+    def task(self) -> Row:
+        """The task's entry in run.json."""
+        return dict(self.manifest.get("task") or {})
+
+    @property
+    def attacks(self) -> dict[str, Row]:
+        """What run.json says of each attack, by label: plug-in, floor, knowledge."""
+        stated = self.manifest.get("attacks") or {}
+        known = {a.label: {"plugin": a.plugin.name, **(stated.get(a.label) or {})} for a in self.suite.attacks}
+        return {**known, **{label: dict(entry) for label, entry in stated.items() if label not in known}}
+
+    def is_floor(self, attack: str) -> bool:
+        """Tells whether an attack rebuilds nothing specific and only marks the floor."""
+        return bool(self.attacks.get(attack, {}).get("floor", False))
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The pairs of channel and threat model that have cells, in the order of the cells."""
+        pairs = zip(self.cells["channel"], self.cells["threat_model"], strict=True)
+        return list(dict.fromkeys(Setting(str(channel), str(model)) for channel, model in pairs))
+
+    def cells_at(self, setting: Setting, point: str | None = None) -> list[Row]:
+        """Returns the cells of a setting, or of one operating point in it."""
+        cells = self.cells
+        chosen = (cells["channel"] == setting.channel) & (cells["threat_model"] == setting.threat_model)
+        if point is not None:
+            chosen &= cells["operating_point"] == point
+        return rows_of(cells[chosen])
+
+    def points_at(self, setting: Setting) -> list[str]:
+        """Returns the operating points that have cells in a setting, in the suite's order."""
+        return list(dict.fromkeys(str(row["operating_point"]) for row in self.cells_at(setting)))
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """Returns the rows of a data frame as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _with_missing(cells: pd.DataFrame, suite: Suite, task: str) -> pd.DataFrame:
+    """Puts cells in the planned order and adds a row for each planned cell that has none."""
+    have = {tuple(row[name] for name in _KEY): row for row in rows_of(cells)}
+    ordered: list[Row] = []
+    # The plan's labels do not depend on the data, so that its hash may stay empty here.
+    for cell in plan(suite, ""):
+        exposure = cell.exposure
+        identity: Row = {
+            "operating_point": exposure.point.name,
+            "channel": exposure.channel.label,
+            "threat_model": exposure.threat_model.name,
+            "attack": cell.attack.label,
+            "seed": exposure.seed,
+        }
+        missing = {
+            **identity,
+            "task": task,
+            "defense": exposure.defense.name,
+            "n": 0,
+            "status": NOT_RUN,
+            "verdict": "inconclusive",
+            "reason": "planned, but the run holds no result",
+        }
+        ordered.append(have.pop(tuple(identity[name] for name in _KEY), missing))
+    return typed_frame([*ordered, *have.values()], CELL_COLUMNS)
+
+
+def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
+    """Reads runs for a report.
+
+    Raises:
+        StoreError: There is none, one cannot be read, or its schema version is unknown.
+    """
+    if not runs:
+        raise StoreError("there is no run to report on", mend="name at least one run folder")
+    loaded: list[LoadedRun] = []
+    for run in runs:
+        manifest = run.manifest()
+        suite = parse_suite(manifest.get("suite") or {}, where=str(run.path / "run.json"))
+        name = run.path.resolve().name
+        taken = {other.label for other in loaded}
+        label = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(runs) + 2))) if n not in taken)
+        cells = run.cells()
+        task = str(cells["task"].iloc[0]) if len(cells) else suite.task.name
+        loaded.append(LoadedRun(run, label, manifest, suite, _with_missing(cells, suite, task), run.images()))
+    return loaded

@@ -1,0 +1,93 @@
+"""The Markdown writer: the summary, the tables and links to the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.store import RunFolder, write_atomic
+from reports.figures import plots, save_plots
+from reports.grid import Grid
+from reports.loaded import LoadedRun, load_runs
+from reports.matrix import leakage_matrix
+from reports.sections import (
+    attacks_grid,
+    cells_grid,
+    columns_grid,
+    command_of,
+    points_grid,
+    provenance_grid,
+    threat_models_grid,
+)
+from reports.summary import Summary, summarise
+from reports.table import point_rows
+
+_SPECIAL = str.maketrans(
+    {**{c: f"\\{c}" for c in "\\`*_[]|~#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+)
+
+
+def escape(text: str) -> str:
+    """Escapes what Markdown would read as markup; a line break becomes a space."""
+    return text.translate(_SPECIAL)
+
+
+def table(grid: Grid) -> str:
+    """Writes a grid as a pipe table, its caption above."""
+    heads = [f"{escape(h.text)} ({escape(h.unit)})" if h.unit else escape(h.text) for h in grid.headings]
+    lines = [f"**{escape(grid.caption)}**", "", f"| {' | '.join(heads)} |"]
+    lines.append(f"| {' | '.join('---:' if h.numeric else '---' for h in grid.headings)} |")
+    for row in grid.rows:
+        entries = (escape(f"{value.text} {value.detail}".strip()) for value in row)
+        lines.append(f"| {' | '.join(entries)} |")
+    return "\n".join(lines)
+
+
+def _summary(summary: Summary) -> list[str]:
+    blocks = [escape(summary.scope)]
+    blocks += [f"> **Caution.** {escape(text)}" for text in summary.cautions]
+    blocks += [escape(text) for text in summary.baselines]
+    for place, here in summary.by_place.items():
+        blocks.append(f"Against the baseline, {escape(place)}:")
+        blocks.append("\n".join(f"- **{escape(f.point)}** ({f.verdict}): {escape(f.text)}" for f in here))
+    return blocks
+
+
+def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
+    rows = point_rows(run)
+    drawn = plots(run, rows)
+    written = save_plots(drawn, out / "figures")
+    command = command_of(run)
+    fence = "`" * 3
+    while fence in command:
+        fence += "`"
+    blocks = [f"## {escape(run.suite.name)} ({escape(run.label)})"]
+    if run.suite.description:
+        blocks.append(escape(run.suite.description))
+    blocks += ["### Summary", *_summary(summarise(run, rows))]
+    blocks += ["### Threat model", table(threat_models_grid(run)), table(attacks_grid(run))]
+    blocks += ["### Operating points", table(points_grid(run, rows)), "### Every cell"]
+    blocks += [table(leakage_matrix(run, setting)) for setting in run.settings]
+    blocks.append(table(cells_grid(run)))
+    blocks.append("### Figures")
+    for plot in drawn:
+        title = escape(f"{plot.title}. {plot.place}")
+        blocks += [f"![{title}](figures/{plot.name}.svg)", f"{title}. {escape(plot.caption)}"]
+    blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
+    return blocks, written
+
+
+def write_markdown(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes ``out/report.md`` and the figures that it links.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    blocks = ["# Leakage report"]
+    written: list[Path] = []
+    for run in load_runs(runs):
+        more, figures = _run(run, out)
+        blocks += more
+        written += figures
+    blocks += ["## Columns", table(columns_grid())]
+    write_atomic(out / "report.md", ("\n\n".join(blocks) + "\n").encode())
+    return [out / "report.md", *written]

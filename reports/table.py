@@ -1,0 +1,181 @@
+"""The operating-point table, and the CSV writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from harness.results import COSTS, IDENTITY, Column
+from harness.store import RunFolder, typed_frame, write_atomic
+from reports.loaded import LoadedRun, Row, Setting, load_runs
+from reports.strongest import (
+    NOTHING,
+    PER_IMAGE,
+    Estimate,
+    change,
+    estimate,
+    quality_per_image,
+    strongest_per_image,
+)
+
+
+def _with_interval(name: str, unit: str, meaning: str) -> tuple[Column, ...]:
+    ends = (("lo", "lower"), ("hi", "upper"))
+    bounds = (
+        Column(f"{name}_{e}", "float", unit, f"{w} end of the 95 % bootstrap interval of {name}") for e, w in ends
+    )
+    return (Column(name, "float", unit, meaning), *bounds)
+
+
+_IDENTITY = {c.name: c for c in IDENTITY}
+_COST = {c.name: c for c in COSTS}
+_AVERAGED = ("quality_base", "tokens", "payload_bytes", "channel_uses", "gflops_edge", "gflops_total", "latency_ms")
+POINT_COLUMNS: tuple[Column, ...] = (
+    _IDENTITY["task"],
+    _IDENTITY["operating_point"],
+    _IDENTITY["channel"],
+    _IDENTITY["snr_db"],
+    _IDENTITY["threat_model"],
+    Column("baseline", "text", "", "yes for the undefended operating point that the others are compared with"),
+    Column("n", "int", "images", "images with a strongest attack, counted once a seed"),
+    *_with_interval("quality", "0..1", _COST["quality"].meaning),
+    _COST["quality_base"],
+    *_with_interval("quality_change", "0..1", "quality minus the baseline's, image by image"),
+    *(_COST[name] for name in _AVERAGED[1:3]),
+    Column("payload_share", "float", "", "payload_bytes divided by the baseline's"),
+    *(_COST[name] for name in _AVERAGED[3:]),
+    *_with_interval("strongest_psnr_db", "dB", "mean over images of the highest PSNR that any attack reaches"),
+    *_with_interval("strongest_ssim", "-1..1", "mean over images of the highest SSIM that any attack reaches"),
+    *_with_interval("strongest_lpips", "", "mean over images of the lowest LPIPS that any attack reaches"),
+    Column("strongest_attack", "text", "", "attack with the highest PSNR on most images"),
+    Column("strongest_share", "float", "0..1", "share of images on which that attack has the highest PSNR"),
+    *_with_interval("reid_top1", "0..1", "re-identification by the single attack that is best at it"),
+    Column("reid_attack", "text", "", "the attack that reid_top1 belongs to"),
+    *_with_interval(
+        "strongest_leakage", "dB", "mean over images of the strongest attack's PSNR minus the best floor's"
+    ),
+    *_with_interval("leakage_change", "dB", "strongest_leakage minus the baseline's, image by image"),
+    Column("verdict", "text", "", "conclusive where every planned cell is; otherwise leakage is a lower bound"),
+    Column("reason", "text", "", "which cells are inconclusive, failed or missing, and why"),
+)
+
+
+def _put(row: Row, name: str, value: Estimate) -> None:
+    row.update({name: value.mean, f"{name}_lo": value.lo, f"{name}_hi": value.hi})
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    values = [float(row[name]) for row in rows if pd.notna(row[name])]
+    return fmean(values) if values else float("nan")
+
+
+def _verdict(cells: Sequence[Row]) -> tuple[str, str]:
+    """An operating point is conclusive where each of its cells is: what is missing might have leaked more."""
+    doubts: dict[str, None] = {}
+    for cell in cells:
+        if cell["status"] != "done":
+            doubts[f"{cell['attack']}: {cell['status']}: {cell['reason'] or 'no reason given'}"] = None
+        elif cell["verdict"] != "conclusive":
+            doubts[f"{cell['attack']}: {cell['reason'] or 'no reason given'}"] = None
+    return ("inconclusive" if doubts else "conclusive"), "; ".join(doubts)
+
+
+def _reid(run: LoadedRun, cells: Sequence[Row]) -> tuple[Estimate, str]:
+    """Picks the attack whose mean re-identification over seeds is the highest."""
+    by_attack: dict[str, list[Row]] = {}
+    for cell in cells:
+        if pd.notna(cell["reid_top1"]) and not run.is_floor(str(cell["attack"])):
+            by_attack.setdefault(str(cell["attack"]), []).append(cell)
+    if not by_attack:
+        return NOTHING, ""
+    attack = max(by_attack, key=lambda a: _mean(by_attack[a], "reid_top1"))
+    names = ("reid_top1", "reid_top1_lo", "reid_top1_hi")
+    return Estimate(*(_mean(by_attack[attack], name) for name in names)), attack
+
+
+def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
+    cells = run.cells_at(setting, point)
+    seed = run.suite.seeds[0]
+    verdict, reason = _verdict(cells)
+    row: Row = {
+        "task": cells[0]["task"],
+        "operating_point": point,
+        "channel": setting.channel,
+        "snr_db": cells[0]["snr_db"],
+        "threat_model": setting.threat_model,
+        "baseline": "yes" if point == run.suite.baseline_point else "no",
+        "verdict": verdict,
+        "reason": reason,
+        **{name: _mean(cells, name) for name in _AVERAGED},
+    }
+    quality = quality_per_image(run, point, setting)
+    _put(row, "quality", estimate(quality["quality"], quality["group"], seed))
+    best = strongest_per_image(run, point, setting)
+    row["n"] = int(best["psnr_db"].notna().sum())
+    for name in PER_IMAGE:
+        _put(row, f"strongest_{name}", estimate(best[name], best["group"], seed))
+    wins = best.loc[best["attack"] != "", "attack"].value_counts()
+    if len(wins):
+        row["strongest_attack"] = min(wins[wins == wins.max()].index)
+        row["strongest_share"] = float(wins.max() / wins.sum())
+    reid, row["reid_attack"] = _reid(run, cells)
+    _put(row, "reid_top1", reid)
+    return row
+
+
+def _compare(run: LoadedRun, row: Row, setting: Setting) -> None:
+    """Adds the changes from the baseline in the same setting, paired image by image."""
+    point, baseline = str(row["operating_point"]), run.suite.baseline_point
+    seed = run.suite.seeds[0]
+    quality = [quality_per_image(run, name, setting) for name in (point, baseline)]
+    _put(row, "quality_change", change(quality[0], quality[1], "quality", seed))
+    leakage = [strongest_per_image(run, name, setting) for name in (point, baseline)]
+    _put(row, "leakage_change", change(leakage[0], leakage[1], "leakage", seed))
+
+
+def point_rows(run: LoadedRun) -> list[Row]:
+    """Computes a row for each operating point, channel and threat model of a run; see ``POINT_COLUMNS``."""
+    rows: list[Row] = []
+    for setting in run.settings:
+        here = [_point_row(run, point, setting) for point in run.points_at(setting)]
+        for row in here:
+            if row["baseline"] == "no":
+                _compare(run, row, setting)
+        rows.extend(here)
+    for row in rows:
+        # A payload is the same whatever the channel, so that any of the baseline's will do.
+        base = [other for other in rows if other["baseline"] == "yes"]
+        same = [other for other in base if other["channel"] == row["channel"]] or base
+        row["payload_share"] = row["payload_bytes"] / (_mean(same, "payload_bytes") or float("nan"))
+    return rows
+
+
+def operating_points(run: RunFolder) -> pd.DataFrame:
+    """Computes the operating-point table of a run: ``POINT_COLUMNS``, NaN where nothing was scored."""
+    return typed_frame(point_rows(load_runs([run])[0]), POINT_COLUMNS)
+
+
+def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes operating_points.csv and cells.csv, a column ``run`` in front and ``NaN`` for unscored numbers.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    loaded = load_runs(runs)
+    tables = {
+        "operating_points.csv": [typed_frame(point_rows(run), POINT_COLUMNS) for run in loaded],
+        "cells.csv": [run.cells for run in loaded],
+    }
+    written: list[Path] = []
+    for name, frames in tables.items():
+        for run, frame in zip(loaded, frames, strict=True):
+            frame.insert(0, "run", run.label)
+        joined = pd.concat(frames, ignore_index=True)
+        # No noise is not an unscored noise.
+        joined["snr_db"] = joined["snr_db"].astype(object).where(joined["snr_db"].notna(), "")
+        write_atomic(out / name, joined.to_csv(index=False, na_rep="NaN", lineterminator="\n").encode())
+        written.append(out / name)
+    return written

@@ -1,0 +1,54 @@
+"""A third-party attack, installed from its own package, shows up and runs without an edit anywhere else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.store import RunFolder
+
+PACKAGE = Path(__file__).parent.parent / "plugin_package"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for path in PACKAGE.iterdir():
+        if path.is_file():
+            (source / path.name).write_bytes(path.read_bytes())
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True, timeout=120)
+    return {**os.environ, "PYTHONPATH": str(target), "COLUMNS": "200"}
+
+
+def leakgauge(environment, *arguments):
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_it_is_listed(environment):
+    done = leakgauge(environment, "list", "attacks")
+    assert done.returncode == 0, done.stderr
+    assert "gray" in done.stdout
+    assert "a third-party attack in ten lines" in done.stdout
+
+
+def test_it_runs(environment, tmp_path):
+    suite = {
+        "name": "third-party",
+        "task": "photos",
+        "operating_points": ["undefended"],
+        "attacks": ["floor_mean", "gray"],
+        "evaluation_images": 16,
+        "threat_models": [{"auxiliary": {"n": 64}}],
+    }
+    suite["operating_points"] = [{"name": "undefended", "cut": 2}]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    done = leakgauge(environment, "run", str(tmp_path / "suite.yaml"), "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    cells = RunFolder.open(tmp_path / "run").cells().set_index("attack")
+    assert cells.loc["gray", "status"] == "done"
+    assert 5 < cells.loc["gray", "psnr_db"] < 20

@@ -1,0 +1,195 @@
+"""Whole runs of suite ``smoke``: determinism, resume after kill -9, re-scoring, reports, and clear errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from harness.runner import prepare, run_suite
+from harness.results import TIME_COLUMNS
+from harness.store import RunFolder
+from harness.suite import load_suite
+
+CPU = torch.device("cpu")
+COMMAND = [sys.executable, "-m", "harness.cli"]
+POINTS = ["undefended", "threshold_0.90"]
+
+
+def quiet(done, total):
+    pass
+
+
+def leakgauge(*arguments, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=280, check=False, **options
+    )
+
+
+def timeless(run: RunFolder) -> pd.DataFrame:
+    return run.cells().drop(columns=list(TIME_COLUMNS))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return prepare(load_suite("smoke"), CPU)
+
+
+@pytest.fixture(scope="module")
+def smoke(plan, tmp_path_factory) -> RunFolder:
+    return run_suite(plan, tmp_path_factory.mktemp("runs") / "smoke", CPU, 1, quiet)
+
+
+def test_every_cell_is_done_and_scored(smoke):
+    cells = smoke.cells()
+    assert list(cells["operating_point"].unique()) == POINTS
+    assert (cells["status"] == "done").all()
+    assert cells[["psnr_db", "ssim", "quality", "payload_bytes", "gflops_edge", "leakage"]].notna().all().all()
+    assert smoke.manifest()["status"] == "complete"
+    tokens = cells.groupby("operating_point")["tokens"].first()
+    assert tokens["undefended"] == 65
+    assert tokens["threshold_0.90"] < 60
+    flops = cells.groupby("operating_point")["gflops_edge"].first()
+    # By hand: 3 blocks of 65 tokens and the patch embedding, 2 per multiply-add, attention included.
+    block = 65 * 192 * 192 * 12 * 2 + 2 * 2 * 65 * 65 * 192
+    assert flops["undefended"] == pytest.approx((3 * block + 64 * 192 * 192 * 2) / 1e9, rel=1e-6)
+    assert flops["threshold_0.90"] < flops["undefended"]
+
+
+def test_images_average_to_cells(smoke):
+    cells, images = smoke.cells().set_index("cell"), smoke.images()
+    for key, rows in images.groupby("cell"):
+        assert rows["psnr_db"].mean() == pytest.approx(cells.loc[key, "psnr_db"])
+        assert cells.loc[key, "psnr_db_lo"] <= cells.loc[key, "psnr_db"] <= cells.loc[key, "psnr_db_hi"]
+        assert len(rows) == 48
+
+
+def test_two_workers_give_the_same_numbers(smoke, plan, tmp_path):
+    other = run_suite(plan, tmp_path / "two", CPU, 2, quiet)
+    pd.testing.assert_frame_equal(timeless(smoke), timeless(other), check_exact=True)
+    pd.testing.assert_frame_equal(smoke.images(), other.images(), check_exact=True)
+
+
+def test_kill_and_resume_give_the_same_numbers(smoke, tmp_path):
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*COMMAND, "run", "smoke", "--out", str(out), "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while len(RunFolder(out).done()) < 2:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = RunFolder(out).done()
+    assert 2 <= len(kept) < 6
+    before = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("*.json")}
+    done = leakgauge("run", "smoke", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items()), "finished cells are not run again"
+    pd.testing.assert_frame_equal(timeless(smoke), timeless(RunFolder.open(out)), check_exact=True)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    out = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        [*COMMAND, "run", "smoke", "--out", str(out), "--workers", "2"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not RunFolder(out).exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in errors
+    assert "Traceback" not in errors
+    assert RunFolder.open(out).manifest()["status"] == "interrupted"
+
+
+def test_rescoring_reproduces_the_run(smoke):
+    before = smoke.cells()
+    done = leakgauge("score", smoke.path)
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(before, smoke.cells(), check_exact=False, rtol=1e-6)
+
+
+def test_the_report_is_written(smoke, tmp_path):
+    done = leakgauge("report", smoke.path, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    for name in (*POINTS, "set_decoder", "ridge", "floor_mean"):
+        assert name in page
+
+
+def one_line(done, *words):
+    assert done.returncode not in {0, 70}, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("operating_points.1.reduction.thresholds=1.5", ["1.5", "[-1, 1]"]),
+        ("operating_points.1.reduction.thresholds=[0.9, 0.9]", ["2 thresholds for 3 edge blocks"]),
+        ("operating_points.1.reduction.name=treshold", ["treshold", "did you mean 'threshold'"]),
+        ("operating_points.1.codec=float61", ["float61", "did you mean"]),
+        ("operating_points.1.kodec=float16", ["kodec", "did you mean 'codec'"]),
+        ("attacks.1=rigde", ["rigde", "did you mean 'ridge'"]),
+        ("threat_models=[{victim: none}]", []),
+        ("task=fotos", ["fotos", "did you mean 'photos'"]),
+        ("evaluation_image=4", ["evaluation_image", "did you mean 'evaluation_images'"]),
+    ],
+)
+def test_mistakes_in_a_suite_are_one_line(override, words):
+    done = leakgauge("validate", "smoke", "--set", override)
+    if not words:
+        assert done.returncode == 0, done.stderr
+    else:
+        one_line(done, *words)
+
+
+def test_an_ungranted_attack_is_refused_before_anything_runs(tmp_path):
+    out = tmp_path / "x"
+    changes = ["--set", "attacks.0=floor_class_mean", "--set", "threat_models=[{victim: none}]"]
+    one_line(leakgauge("run", "smoke", "--out", out, *changes), "floor_class_mean", "does not grant")
+    assert not out.exists()
+
+
+def test_folders_that_cannot_be_used(smoke, tmp_path):
+    (tmp_path / "file").write_text("x")
+    one_line(leakgauge("run", "smoke", "--out", tmp_path / "file" / "run"), "cannot write")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("x")
+    one_line(leakgauge("run", "smoke", "--out", tmp_path / "other"), "holds no run")
+    one_line(leakgauge("run", "smoke", "--set", "seeds=[1]", "--out", smoke.path), "another suite")
+    one_line(leakgauge("report", tmp_path / "nothing", "--out", tmp_path / "r"), "run.json is missing")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "run.json").write_text('{"schema_version": 99}')
+    one_line(leakgauge("report", old, "--out", tmp_path / "r"), "version 99")
+
+
+def test_missing_and_corrupt_weights(tmp_path):
+    from benchmarks.victims.photos_vit import WEIGHTS, load_photos_vit
+    from harness.errors import DataError
+
+    with pytest.raises(DataError, match="missing"):
+        load_photos_vit(tmp_path / "nothing.safetensors")
+    shipped = Path(__file__).parents[2] / "benchmarks" / "victims" / WEIGHTS
+    (tmp_path / "cut.safetensors").write_bytes(shipped.read_bytes()[:1000])
+    with pytest.raises(DataError, match="cannot be loaded"):
+        load_photos_vit(tmp_path / "cut.safetensors")

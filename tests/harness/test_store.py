@@ -1,0 +1,91 @@
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from harness.errors import StoreError
+from harness.learning import LearningCurve, plateau_failure
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
+from harness.store import RunFolder, write_atomic
+
+
+def test_sheets_are_lossless(tmp_path):
+    run = RunFolder(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (7, 6, 5, 3), dtype=np.uint8)
+    run.write_images("k", images)
+    assert np.array_equal(run.read_images("k", 7, 6, 5), images)
+    with pytest.raises(StoreError):
+        run.read_images("k", 7, 5, 6)
+
+
+def test_tables_round_trip_with_unscored_numbers(tmp_path):
+    run = RunFolder(tmp_path)
+    cell = {"cell": "a", "attack": "nan", "seed": 0, "n": 3, "psnr_db": 12.345678901234567, "lpips": float("nan")}
+    image = {"cell": "a", "seed": 0, "label": -1, "group": 0, "image": "NA"}
+    run.write_tables([cell], [image])
+    cells, images = run.cells(), run.images()
+    assert list(cells.columns) == [c.name for c in CELL_COLUMNS]
+    assert list(images.columns) == [c.name for c in IMAGE_COLUMNS]
+    assert cells.loc[0, "attack"] == "nan"
+    assert cells.loc[0, "psnr_db"] == 12.345678901234567
+    assert np.isnan(cells.loc[0, "lpips"])
+    assert images.loc[0, "image"] == "NA"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"schema_version": 99}'])
+def test_manifests_that_cannot_be_trusted_are_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(StoreError) as caught:
+        RunFolder.open(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    write_atomic(path, b"old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_parts_count_only_when_complete(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_part("a", {"x": float("nan")})
+    (tmp_path / "parts" / ".b.json.tmp").write_text("{")
+    assert run.done() == {"a"}
+    assert np.isnan(run.read_part("a")["x"])
+    (tmp_path / "parts" / "c.json").write_text("{")
+    with pytest.raises(StoreError):
+        run.read_part("c")
+
+
+def curve_of(values, planned=None):
+    curve = LearningCurve(planned or 10 * len(values))
+    for i, value in enumerate(values):
+        curve.add(10 * (i + 1), 1.0, value)
+    return curve
+
+
+def test_plateau_test():
+    flat = [10, 15, 18, 19, 19.5, 19.8, 19.9, 19.95, 19.97, 19.98]
+    assert plateau_failure(curve_of(flat)) is None
+    assert "still gaining" in plateau_failure(curve_of(list(range(10))))
+    assert "stopped at step" in plateau_failure(curve_of(flat, planned=1000))
+    assert "only 2 points" in plateau_failure(curve_of([1, 2]))
+    assert "still gaining" in plateau_failure(curve_of([float("nan")] * 10))
+
+
+def test_curves_round_trip(tmp_path):
+    run, curve = RunFolder(tmp_path), curve_of([1.0, 2.0])
+    run.write_curve("a", curve)
+    assert run.read_curve("a") == curve
+    assert run.read_curve("b") is None
+    assert json.loads((tmp_path / "attacks" / "a.json").read_text())["planned_steps"] == 20

@@ -1,0 +1,94 @@
+import pytest
+import yaml
+
+from harness.errors import AccessDeniedError, ConfigError
+from harness.planning import by_exposure, check_knowledge, plan
+from harness.suite import load_suite, parse_suite, shipped_suites
+
+MINIMAL = {"name": "s", "task": "photos", "operating_points": [{"name": "undefended"}], "attacks": ["floor_mean"]}
+
+
+def suite_with(**changes):
+    return parse_suite({**MINIMAL, **changes})
+
+
+def test_every_shipped_suite_parses_and_plans():
+    assert {"quick", "smoke"} <= set(shipped_suites())
+    for name in shipped_suites():
+        suite = load_suite(name)
+        cells = plan(suite, "data")
+        check_knowledge(cells)
+        assert cells, name
+        assert suite.name == name
+        assert suite.description
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"atacks": []}, "unknown key 'atacks' .did you mean 'attacks'"),
+        ({"attacks": []}, "attacks"),
+        ({"threat_models": [{"knows": {"szies": True}}]}, "did you mean 'sizes'"),
+        ({"operating_points": [{"name": "a"}, {"name": "a"}]}, "occurs twice"),
+        ({"cells": [{"attacks": ["floor_maen"]}]}, "did you mean 'floor_mean'"),
+        ({"baseline": "undefnded"}, "did you mean 'undefended'"),
+        ({"operating_points": [{"name": "../../etc"}]}, "operating_points.0.name"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_mistakes_are_named_with_a_mend(changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        suite_with(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_nested_keys(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    suite = load_suite(str(path), ["seeds=[3, 4]", "threat_models=[{victim: none}]", "attacks.0=ridge"])
+    assert suite.seeds == (3, 4)
+    assert suite.attacks[0].label == "ridge"
+    for bad in ("seeds", "=3", "attacks.9=x"):
+        with pytest.raises(ConfigError, match="--set"):
+            load_suite(str(path), [bad])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "name: [", "just words"])
+def test_files_that_are_no_suite(tmp_path, text):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        load_suite(str(path))
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        load_suite("quik")
+
+
+def test_keys_follow_content_not_order():
+    first = suite_with(
+        attacks=["floor_mean", "ridge"], channels=["ideal", {"label": "a", "name": "awgn", "snr_db": 10}]
+    )
+    second = suite_with(
+        attacks=["ridge", "floor_mean"], channels=[{"label": "a", "name": "awgn", "snr_db": 10}, "ideal"]
+    )
+    assert {c.key for c in plan(first, "d")} == {c.key for c in plan(second, "d")}
+    assert {c.key for c in plan(first, "d")}.isdisjoint({c.key for c in plan(first, "other data")})
+    assert len(by_exposure(plan(first, "d"))) == 2
+
+
+def test_blocks_select_and_do_not_repeat():
+    suite = suite_with(
+        operating_points=[{"name": "a"}, {"name": "b", "cut": 2}],
+        attacks=["floor_mean", "ridge"],
+        cells=[{"operating_points": ["a"]}, {"attacks": ["ridge"]}],
+    )
+    cells = [(c.exposure.point.name, c.attack.label) for c in plan(suite, "d")]
+    assert cells == [("a", "floor_mean"), ("a", "ridge"), ("b", "ridge")]
+
+
+def test_an_attack_that_needs_more_than_granted_is_refused():
+    suite = suite_with(attacks=["floor_class_mean"], threat_models=[{"name": "weak", "victim": "none"}])
+    with pytest.raises(AccessDeniedError, match=r"floor_class_mean.*query access.*weak"):
+        check_knowledge(plan(suite, "d"))

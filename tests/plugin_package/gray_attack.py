@@ -1,0 +1,15 @@
+import torch
+
+from harness.contracts import Attack
+
+
+class Gray(Attack):
+    """Answers mid-gray: a third-party attack in ten lines."""
+
+    name = "gray"
+
+    def fit(self, view, auxiliary, rng):
+        self.shape = view.image_shape
+
+    def reconstruct(self, observations, rng):
+        return torch.full((len(observations), *self.shape), 0.5)
