@@ -42,14 +42,18 @@ class ClassMeanFloor(Attack):
     floor = True
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
-        """Averages the auxiliary images by the class that the victim predicts for them."""
+        """Averages the auxiliary images by label, or by the victim's prediction where they carry none."""
         self._images: dict[int, Tensor] = {}
-        predicted = [view.predict(b.images().to(view.device)).argmax(dim=1).cpu() for b in auxiliary.batches(64)]
-        labels = torch.cat(predicted)
+        labels = auxiliary.labels if auxiliary.labels is not None else self._predicted(view, auxiliary)
         self._default = mean_image(auxiliary)
         for label in torch.unique(labels).tolist():
             self._images[int(label)] = mean_image(auxiliary, (labels == label).nonzero().squeeze(1))
         return None
+
+    @staticmethod
+    def _predicted(view: AttackerView, auxiliary: ImageSet) -> Tensor:
+        answers = [view.predict(batch.images().to(view.device)) for batch in auxiliary.batches(64)]
+        return torch.cat([answer.argmax(dim=1).cpu() for answer in answers])
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Looks up the predicted class; a class without auxiliary images gets the mean of all."""

@@ -183,14 +183,12 @@ def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progre
             text = plan_.suite.model_dump_json()
             jobs = [(text, str(device), group, str(out)) for group in groups]
             run_jobs(_job, jobs, workers, lambda: progress(len(store.done() & keys), len(keys)))
-    except BrokenProcessPool as error:
-        store.write_manifest({**manifest, "status": "interrupted"})
-        raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
-    except KeyboardInterrupt:
-        store.write_manifest({**manifest, "status": "interrupted"})
-        raise
-    except LeakgaugeError:
-        store.write_manifest({**manifest, "status": "failed"})
+    except (BrokenProcessPool, KeyboardInterrupt, LeakgaugeError) as error:
+        # What was measured so far can be read and reported before the run is resumed.
+        assemble(store, plan_)
+        store.write_manifest({**manifest, "status": "failed" if isinstance(error, LeakgaugeError) else "interrupted"})
+        if isinstance(error, BrokenProcessPool):
+            raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
         raise
     assemble(store, plan_)
     session["finished"] = datetime.now(UTC).isoformat(timespec="seconds")

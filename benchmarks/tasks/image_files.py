@@ -129,7 +129,7 @@ class ImageFiles:
             for name in self.names:
                 try:
                     found.append(hashlib.sha256(read(name)).hexdigest())
-                except Exception:  # noqa: BLE001 - broken files are reported where they are decoded
+                except Exception:  # broken files are reported where they are decoded
                     found.append("")
         return found
 
@@ -150,7 +150,7 @@ class ImageFiles:
         size = len(rows) * 3 * px * px
         if size > MAX_DECODED_BYTES:
             raise DataError(
-                f"{len(rows)} images of {px} px need {size / 2**30:.1f} GiB, the limit is {MAX_DECODED_BYTES >> 30} GiB",
+                f"{len(rows)} images of {px} px need {size / 2**30:.1f} GiB of at most {MAX_DECODED_BYTES >> 30}",
                 where=str(self.path),
                 mend="give all counts of `per_split`, or a smaller `image_px`",
             )

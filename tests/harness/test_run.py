@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.runner import prepare, run_suite
 from harness.results import TIME_COLUMNS
+from harness.runner import prepare, run_suite
 from harness.store import RunFolder
 from harness.suite import load_suite
 

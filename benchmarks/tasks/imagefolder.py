@@ -1,0 +1,238 @@
+"""Task ``imagefolder``: a user's own images, and any pretrained timm vision transformer as the victim."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.tasks.head_classes import match_head
+from benchmarks.tasks.image_files import ImageFiles
+from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from benchmarks.victims.linear_probe import PENALTY, attach_probe
+from benchmarks.victims.timm_model import TimmModel, check_model_name, load_timm_model
+from harness.contracts import SPLITS, SplitName, Task, Victim
+from harness.errors import ConfigError, DataError
+from harness.images import ImageSet
+from harness.registry import suggest
+from harness.splits import duplicate_groups
+
+Quality = Literal["auto", "head", "probe", "agreement"]
+BATCH = 64
+SPARE_SHARE, SPARE_FILES = 0.1, 64
+"""Files decoded beyond the number needed, for those that turn out broken or duplicate."""
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How answers are scored: by labels or by agreement, and the label of each class folder."""
+
+    kind: Literal["head", "probe", "agreement"]
+    folder_labels: list[int] | None
+
+
+class ImageFolder(Task):
+    """Images from a folder or a zip archive, ``CLASS/name.jpg`` or flat, scored with a pretrained timm model.
+
+    Nothing is read before it is needed. Exact copies are left out but for one, and copies with contradicting labels
+    altogether; near duplicates share a split, and a group for intervals. ``left_out`` counts what was left out.
+
+    Args:
+        path: Folder or zip archive.
+        model: Name of a timm model.
+        checkpoint: Its weights, a .safetensors file or a torch file of plain tensors.
+        pretrained: Download the weights that timm names instead.
+        image_px: Side of the images that the model takes; None takes its own.
+        quality: ``head`` is top-1 accuracy of the model's own head, ``probe`` of a linear probe fitted to a split of
+            its own, ``agreement`` is with the undefended model and needs no labels; ``auto`` takes the first that fits.
+        per_split: Images a split; by default shares of all.
+        skip_broken: Leave out images that cannot be decoded.
+        pos_embed_antialias: Whether the position embedding is antialiased where it must be resized.
+    """
+
+    name = "imagefolder"
+    version = 1
+
+    def __init__(
+        self,
+        path: str,
+        model: str,
+        checkpoint: str | None = None,
+        pretrained: bool = False,
+        image_px: int | None = None,
+        quality: Quality = "auto",
+        per_split: Mapping[str, int] | None = None,
+        skip_broken: bool = False,
+        pos_embed_antialias: bool = True,
+    ) -> None:
+        check_model_name(model)
+        check_counts(per_split or {})
+        if quality not in get_args(Quality):
+            raise ConfigError(f"unknown {quality!r}", where="quality", mend=suggest(str(quality), [*get_args(Quality)]))
+        if image_px is not None and (isinstance(image_px, bool) or not isinstance(image_px, int) or image_px < 1):
+            raise ConfigError(f"{image_px!r} is not a number of pixels", where="image_px", mend="try 224")
+        if bool(checkpoint) == pretrained:
+            what = "both `checkpoint` and `pretrained` are set" if pretrained else "the model has no weights"
+            raise ConfigError(what, where="checkpoint", mend="set either `checkpoint: FILE` or `pretrained: true`")
+        self.path = Path(path).expanduser()
+        self.checkpoint = Path(checkpoint).expanduser() if checkpoint else None
+        for given in (self.path, self.checkpoint):
+            if given is not None and not given.exists():
+                raise DataError("no such file or folder", where=str(given), mend="check the path")
+        self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
+        self.skip_broken, self.pos_embed_antialias, self._wanted = skip_broken, pos_embed_antialias, quality
+        self.left_out: Counter[str] = Counter()
+        self._outputs: dict[str, Tensor] = {}
+
+    @cached_property
+    def _files(self) -> ImageFiles:
+        return ImageFiles.find(self.path)
+
+    @cached_property
+    def _timm(self) -> TimmModel:
+        return load_timm_model(
+            self.model, self.checkpoint, image_px=self.image_px, pos_embed_antialias=self.pos_embed_antialias
+        )
+
+    @cached_property
+    def _scoring(self) -> _Scoring:
+        """Settles ``quality``; raises ConfigError where the labels or the model do not allow what was asked for."""
+        folders, wanted = self._files.classes, self._wanted
+        if folders is None:
+            if wanted in {"head", "probe"}:
+                what = f"{wanted!r} needs labels, but the images do not lie in class folders"
+                raise ConfigError(what, where="quality", mend="sort them into CLASS/ folders, or take `agreement`")
+            scoring = _Scoring("agreement", None)
+        else:
+            own = list(range(len(folders)))
+            matched = match_head(folders, self._timm.classes, certain=wanted == "auto")
+            if wanted == "agreement":
+                scoring = _Scoring("agreement", own)
+            elif matched and wanted != "probe":
+                scoring = _Scoring("head", matched)
+            elif wanted == "head":
+                what = f"the class folders do not match the {self._timm.classes} classes of the model's head"
+                raise ConfigError(what, where="quality", mend="rename them to class numbers, or take `probe`")
+            else:
+                scoring = _Scoring("probe", own)
+        if PROBE_SPLIT in self.per_split and scoring.kind != "probe":
+            what = f"only a probe is fitted to images of its own, but the quality is {scoring.kind!r}"
+            raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out, or set `quality: probe`")
+        return scoring
+
+    def _chosen_rows(self) -> list[int]:
+        """Picks the files to decode: all of them, or where all counts are given not many more than needed."""
+        names = [*SPLITS, PROBE_SPLIT] if self._scoring.kind == "probe" else SPLITS
+        files = self._files
+        if not all(name in self.per_split for name in names):
+            return list(range(len(files)))
+        needed = sum(self.per_split.values())
+        needed += int(SPARE_SHARE * needed) + SPARE_FILES
+        if needed >= len(files):
+            return list(range(len(files)))
+        return [row for rows in stratified_order(files.digests(), files.labels or None) for row in rows][:needed]
+
+    @cached_property
+    def _sets(self) -> dict[str, ImageSet]:
+        """Decodes the images once and divides them."""
+        files, scoring = self._files, self._scoring
+        rows = self._chosen_rows()
+        pixels, kept = files.load(rows, self._timm.px, skip_broken=self.skip_broken)
+        self.left_out["broken"] = len(rows) - len(kept)
+        labels = None
+        if scoring.folder_labels is not None:
+            labels = torch.tensor([scoring.folder_labels[files.labels[row]] for row in kept], dtype=torch.long)
+        images = self._without_copies(ImageSet.from_pixels(pixels, labels))
+        groups = duplicate_groups(images)
+        images = ImageSet(images.pixels, images.ids, images.labels, groups)
+        classes = None if images.labels is None else images.labels.tolist()
+        try:
+            counts = split_counts(len(images), self.per_split, probe=scoring.kind == "probe")
+            divided = assign(stratified_order(images.ids, classes, groups.tolist()), counts)
+        except DataError as error:
+            raise DataError(error.what, where=str(self.path), mend=error.mend) from error
+        self.left_out["surplus"] = len(images) - sum(counts.values())
+        return {name: images.select(positions) for name, positions in divided.items()}
+
+    def _without_copies(self, images: ImageSet) -> ImageSet:
+        """Keeps one image of each content, none where its copies carry different labels; sorts them by content."""
+        labels = [0] * len(images) if images.labels is None else images.labels.tolist()
+        seen: dict[str, set[int]] = {}
+        first: dict[str, int] = {}
+        for i, image_id in enumerate(images.ids):
+            seen.setdefault(image_id, set()).add(labels[i])
+            first.setdefault(image_id, i)
+        kept = [i for image_id, i in first.items() if len(seen[image_id]) == 1]
+        self.left_out["ambiguous"] = sum(len(seen[image_id]) > 1 for image_id in images.ids)
+        self.left_out["copies"] = len(images) - len(kept) - self.left_out["ambiguous"]
+        return images.select(sorted(kept, key=images.ids.__getitem__))
+
+    @cached_property
+    def _victim(self) -> Victim:
+        loaded, digest = self._timm, self._timm.weights_hash
+        victim = Victim(loaded.model, loaded.mean, loaded.std, digest, f"{self.model}, {loaded.px} px")
+        if self._scoring.kind != "probe":
+            return victim
+        assert self._files.classes is not None
+        images, classes = self._sets[PROBE_SPLIT], len(self._files.classes)
+        assert images.labels is not None
+        missing = sorted(set(range(classes)) - set(images.labels.tolist()))
+        if missing:
+            raise DataError(
+                f"class {self._files.classes[missing[0]]!r} has no image in the probe's split of {len(images)}",
+                where=str(self.path),
+                mend="add images of it, or raise `per_split.victim`",
+            )
+        attach_probe(victim, images, classes)
+        # What decides the probe, not its values: these differ in the last bits between machines.
+        digest = hashlib.sha256(f"{digest}|{images.digest()}|{PENALTY}|{self.version}".encode()).hexdigest()[:16]
+        return replace(victim, weights_hash=digest, name=f"{victim.name}, linear probe")
+
+    def victim(self) -> Victim:
+        """Returns the timm model; with quality ``probe`` its head is the probe."""
+        return self._victim
+
+    def split(self, name: SplitName) -> ImageSet:
+        """Returns the images of a split."""
+        if name not in SPLITS:
+            raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
+        return self._sets[name]
+
+    def target(self, images: ImageSet) -> Tensor:
+        """Returns class numbers (B,), or for agreement the undefended model's outputs (B, C)."""
+        if self._scoring.kind != "agreement":
+            if images.labels is None:
+                raise DataError("the images carry no labels", where=str(self.path), mend="take them from `split`")
+            return images.labels
+        new = [i for i, image_id in enumerate(images.ids) if image_id not in self._outputs]
+        with torch.no_grad():
+            for batch in images.select(new).batches(BATCH):
+                outputs = self.victim().predict(batch.images())
+                self._outputs.update(zip(batch.ids, outputs, strict=True))
+        return torch.stack([self._outputs[image_id] for image_id in images.ids])
+
+    def quality(self, output: Tensor, target: Tensor) -> Tensor:
+        """Returns (B,) 1 where the top class is right, else 0; without a head the cosine similarity, 0 if negative."""
+        output, target = output.detach().cpu(), target.cpu()
+        if self._scoring.kind != "agreement":
+            return (output.argmax(dim=1) == target).float()
+        if self._timm.classes:
+            return (output.argmax(dim=1) == target.argmax(dim=1)).float()
+        return functional.cosine_similarity(output.double(), target.double(), dim=1).clamp(0, 1).float()
+
+    @property
+    def quality_name(self) -> str:
+        """What ``quality`` measures."""
+        kind = self._scoring.kind
+        if kind == "agreement":
+            kinds = ("top-1 agreement with the undefended model", "feature cosine to the undefended model")
+            return kinds[0] if self._timm.classes else kinds[1]
+        return f"top-1 accuracy ({'own head' if kind == 'head' else 'linear probe'})"

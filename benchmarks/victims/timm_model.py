@@ -1,0 +1,194 @@
+"""Builds a timm model with weights from a local file or from timm's own download."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from harness.errors import ConfigError, DataError
+
+State = dict[str, Tensor]
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+@dataclass(frozen=True)
+class TimmModel:
+    """A timm model in evaluation mode on the CPU.
+
+    Args:
+        model: The network; its head has the classes of its weights, or none where they hold none.
+        mean: Per-channel mean that normalises images in [0, 1].
+        std: Per-channel standard deviation, likewise.
+        px: Side of the images that it takes.
+        classes: Classes of its head, 0 without one.
+        weights_hash: SHA-256 of the weights, first 16 hex digits.
+    """
+
+    model: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    px: int
+    classes: int
+    weights_hash: str
+
+
+def check_model_name(name: str) -> None:
+    """Raises ConfigError where timm knows no model of this name."""
+    if timm.is_model(name):
+        return
+    close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1, cutoff=0.5)
+    mend = f"did you mean {close[0]!r}?" if close else "`timm.list_models()` lists them"
+    raise ConfigError(f"timm knows no model {name!r}", where="model", mend=mend)
+
+
+def load_timm_model(
+    name: str, checkpoint: Path | None, *, image_px: int | None = None, pos_embed_antialias: bool = True
+) -> TimmModel:
+    """Builds a model and loads its weights.
+
+    Args:
+        name: The timm name.
+        checkpoint: A .safetensors file, or a torch file, which is read as plain tensors only. None downloads the
+            weights that timm names.
+        image_px: Side of the images; None takes the model's own.
+        pos_embed_antialias: Whether the position embedding is antialiased where it must be resized.
+
+    Raises:
+        ConfigError: The name or the image size does not fit.
+        DataError: The weights are missing, corrupt or of another architecture.
+    """
+    check_model_name(name)
+    where = str(checkpoint) if checkpoint else f"pretrained weights of {name!r}"
+    state = _read(checkpoint) if checkpoint else _download(name)
+    digest = _file_hash(checkpoint) if checkpoint else _state_hash(state)
+    classifier = timm.models.get_pretrained_cfg_value(name, "classifier")
+    head = state.get(f"{classifier}.weight")
+    model = _build(name, 0 if head is None else len(head), image_px)
+    if _resize_pos_embed(state, model, pos_embed_antialias):
+        # The file alone no longer says what the weights are.
+        digest = hashlib.sha256(f"{digest}|{pos_embed_antialias}".encode()).hexdigest()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(
+            f"the weights do not fit {name!r}: {_mismatch(model, state)}",
+            where=where,
+            mend="name the model that they were trained for",
+        ) from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise DataError("the weights hold NaN or infinite values", where=where, mend="restore the file")
+    config = resolve_model_data_config(model)
+    px = int(getattr(getattr(model, "patch_embed", None), "img_size", config["input_size"][1:])[0])
+    return TimmModel(model.eval(), config["mean"], config["std"], px, int(model.num_classes), digest[:16])
+
+
+def _build(name: str, classes: int, image_px: int | None) -> Any:
+    """Builds the untrained model; refuses an image size that its patches do not tile."""
+    options = {} if image_px is None else {"img_size": image_px}
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=classes, **options)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{name!r} cannot take images of {image_px} px: {error}",
+            where="image_px",
+            mend="leave it out, or name another model",
+        ) from error
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if image_px is not None and patch and (image_px % patch[0] or image_px % patch[1]):
+        raise ConfigError(
+            f"{image_px} is not a multiple of the patch size {patch[0]}",
+            where="image_px",
+            mend=f"try {max(1, round(image_px / patch[0])) * patch[0]}",
+        )
+    return model
+
+
+def _read(path: Path) -> State:
+    """Reads a checkpoint as tensors by name, in float32; never runs code that it holds."""
+    mend = "give a .safetensors file, or a torch file that holds tensors only"
+    try:
+        if path.suffix == ".safetensors":
+            data: Any = load_file(path)
+        else:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError("no such checkpoint", where=str(path), mend="check `checkpoint`") from error
+    except Exception as error:  # unpickling raises many kinds for broken data
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise DataError(f"the checkpoint cannot be read: {first_line}", where=str(path), mend=mend) from error
+    for key in _WRAPPERS:
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            data = data[key]
+            break
+    if not isinstance(data, dict) or not data or not all(isinstance(value, Tensor) for value in data.values()):
+        raise DataError("the checkpoint is not a mapping of names to tensors", where=str(path), mend=mend)
+    return {str(key).removeprefix("module."): _as_float32(value) for key, value in data.items()}
+
+
+def _download(name: str) -> State:
+    """Returns the weights that timm names, at their own image size."""
+    try:
+        state = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # hubs, sockets and file systems raise many kinds
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise DataError(
+            f"the weights cannot be downloaded: {first_line}",
+            where=f"pretrained weights of {name!r}",
+            mend="without network, download them elsewhere and give `checkpoint` instead of `pretrained`",
+        ) from error
+    return {key: _as_float32(value) for key, value in state.items()}
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _state_hash(state: State) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _resize_pos_embed(state: State, model: Any, antialias: bool) -> bool:
+    """Fits the position embedding in ``state`` to the model's grid; returns whether it changed."""
+    old, new = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    if old is None or new is None or old.shape == new.shape or old.ndim != 3:
+        return False
+    prefix = 0 if getattr(model, "no_embed_class", False) else int(model.num_prefix_tokens)
+    places = old.shape[1] - prefix
+    if places < 1 or math.isqrt(places) ** 2 != places:
+        return False  # loading refuses it
+    state["pos_embed"] = resample_abs_pos_embed(
+        old, list(model.patch_embed.grid_size), num_prefix_tokens=prefix, antialias=antialias
+    )
+    return True
+
+
+def _mismatch(model: nn.Module, state: State) -> str:
+    """Names the first tensor that is missing, unknown or of another shape."""
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            return f"{name!r} is missing"
+        if state[name].shape != tensor.shape:
+            return f"{name!r} is {tuple(state[name].shape)} where {tuple(tensor.shape)} is needed"
+    unknown = [name for name in state if name not in expected]
+    return f"{unknown[0]!r} is unknown" if unknown else "see the traceback"

@@ -1,0 +1,221 @@
+"""Attacks on a pipeline small enough to know the answers."""
+
+import pytest
+import torch
+
+from attacks.conv_inverse import ConvInverse
+from attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
+from attacks.networks.layout import from_patches, on_grid, patches_of
+from attacks.networks.training import Schedule, hold_out, mean_psnr_db
+from attacks.ridge import Ridge
+from attacks.set_decoder import SetDecoder
+from benchmarks.tasks.photos import crop_set
+from defenses.pipeline import SplitPipeline
+from harness.contracts import Observation
+from harness.errors import AccessDeniedError, PluginError
+from harness.images import ImageSet
+from harness.learning import plateau_failure
+from harness.seeding import Streams
+from harness.suite import ThreatModel
+from harness.views import GrantedView, observe, transmit_all
+
+CPU, RNG = torch.device("cpu"), Streams(0)
+
+
+def view_of(victim, model=None, **options) -> GrantedView:
+    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
+    return GrantedView(
+        victim,
+        pipeline,
+        model or ThreatModel(),
+        image_shape=(3, 64, 64),
+        streams=Streams(0, ("attacker",)),
+        batch_size=64,
+        device=CPU,
+    )
+
+
+def seen_by_attacker(victim, images, model=None, **options) -> Observation:
+    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
+    encoded = transmit_all(pipeline, images, RNG, 64)
+    sent = pipeline.send(encoded, RNG)
+    return observe(sent, model or ThreatModel(), pipeline.grid, pipeline.respond(sent), RNG)
+
+
+@pytest.fixture(scope="module")
+def auxiliary() -> ImageSet:
+    return crop_set("attacker").select(range(0, 6160, 20))
+
+
+def test_patches_and_images_are_inverse():
+    images = torch.rand(2, 3, 12, 20)
+    assert torch.equal(from_patches(patches_of(images, (3, 5)), (3, 5), 12, 20), images)
+
+
+def test_tokens_are_laid_by_merge_map_or_in_received_order():
+    tokens = torch.tensor([[0.0], [1], [2], [0], [5]])
+    seen = Observation(tokens, torch.tensor([3, 2]), 1, (2, 2))
+    assert on_grid(seen).squeeze(2).tolist() == [[1, 2, 0, 0], [5, 0, 0, 0]]
+    merge_map = torch.tensor([[1, 2, 2, 1], [1, 1, -1, 1]])
+    known = Observation(tokens, torch.tensor([3, 2]), 1, (2, 2), merge_map=merge_map)
+    assert on_grid(known).squeeze(2).tolist() == [[1, 2, 2, 1], [5, 5, 0, 5]]
+
+
+def test_ridge_recovers_a_linear_victim(auxiliary):
+    class LinearView:
+        image_shape, grid, device, noisy = (3, 64, 64), (8, 8), CPU, False
+
+        def observe(self, images, draw=0):
+            patches = patches_of(images.images(), (8, 8))
+            tokens = torch.cat([torch.zeros(len(images), 1, 192), patches @ self.mixing], dim=1)
+            return Observation(tokens.flatten(0, 1), torch.full((len(images),), 65), 1, (8, 8))
+
+    view = LinearView()
+    view.mixing = torch.linalg.qr(torch.randn(192, 192, generator=torch.Generator().manual_seed(0)))[0]
+    attack = Ridge(penalty=1e-9)
+    attack.fit(view, auxiliary, RNG)
+    test = crop_set("evaluation").select(range(8))
+    assert mean_psnr_db(attack.reconstruct(view.observe(test), RNG), test.images()) > 40
+
+
+def test_ridge_on_the_real_victim_beats_the_mean(victim, photographs, auxiliary):
+    view, seen = view_of(victim), seen_by_attacker(victim, photographs)
+    scores = {}
+    for attack in (MeanImageFloor(), Ridge()):
+        attack.fit(view, auxiliary, RNG)
+        scores[attack.name] = mean_psnr_db(attack.reconstruct(seen, RNG), photographs.images())
+    assert scores["ridge"] > scores["floor_mean"] + 3
+
+
+def test_nearest_floor_finds_an_auxiliary_image_itself(victim, auxiliary):
+    attack = NearestImageFloor(candidates=5)
+    merge = {"reduction": {"name": "threshold", "thresholds": 0.9}}
+    attack.fit(view_of(victim, **merge), auxiliary, RNG)
+    known = auxiliary.select([3, 77, 200])
+    assert torch.equal(attack.reconstruct(seen_by_attacker(victim, known, **merge), RNG), known.images())
+
+
+def test_class_mean_floor_answers_by_the_servers_prediction(victim, photographs, auxiliary):
+    attack = ClassMeanFloor()
+    attack.fit(view_of(victim), auxiliary, RNG)
+    rebuilt = attack.reconstruct(seen_by_attacker(victim, photographs), RNG)
+    with torch.no_grad():
+        predicted = victim.predict(photographs.images()).argmax(1)
+    for i, label in enumerate(predicted.tolist()):
+        chosen = auxiliary.images()[auxiliary.labels == label]
+        assert torch.allclose(rebuilt[i], chosen.mean(dim=0), atol=1e-5)
+    blind = seen_by_attacker(victim, photographs, ThreatModel(victim="none"))
+    with pytest.raises(PluginError):
+        attack.reconstruct(blind, RNG)
+
+
+@pytest.fixture(scope="module")
+def trained(victim, auxiliary) -> tuple[SetDecoder, object]:
+    attack = SetDecoder(steps=120, width=48, layers=2)
+    curve = attack.fit(view_of(victim, reduction={"name": "threshold", "thresholds": 0.9}), auxiliary, RNG)
+    return attack, curve
+
+
+def test_set_decoder_learns_and_records_it(trained):
+    _, curve = trained
+    assert curve.points[-1].step == 120
+    assert curve.points[-1].heldout_psnr_db > curve.points[0].heldout_psnr_db + 0.5
+    assert curve.points[-1].loss < curve.points[0].loss
+
+
+def test_set_decoder_ignores_order_and_batch_mates(victim, photographs, trained):
+    attack, _ = trained
+    merge = {"reduction": {"name": "threshold", "thresholds": 0.9}}
+    seen = seen_by_attacker(victim, photographs, **merge)
+    rebuilt = attack.reconstruct(seen, RNG)
+    batch = seen.as_batch()
+    rows = torch.cat(
+        [
+            torch.cat([torch.tensor([start]), start + 1 + torch.randperm(length - 1)])
+            for start, length in zip(batch.offsets[:-1].tolist(), batch.lengths.tolist(), strict=True)
+        ]
+    )
+    shuffled = Observation(seen.tokens[rows], seen.lengths, seen.prefix, seen.grid, seen.sizes[rows])
+    assert torch.allclose(attack.reconstruct(shuffled, RNG), rebuilt, atol=1e-4)
+    alone = torch.cat([attack.reconstruct(seen.select([i]), RNG) for i in range(6)])
+    assert torch.allclose(alone, rebuilt[:6], atol=1e-4)
+
+
+def test_a_crippled_attacker_is_not_called_converged(victim, auxiliary):
+    curve = SetDecoder(steps=2, width=16, layers=1).fit(view_of(victim), auxiliary, RNG)
+    assert plateau_failure(curve)
+
+
+def test_conv_inverse_trains(victim, photographs, auxiliary):
+    attack = ConvInverse(epochs=3, channels=[16, 8, 8])
+    curve = attack.fit(view_of(victim), auxiliary, RNG)
+    assert curve.points[-1].heldout_psnr_db > curve.points[0].heldout_psnr_db
+    assert attack.reconstruct(seen_by_attacker(victim, photographs), RNG).shape == (32, 3, 64, 64)
+
+
+def test_training_is_reproducible(victim, photographs, auxiliary):
+    seen, rebuilt = seen_by_attacker(victim, photographs), []
+    for _ in range(2):
+        attack = SetDecoder(steps=5, width=16, layers=1)
+        attack.fit(view_of(victim), auxiliary, RNG)
+        rebuilt.append(attack.reconstruct(seen, RNG))
+        torch.rand(3)
+    assert torch.equal(*rebuilt)
+
+
+def test_held_out_clusters_are_whole(auxiliary):
+    split = hold_out(auxiliary, RNG)
+    assert len(split.heldout) > 0
+    assert not set(auxiliary.groups[split.train].tolist()) & set(auxiliary.groups[split.heldout].tolist())
+
+
+def test_the_schedule_warms_up_and_ends_at_zero():
+    schedule = Schedule(steps=100, batch_size=1, peak_lr=1.0, warmup_steps=10)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert max(rates) == pytest.approx(rates[9], rel=0.03)
+    assert rates[-1] < 0.001
+
+
+def test_a_noisy_channel_is_drawn_anew_and_an_ideal_one_is_not(victim, auxiliary):
+    few = auxiliary.select(range(4))
+    noisy = view_of(victim, channel={"name": "awgn", "snr_db": 0})
+    assert not torch.equal(noisy.observe(few, 0).tokens, noisy.observe(few, 1).tokens)
+    assert torch.equal(noisy.observe(few, 1).tokens, noisy.observe(few, 1).tokens)
+    assert view_of(victim).observe(few, 0) is not None
+    assert torch.equal(view_of(victim).observe(few, 0).tokens, view_of(victim).observe(few, 1).tokens)
+
+
+def test_the_view_withholds_what_is_not_granted(victim, photographs):
+    merge = {"reduction": {"name": "threshold", "thresholds": 0.9}, "cut": 3}
+    noisy = {"channel": {"name": "awgn", "snr_db": 10}}
+    weak = ThreatModel(victim="none", knows={"sizes": False, "order": False, "channel_state": False})
+    blind = seen_by_attacker(victim, photographs, weak, **merge, **noisy)
+    assert blind.sizes is None
+    assert blind.merge_map is None
+    assert blind.noise_std is None
+    assert blind.output is None
+    full = ThreatModel(victim="white-box", knows={"merge_map": True})
+    sighted = seen_by_attacker(victim, photographs, full, **merge, **noisy)
+    assert sighted.sizes is not None
+    assert sighted.merge_map is not None
+    assert sighted.noise_std is not None
+    # Shuffled: the same tokens in another order, protected places gone.
+    assert blind.prefix == 0
+    one, other = (o.select([0]).tokens.sort(dim=0).values for o in (blind, sighted))
+    assert torch.equal(one, other)
+    assert not torch.equal(blind.select([0]).tokens, sighted.select([0]).tokens)
+    view = view_of(victim, weak)
+    with pytest.raises(AccessDeniedError, match="query"):
+        view.predict(photographs.images())
+    with pytest.raises(AccessDeniedError, match="weights"):
+        view.white_box()
+    assert view_of(victim, full).white_box() is victim
+
+
+def test_shuffling_keeps_the_merge_map_true(victim, photographs):
+    merge = {"reduction": {"name": "threshold", "thresholds": 0.9}}
+    knows = {"merge_map": True, "order": False}
+    kept = seen_by_attacker(victim, photographs, ThreatModel(knows={"merge_map": True}), **merge)
+    moved = seen_by_attacker(victim, photographs, ThreatModel(knows=knows), **merge)
+    assert torch.equal(on_grid(kept), on_grid(moved))

@@ -1,0 +1,134 @@
+"""Near duplicates: what a careless export does to a picture is found, and what merely looks alike is not."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.errors import DataError
+from harness.images import ImageSet
+from harness.splits import check_disjoint, duplicate_groups, near_duplicates
+
+PX = 64
+MARGIN = 4
+
+
+def cut(images: ImageSet, down: int = 0, right: int = 0) -> torch.Tensor:
+    """A window that leaves room for shifts."""
+    side = PX - 2 * MARGIN
+    top, left = MARGIN + down, MARGIN + right
+    return images.pixels[:, :, top : top + side, left : left + side]
+
+
+def recompressed(pixels: torch.Tensor, quality: int) -> torch.Tensor:
+    out = []
+    for image in pixels:
+        stream = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "JPEG", quality=quality)
+        out.append(torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1))
+    return torch.stack(out)
+
+
+def scaled(pixels: torch.Tensor, gain: float, offset: float = 0) -> torch.Tensor:
+    return (pixels.float() * gain + offset).clamp(0, 255).byte()
+
+
+COPIES = {
+    "identical": cut,
+    "one pixel right": lambda s: cut(s, 0, 1),
+    "one pixel up": lambda s: cut(s, -1, 0),
+    "two pixels diagonally": lambda s: cut(s, 2, -1),
+    "JPEG 90": lambda s: recompressed(cut(s), 90),
+    "JPEG 75": lambda s: recompressed(cut(s), 75),
+    "brighter": lambda s: scaled(cut(s), 1.0, 8),
+    "less contrast": lambda s: scaled(cut(s), 0.85, 10),
+    "shifted, brighter and recompressed": lambda s: recompressed(scaled(cut(s, 1, 1), 1.05), 80),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_are_found_and_nothing_else(photographs, kind):
+    originals, copies = ImageSet.from_pixels(cut(photographs)), ImageSet.from_pixels(COPIES[kind](photographs))
+    pairs = near_duplicates(originals, copies)
+    assert pairs == [(i, i) for i in range(len(originals))]
+
+
+def test_what_merely_looks_alike_is_not_a_duplicate():
+    """Crops of other parts of one retina (smooth gradients, a bright rim on black) and of one brick wall."""
+    from benchmarks.tasks.photo_crops import CLASSES
+    from benchmarks.tasks.photos import crop_set
+
+    def alike(split):
+        images = crop_set(split)
+        return images.select(
+            [i for i, c in enumerate(images.labels.tolist()) if CLASSES[c].startswith(("retina", "brick"))]
+        )
+
+    def thumbnails(images):
+        small = torch.nn.functional.adaptive_avg_pool2d(images.images().mean(1), 16).flatten(1)
+        return torch.nn.functional.normalize(small - small.mean(1, keepdim=True))
+
+    public, private = alike("attacker"), alike("evaluation")
+    assert (thumbnails(public) @ thumbnails(private).T).max() > 0.995  # a plain comparison is fooled
+    assert near_duplicates(public, private) == []
+
+
+def test_gradients_of_different_direction_differ():
+    ramp = torch.linspace(0, 255, PX).byte().expand(3, PX, PX)
+    wave = (127 + 100 * torch.sin(torch.linspace(0, 9, PX))).byte().expand(3, PX, PX)
+    images = [ramp, ramp.transpose(1, 2), wave, wave.transpose(1, 2)]
+    a = ImageSet.from_pixels(torch.stack(images))
+    assert near_duplicates(a, a) == [(i, i) for i in range(4)]
+
+
+def test_flat_images_are_compared_by_colour():
+    def plain(*colours):
+        return ImageSet.from_pixels(torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, 3, PX, PX))
+
+    assert near_duplicates(plain((9, 9, 9)), plain((10, 8, 9), (30, 9, 9))) == [(0, 0)]
+
+
+def test_the_chunk_size_changes_nothing(photographs):
+    copies = ImageSet.from_pixels(recompressed(photographs.pixels, 75))
+    assert near_duplicates(photographs, copies, chunk=5) == near_duplicates(photographs, copies)
+    both = ImageSet.from_pixels(torch.cat([photographs.pixels, copies.pixels]))
+    expected = list(range(len(photographs))) * 2
+    assert duplicate_groups(both).tolist() == duplicate_groups(both, chunk=7).tolist() == expected
+
+
+def test_groups_follow_chains(photographs):
+    windows = [cut(photographs.select([3]), 0, right) for right in (-4, -2, 0, 2, 4)]
+    chain = ImageSet.from_pixels(torch.cat([*windows, cut(photographs.select([9])), windows[0]]))
+    assert (0, 4) not in near_duplicates(chain, chain)
+    assert duplicate_groups(chain).tolist() == [0, 0, 0, 0, 0, 1, 0]
+
+
+def test_images_of_different_size_can_be_compared(photographs):
+    large = torch.nn.functional.interpolate(photographs.pixels.float(), size=160, mode="bicubic")
+    copies = ImageSet.from_pixels(large.clamp(0, 255).byte())
+    assert near_duplicates(photographs, copies) == [(i, i) for i in range(len(photographs))]
+
+
+def test_empty_sets(photographs):
+    empty = photographs.select([])
+    assert near_duplicates(empty, photographs) == near_duplicates(photographs, empty) == []
+    assert duplicate_groups(empty).tolist() == []
+    check_disjoint({"a": empty, "b": photographs})
+
+
+def test_disjoint_splits_pass(photographs):
+    check_disjoint({"attacker": photographs.select(range(16)), "evaluation": photographs.select(range(16, 32))})
+
+
+def test_a_shared_image_is_named(photographs):
+    sets = {"attacker": photographs.select(range(8)), "evaluation": photographs.select([20, 5])}
+    with pytest.raises(DataError, match=r"'attacker' and 'evaluation': image 5 \(\w+\) and image 1 .* the same image"):
+        check_disjoint(sets)
+
+
+def test_a_near_duplicate_is_named(photographs):
+    copy = ImageSet.from_pixels(recompressed(photographs.pixels[7:8], 80))
+    with pytest.raises(DataError, match=r"splits 'a' and 'b': image 7 .* image 0 .* near duplicates.* -- keep both"):
+        check_disjoint({"a": photographs, "b": copy})
