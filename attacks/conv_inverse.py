@@ -11,10 +11,11 @@ from torch.nn.functional import interpolate, mse_loss
 
 from attacks.networks.layout import on_grid, token_statistics
 from attacks.networks.training import Schedule, predict, train
-from harness.contracts import Attack, AttackerView, Observation
+from harness.contracts import Attack, AttackerView
 from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.observation import Observation
 from harness.seeding import Streams
 
 

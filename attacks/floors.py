@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.contracts import Attack, AttackerView, Knowledge, Observation
+from harness.contracts import Attack, AttackerView, Knowledge
 from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.observation import Observation
 from harness.seeding import Streams
 
 

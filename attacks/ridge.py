@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from attacks.networks.closed_form import solve_ridge
 from attacks.networks.layout import from_patches, on_grid, patches_of
-from harness.contracts import Attack, AttackerView, Observation
+from harness.contracts import Attack, AttackerView
 from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.observation import Observation
 from harness.seeding import Streams
+
+BATCH = 256
 
 
 class Ridge(Attack):
@@ -30,35 +36,29 @@ class Ridge(Attack):
             raise ConfigError(f"penalty = {penalty!r} is not positive", mend="write penalty: 0.001")
         self._penalty = penalty
 
-    def _features(self, observations: Observation) -> Tensor:
-        """Returns (B, N, 2 D + 1) float64: the token on each patch, the image's mean token, and 1."""
+    @staticmethod
+    def _features(observations: Observation) -> Tensor:
+        """Returns (B, N, 2 D) float64: the token on each patch, and the image's mean token."""
         tokens = on_grid(observations).double()
-        mean = tokens.mean(dim=1, keepdim=True).expand_as(tokens)
-        return torch.cat([tokens, mean, torch.ones_like(tokens[..., :1])], dim=2)
+        return torch.cat([tokens, tokens.mean(dim=1, keepdim=True).expand_as(tokens)], dim=2)
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Solves the normal equations, batch by batch."""
         observations = view.observe(auxiliary)
         self._grid, self._shape = view.grid, view.image_shape
-        pixels = patches_of(auxiliary.select([0]).images(), view.grid).shape[2]
-        width = 2 * observations.tokens.shape[1] + 1
-        gram = torch.zeros(width, width, dtype=torch.float64)
-        cross = torch.zeros(width, pixels, dtype=torch.float64)
-        for start in range(0, len(auxiliary), 256):
-            rows = range(start, min(start + 256, len(auxiliary)))
-            x = self._features(observations.select(rows)).flatten(0, 1)
-            y = patches_of(auxiliary.select(rows).images().double(), view.grid)
-            gram += x.T @ x
-            cross += x.T @ y.flatten(0, 1)
-        ridge = self._penalty * gram.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-        self._weights = torch.linalg.solve(gram + ridge, cross)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.split(torch.arange(len(auxiliary)), BATCH):
+                pixels = patches_of(auxiliary.select(rows).images(), view.grid)
+                yield self._features(observations.select(rows)).flatten(0, 1), pixels.flatten(0, 1)
+
+        self._weights, self._bias = solve_ridge(batches(), self._penalty)
         return None
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Applies the map to every patch."""
         parts = []
-        for start in range(0, len(observations), 256):
-            rows = range(start, min(start + 256, len(observations)))
-            patches = self._features(observations.select(rows)) @ self._weights
+        for rows in torch.split(torch.arange(len(observations)), BATCH):
+            patches = self._features(observations.select(rows)) @ self._weights + self._bias
             parts.append(from_patches(patches.float(), self._grid, *self._shape[1:]).clamp(0, 1))
         return torch.cat(parts)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.contracts import Attack, AttackerView, Observation, Task
+from harness.contracts import Attack, AttackerView, Task
 from harness.errors import LeakgaugeError, PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.observation import Observation
 from harness.seeding import Streams
 
 

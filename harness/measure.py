@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from harness import guards
-from harness.contracts import Attack, Defense, Observation, Task, Victim
+from harness.contracts import Attack, Defense, Task, Victim
 from harness.errors import LeakgaugeError
 from harness.images import ImageSet
 from harness.learning import plateau_failure
+from harness.observation import Observation
 from harness.planning import Cell, Exposure, build_attack, content_hash
 from harness.registry import create
 from harness.scoring.compute import measure_flops, measure_latency_ms

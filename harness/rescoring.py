@@ -15,8 +15,8 @@ from harness.store import RunFolder
 def rescore(store: RunFolder, device: torch.device) -> int:
     """Scores all finished cells with the metrics as they are now; returns how many.
 
-    The run's own images are used, so neither the task's data nor the attacks need to be at hand; the victim is,
-    for re-identification.
+    Originals and reconstructions are the run's own; the task is loaded for its victim (re-identification) and
+    its groups. No attack and no defense runs.
     """
     manifest = store.manifest()
     suite = suite_of(store)

@@ -26,10 +26,12 @@ SHIFTS = tuple((down, right) for down in range(2 * MAX_SHIFT + 1) for right in r
 
 COARSE_SIMILARITY = 0.85
 """Correlation of 10 x 10 structure that makes a candidate. Copies keep 0.93."""
-FINE_SIMILARITY = 0.82
-"""Correlation of 30 x 30 structure that makes a near duplicate. Unrelated crops of one brick wall reach 0.79."""
-SMOOTH_SIMILARITY, SMOOTH_RESIDUAL = 0.6, 2.0
-"""The same where gain and offset explain all but 2/255: recompression takes the structure of smooth images away."""
+FINE_SIMILARITY = 0.77
+"""Correlation of 60 x 60 structure that makes a near duplicate. Different parts of one brick wall reach 0.72."""
+SMOOTH_RESIDUAL = 4.0
+"""Near duplicates are also those whose difference after gain and offset, of 255, is below this times their similarity:
+recompression takes the fine structure of smooth images away. Across the bright rim of one retina it is 5 times or more,
+unless nearly all of the image is black."""
 FLAT_CONTRAST, FLAT_DIFFERENCE = 2.0, 3.0
 """Below 2/255 standard deviation an image has no structure; two such are alike where mean colours differ by < 3/255."""
 NOISE = 2.0
@@ -85,13 +87,13 @@ def _coarse(brightness: Tensor, shift: tuple[int, int]) -> Tensor:
 
 
 def _fine(brightness: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Returns (N, 900): brightness less its surroundings, over their contrast.
+    """Returns (N, 3600): brightness less its surroundings, over their contrast.
 
     Without the division one strong edge, a horizon or the rim of a disc, makes unrelated images look the same.
     """
-    values = _window(brightness, shift, 30)
-    mean = _local_mean(values, 5)
-    contrast = (_local_mean(values * values, 5) - mean * mean).clamp_min(0).sqrt()
+    values = _window(brightness, shift, 60)
+    mean = _local_mean(values, 9)
+    contrast = (_local_mean(values * values, 9) - mean * mean).clamp_min(0).sqrt()
     return _unit((values - mean) / (contrast + NOISE))
 
 
@@ -111,7 +113,7 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
     plain = _paired(_plain, a, b).gather(0, best[None])[0]
     spread = torch.minimum(a.flatten(1).std(1), b.flatten(1).std(1))
     residual = spread * (1 - plain * plain).clamp_min(0).sqrt()
-    smooth = (similarity > SMOOTH_SIMILARITY) & (residual < SMOOTH_RESIDUAL) & (plain > 0)
+    smooth = (plain > 0) & (residual < SMOOTH_RESIDUAL * similarity)
     return (similarity > FINE_SIMILARITY) | smooth
 
 

@@ -1,12 +1,16 @@
-"""The network of the set decoder: learned 2-D queries read a set of tokens and paint patches."""
+"""The network of the set decoder: find out where tokens belong, place them softly on the grid, refine, paint."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from attacks.networks.layout import from_patches
-from harness.contracts import Observation
+from harness.observation import Observation
 
 
 class CrossAttention(nn.Module):
@@ -27,7 +31,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attends; ``bias`` (B, 1, 1, L) is minus infinity where a token is padding."""
+        """Attends; ``bias`` (B, 1, 1, L) is very negative where a token is padding."""
         batch, count, width = queries.shape
         head = width // self.heads
         query = self.query(queries).view(batch, count, self.heads, head).transpose(1, 2) * head**-0.5
@@ -66,24 +70,34 @@ class Layer(nn.Module):
         return refined
 
 
+class Placed(NamedTuple):
+    """Standardised tokens (B, L, D) with zeros as padding, the mask's bias (B, 1, L), tokens by position (B, N, D)."""
+
+    tokens: Tensor
+    bias: Tensor
+    by_position: Tensor
+
+
 class SetNetwork(nn.Module):
-    """Maps a set of tokens, in any number and order, to an image.
+    """Maps a set of tokens, in any number, to an image.
+
+    A soft unmerge comes first: every grid position has a learned query, every token a key made from its content, and
+    cosine attention copies tokens to positions. Where the order is seen, attention also favours tokens of nearby
+    rank, as reductions keep the order; where it is not, the network does not depend on the order. Decoder layers then
+    refine what was placed, and a linear skip paints it: the skip alone is the ridge attack.
 
     Args:
-        token_width: D of the observed tokens.
-        mean: (D,) of the token values.
+        mean: (D,) of the observed token values.
         std: (D,) likewise.
         image_shape: (3, H, W).
-        grid: Patch rows and columns; one query a patch.
-        width: Channels.
+        grid: Patch rows and columns; one position a patch.
+        width: Channels of the decoder.
         layers: Decoder layers.
-        heads: Attention heads.
-        prefix: Protected tokens at the start of every image, which get embeddings of their own.
+        heads: Attention heads of the decoder.
     """
 
     def __init__(
         self,
-        token_width: int,
         mean: Tensor,
         std: Tensor,
         image_shape: tuple[int, int, int],
@@ -92,33 +106,56 @@ class SetNetwork(nn.Module):
         width: int,
         layers: int,
         heads: int,
-        prefix: int,
     ) -> None:
         super().__init__()
-        self.grid, self.image_shape, self.prefix = grid, image_shape, prefix
-        patch_values = 3 * (image_shape[1] // grid[0]) * (image_shape[2] // grid[1])
-        self.mean = nn.Buffer(mean)
-        self.std = nn.Buffer(std)
-        self.project = nn.Sequential(nn.Linear(token_width, width), nn.GELU(), nn.Linear(width, width))
-        self.size = nn.Sequential(nn.Linear(1, 32), nn.GELU(), nn.Linear(32, width))
-        self.protected = nn.Parameter(torch.zeros(max(prefix, 1), width))
-        self.queries = nn.Parameter(torch.randn(1, grid[0] * grid[1], width) * 0.5)
+        self.grid, self.image_shape = grid, image_shape
+        values, positions = len(mean), grid[0] * grid[1]
+        pixels = 3 * (image_shape[1] // grid[0]) * (image_shape[2] // grid[1])
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
+        self.size = nn.Linear(1, values)
+        self.key = nn.Sequential(nn.Linear(values, width), nn.GELU(), nn.Linear(width, width))
+        self.query = nn.Parameter(torch.randn(positions, width))
+        self.sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
+        # Favour of near ranks: exp(rank[0] + rank[1] * log(n / N)) per squared distance; sharp for unreduced payloads.
+        self.rank = nn.Parameter(torch.tensor([2.0, 3.0]))
+        self.protected = nn.Parameter(torch.tensor(-3.0))
+        self.value, self.position = nn.Linear(values, width), nn.Parameter(torch.zeros(1, positions, width))
+        self.token, self.norm_token = nn.Linear(values, width), nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(width, heads, grid) for _ in range(layers))
-        self.norm_tokens, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.paint = nn.Linear(width, patch_values)
+        self.norm_out, self.paint = nn.LayerNorm(width), nn.Linear(width, pixels)
+        self.skip = nn.Linear(values, pixels)
+        nn.init.zeros_(self.paint.weight)
+
+    def _near_rank(self, observations: Observation, length: int) -> Tensor:
+        """Returns (B, N, L) favour of tokens whose rank, stretched to N, is near a position."""
+        positions = self.grid[0] * self.grid[1]
+        device, prefix = self.query.device, observations.prefix
+        count = (observations.lengths - prefix).clamp_min(1).float()[:, None, None]
+        rank = torch.arange(length, device=device)[None, None, :] - prefix
+        place = torch.arange(positions, device=device)[None, :, None] + 0.5
+        distance = place - (rank + 0.5) / count * positions
+        steepness = (self.rank[0] + self.rank[1] * (count / positions).log()).exp()
+        return torch.where(rank < 0, self.protected, -steepness * distance.square())
+
+    def place(self, observations: Observation) -> Placed:
+        """Copies tokens softly to the grid positions that they seem to come from."""
+        batch = observations.as_batch()
+        values = (batch.tokens - self.mean) / self.std
+        values = values + self.size(batch.sizes.to(values.dtype).log()[:, None])
+        tokens, mask = batch.with_tokens(values).padded()
+        bias = torch.zeros(mask.shape, device=tokens.device).masked_fill_(~mask, -1e4)[:, None, :]
+        keys, queries = normalize(self.key(tokens), dim=-1), normalize(self.query, dim=-1)
+        logits = (queries @ keys.transpose(1, 2)) * self.sharpness.exp() + bias
+        if observations.ordered:
+            logits = logits + self._near_rank(observations, tokens.shape[1])
+        return Placed(tokens, bias, logits.softmax(dim=-1) @ tokens)
 
     def forward(self, observations: Observation) -> Tensor:
         """Returns images (B, 3, H, W), not clamped."""
-        batch = observations.as_batch()
-        tokens = self.project((batch.tokens - self.mean) / self.std)
-        tokens = tokens + self.size(batch.sizes.to(tokens.dtype).log()[:, None])
-        padded, mask = batch.with_tokens(tokens).padded()
-        if self.prefix:
-            padded[:, : self.prefix] += self.protected.to(padded.dtype)
-        padded = self.norm_tokens(padded)
-        bias = torch.zeros_like(mask, dtype=padded.dtype).masked_fill_(~mask, -1e4)[:, None, None, :]
-        queries = self.queries.expand(len(batch), -1, -1)
+        tokens, bias, by_position = self.place(observations)
+        hidden = self.value(by_position) + self.position
+        context = self.norm_token(self.token(tokens))
         for layer in self.layers:
-            queries = layer(queries, padded, bias)
-        patches = self.paint(self.norm_out(queries))
+            hidden = layer(hidden, context, bias[:, None])
+        patches = self.skip(by_position) + self.paint(self.norm_out(hidden))
         return 0.5 + 0.5 * from_patches(patches, self.grid, *self.image_shape[1:])

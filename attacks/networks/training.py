@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.contracts import AttackerView, Observation
+from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.observation import Observation
 from harness.seeding import Streams
 
 HELDOUT_IMAGES = 256
@@ -101,6 +102,7 @@ def train(
         [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=schedule.peak_lr,
         betas=(0.9, 0.98),
+        fused=True,
     )
     curve = LearningCurve(schedule.steps)
     order_rng = rng.child("order").torch()

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from harness import guards
-from harness.contracts import Attack, Observation
+from harness.contracts import Attack
 from harness.errors import PluginError
+from harness.observation import Observation
 from harness.seeding import Streams
 
 SEEN = Observation(torch.zeros(4, 2), torch.tensor([2, 2]), 1, (1, 1))
