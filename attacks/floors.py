@@ -74,7 +74,7 @@ class NearestImageFloor(Attack):
     name = "floor_nearest"
     floor = True
 
-    def __init__(self, candidates: int = 48) -> None:
+    def __init__(self, candidates: int = 16) -> None:
         self._candidates = candidates
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

@@ -39,7 +39,7 @@ class SetDecoder(Attack):
         width: Channels.
         layers: Decoder layers.
         heads: Attention heads.
-        peak_lr: Peak learning rate of AdamW, with warm-up and cosine decay.
+        peak_lr: Peak learning rate of AdamW, with warm-up and squared-cosine decay.
     """
 
     name = "set_decoder"
@@ -51,7 +51,7 @@ class SetDecoder(Attack):
         width: int = 128,
         layers: int = 4,
         heads: int = 4,
-        peak_lr: float = 2e-3,
+        peak_lr: float = 3e-3,
     ) -> None:
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup_steps=min(100, max(1, steps // 10)))
         self._width, self._layers, self._heads = width, layers, heads

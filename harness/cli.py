@@ -28,7 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
-_out, _err = Console(), Console(stderr=True)
+# Pipes and logs have no width of their own; tables need about this much.
+_out = Console() if sys.stdout.isatty() else Console(width=140)
+_err = Console(stderr=True)
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -80,7 +82,8 @@ def _summary(store: RunFolder) -> None:
         "leakage dB",
         "",
     ):
-        table.add_column(name, justify="left" if name in {"operating point", "channel", "attack", ""} else "right")
+        left = name in {"operating point", "channel", "attack", ""}
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in cells.to_dict("records"):
         numbers = [f"{row[c]:.{d}f}" if row[c] == row[c] else "unscored" for c, d in _SUMMARY_DIGITS.items()]
         table.add_row(row["operating_point"], row["channel"], row["attack"], *numbers, row["verdict"])
