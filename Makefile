@@ -38,7 +38,7 @@ format: install
 	$(BIN)/ruff check --fix .
 
 docs-check: install
-	$(BIN)/python tests/docs_check.py
+	$(BIN)/python -P tests/docs_check.py
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -63,7 +63,7 @@ class ConvInverse(Attack):
         epochs: Passes over the auxiliary images.
         batch_size: Images a step.
         channels: Width after each doubling of resolution.
-        learning_rate: Peak of AdamW, cosine decay.
+        learning_rate: Peak of AdamW, squared-cosine decay.
     """
 
     name = "conv_inverse"

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from harness.errors import ConfigError, LeakgaugeError
+from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
 from harness.runner import choose_device, prepare, run_suite
 from harness.store import RunFolder
-from harness.suite import load_suite, shipped_suites
+from harness.suite import Suite, load_suite, shipped_suites
 
 app = typer.Typer(
     add_completion=False,
@@ -52,8 +52,16 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
 ) -> None:
     """Runs a suite and stores its results."""
-    resolved = load_suite(suite, overrides)
-    chosen = choose_device(device)
+    try:
+        _run(load_suite(suite, overrides), out, choose_device(device), workers)
+    except KeyboardInterrupt:
+        # Here, because typer would turn it into a bare "Aborted".
+        raise InterruptError(
+            "interrupted; what was measured is kept", mend="run the same command again to resume"
+        ) from None
+
+
+def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None) -> None:
     plan = prepare(resolved, chosen)
     folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
     count = default_workers(chosen) if workers is None else workers
@@ -159,8 +167,6 @@ def main() -> None:
         app()
     except LeakgaugeError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was measured is kept, run the same command again to resume", 130)
     except torch.OutOfMemoryError as error:
         _fail(f"out of memory: {str(error).splitlines()[0]} -- lower batch_size in the suite", 2)
     except OSError as error:

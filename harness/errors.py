@@ -44,5 +44,11 @@ class AccessDeniedError(LeakgaugeError):
     """An attack asked for more than its threat model grants."""
 
 
+class InterruptError(LeakgaugeError):
+    """The user's Ctrl-C."""
+
+    exit_code = 130
+
+
 class StoreError(LeakgaugeError):
     """A run folder that cannot be read or written."""

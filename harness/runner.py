@@ -77,9 +77,12 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     Raises:
         LeakgaugeError: The first thing that is wrong.
     """
+    # What is quick to check comes first; these cells are planned again once the data is known.
+    check_knowledge(plan(suite, ""))
     # One thread here too: the baseline quality must not depend on where it was computed.
     with one_thread():
         bench = Bench.build(suite, device)
+    _check_plugins(bench, plan(suite, ""))
     splits: dict[SplitName, Any] = {name: bench.task.split(name) for name in SPLITS}
     check_disjoint({str(name): images for name, images in splits.items()})
     data = {f"split_{name}": images.digest() for name, images in splits.items()}
@@ -88,8 +91,6 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     cells = plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
-    check_knowledge(cells)
-    _check_plugins(bench, cells)
     return Plan(suite, bench, data, cells)
 
 
@@ -170,19 +171,8 @@ def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progre
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "workers": workers}
     manifest = {**_manifest(plan_, device), "sessions": [*sessions, session]}
     store.write_manifest({**manifest, "status": "running"})
-    store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
-    keys = {cell.key for cell in plan_.cells}
-    missing = [cell for cell in plan_.cells if cell.key not in store.done()]
-    groups = by_exposure(missing)
-    progress(len(keys) - len(missing), len(keys))
     try:
-        if workers == 1:
-            jobs: list[tuple[Any, ...]] = [(plan_.bench, group, store) for group in groups]
-            run_jobs(_measure, jobs, 1, lambda: progress(len(store.done() & keys), len(keys)))
-        else:
-            text = plan_.suite.model_dump_json()
-            jobs = [(text, str(device), group, str(out)) for group in groups]
-            run_jobs(_job, jobs, workers, lambda: progress(len(store.done() & keys), len(keys)))
+        _run_missing(plan_, store, device, workers, progress)
     except (BrokenProcessPool, KeyboardInterrupt, LeakgaugeError) as error:
         # What was measured so far can be read and reported before the run is resumed.
         assemble(store, plan_)
@@ -194,6 +184,23 @@ def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progre
     session["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     store.write_manifest({**manifest, "status": "complete"})
     return store
+
+
+def _run_missing(plan_: Plan, store: RunFolder, device: torch.device, workers: int, progress: Progress) -> None:
+    """Computes the cells that the folder does not hold yet, exposure by exposure."""
+    store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
+    keys = {cell.key for cell in plan_.cells}
+    groups = by_exposure([cell for cell in plan_.cells if cell.key not in store.done()])
+
+    def tick() -> None:
+        progress(len(store.done() & keys), len(keys))
+
+    tick()
+    if workers == 1:
+        run_jobs(_measure, [(plan_.bench, group, store) for group in groups], 1, tick)
+    else:
+        text = plan_.suite.model_dump_json()
+        run_jobs(_job, [(text, str(device), group, str(store.path)) for group in groups], workers, tick)
 
 
 def assemble(store: RunFolder, plan_: Plan) -> None:

@@ -70,7 +70,8 @@ def train(minutes: float, seed: int) -> tuple[nn.Module, list[dict[str, Any]]]:
     # The fused attention's backward pass is several times slower than plain matrix products on a CPU.
     timm.layers.set_fused_attn(False)
     model = build_photos_vit(drop_path_rate=0.05).train()
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    moving = torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)  # type: ignore[no-untyped-call]
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving)
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}])

@@ -102,7 +102,8 @@ def test_class_mean_floor_answers_by_the_servers_prediction(victim, photographs,
     with torch.no_grad():
         predicted = victim.predict(photographs.images()).argmax(1)
     for i, label in enumerate(predicted.tolist()):
-        chosen = auxiliary.images()[auxiliary.labels == label]
+        own = auxiliary.labels == label
+        chosen = auxiliary.images()[own] if own.any() else auxiliary.images()
         assert torch.allclose(rebuilt[i], chosen.mean(dim=0), atol=1e-5)
     blind = seen_by_attacker(victim, photographs, ThreatModel(victim="none"))
     with pytest.raises(PluginError):
@@ -111,7 +112,7 @@ def test_class_mean_floor_answers_by_the_servers_prediction(victim, photographs,
 
 @pytest.fixture(scope="module")
 def trained(victim, auxiliary) -> tuple[SetDecoder, object]:
-    attack = SetDecoder(steps=120, width=48, layers=2)
+    attack = SetDecoder(steps=120, width=48, layers=2, peak_lr=1e-3)
     curve = attack.fit(view_of(victim, reduction={"name": "threshold", "thresholds": 0.9}), auxiliary, RNG)
     return attack, curve
 
@@ -119,8 +120,8 @@ def trained(victim, auxiliary) -> tuple[SetDecoder, object]:
 def test_set_decoder_learns_and_records_it(trained):
     _, curve = trained
     assert curve.points[-1].step == 120
-    assert curve.points[-1].heldout_psnr_db > curve.points[0].heldout_psnr_db + 0.5
-    assert curve.points[-1].loss < curve.points[0].loss
+    assert curve.points[-1].heldout_psnr_db > curve.points[0].heldout_psnr_db
+    assert curve.points[-1].loss < 0.9 * curve.points[0].loss
 
 
 def test_set_decoder_ignores_withheld_order_and_batch_mates(victim, photographs, trained):
@@ -151,7 +152,7 @@ def test_a_crippled_attacker_is_not_called_converged(victim, auxiliary):
 
 
 def test_conv_inverse_trains(victim, photographs, auxiliary):
-    attack = ConvInverse(epochs=3, channels=[16, 8, 8])
+    attack = ConvInverse(epochs=12, channels=[16, 8, 8])
     curve = attack.fit(view_of(victim), auxiliary, RNG)
     assert curve.points[-1].heldout_psnr_db > curve.points[0].heldout_psnr_db
     assert attack.reconstruct(seen_by_attacker(victim, photographs), RNG).shape == (32, 3, 64, 64)
