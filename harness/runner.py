@@ -170,6 +170,7 @@ def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progre
     command = " ".join(["leakgauge", *map(shlex.quote, sys.argv[1:])])
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "workers": workers}
     manifest = {**_manifest(plan_, device), "sessions": [*sessions, session]}
+    session["commit"] = manifest["provenance"]["commit"]
     store.write_manifest({**manifest, "status": "running"})
     try:
         _run_missing(plan_, store, device, workers, progress)
