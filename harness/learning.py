@@ -51,18 +51,22 @@ class LearningCurve:
 
 
 PLATEAU_DB = 0.2
+MIN_STEPS = 100
 
 
 def plateau_failure(curve: LearningCurve) -> str | None:
     """Says why a curve does not show a converged attacker, or returns None where it does.
 
-    The attacker must have taken all its planned steps and must have gained less than ``PLATEAU_DB`` of held-out PSNR
-    over the last fifth of them.
+    The attacker must have taken all its planned steps, at least ``MIN_STEPS``, and must have gained less than
+    ``PLATEAU_DB`` of held-out PSNR over the last fifth of them. Necessary, not sufficient: a learning rate that falls
+    to zero flattens every curve.
     """
     if len(curve.points) < 5:
         return f"only {len(curve.points)} points on the learning curve"
     if curve.points[-1].step < curve.planned_steps:
         return f"stopped at step {curve.points[-1].step} of {curve.planned_steps}"
+    if curve.planned_steps < MIN_STEPS:
+        return f"only {curve.planned_steps} optimiser steps: a plateau over fewer than {MIN_STEPS} says nothing"
     gain = curve.late_gain_db()
     if not gain < PLATEAU_DB:
         return f"still gaining: {gain:+.2f} dB over the last fifth of the training"

@@ -171,12 +171,13 @@ def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progre
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "workers": workers}
     manifest = {**_manifest(plan_, device), "sessions": [*sessions, session]}
     session["commit"] = manifest["provenance"]["commit"]
-    store.write_manifest({**manifest, "status": "running"})
     try:
+        store.write_manifest({**manifest, "status": "running"})
         _run_missing(plan_, store, device, workers, progress)
     except (BrokenProcessPool, KeyboardInterrupt, LeakgaugeError) as error:
         # What was measured so far can be read and reported before the run is resumed.
-        assemble(store, plan_)
+        if store.exists():
+            assemble(store, plan_)
         store.write_manifest({**manifest, "status": "failed" if isinstance(error, LeakgaugeError) else "interrupted"})
         if isinstance(error, BrokenProcessPool):
             raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error

@@ -101,7 +101,11 @@ def test_kill_and_resume_give_the_same_numbers(smoke, tmp_path):
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     out = tmp_path / "interrupted"
     process = subprocess.Popen(
-        [*COMMAND, "run", "smoke", "--out", str(out), "--workers", "2"], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "run", "smoke", "--out", str(out), "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background shell starts its children with SIGINT ignored; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 200
     while not RunFolder(out).exists():

@@ -79,6 +79,7 @@ def test_plateau_test():
     assert plateau_failure(curve_of(flat)) is None
     assert "still gaining" in plateau_failure(curve_of(list(range(10))))
     assert "stopped at step" in plateau_failure(curve_of(flat, planned=1000))
+    assert "only 90 optimiser steps" in plateau_failure(curve_of(flat[1:]))
     assert "only 2 points" in plateau_failure(curve_of([1, 2]))
     assert "still gaining" in plateau_failure(curve_of([float("nan")] * 10))
 
