@@ -99,8 +99,8 @@ class Assembler:
             return str(part["reason"])
         if part["floor"]:
             return ""
-        if part["plateau"]:
-            return f"not converged: {part['plateau']}"
+        if part["unconverged"]:
+            return f"convergence not shown: {part['unconverged']}"
         if math.isnan(leakage.mean):
             return "no floor attack in this exposure to compare with"
         if self._attacker(part) not in proven:

@@ -22,10 +22,12 @@ class LearningCurve:
     Args:
         planned_steps: Optimiser steps that the attack meant to take.
         points: Evaluations in the order of their steps.
+        doubling_gain_db: Held-out PSNR that twice the steps gain, where that was tried; None where it was not.
     """
 
     planned_steps: int
     points: list[CurvePoint] = field(default_factory=list)
+    doubling_gain_db: float | None = None
 
     def add(self, step: int, loss: float, heldout_psnr_db: float) -> None:
         """Appends one evaluation."""
@@ -42,12 +44,13 @@ class LearningCurve:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the curve as plain data, for JSON."""
-        return {"planned_steps": self.planned_steps, "points": [asdict(p) for p in self.points]}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LearningCurve:
         """Reads what ``as_dict`` wrote."""
-        return cls(int(data["planned_steps"]), [CurvePoint(**p) for p in data["points"]])
+        points = [CurvePoint(**point) for point in data["points"]]
+        return cls(int(data["planned_steps"]), points, data.get("doubling_gain_db"))
 
 
 PLATEAU_DB = 0.2
@@ -70,4 +73,20 @@ def plateau_failure(curve: LearningCurve) -> str | None:
     gain = curve.late_gain_db()
     if not gain < PLATEAU_DB:
         return f"still gaining: {gain:+.2f} dB over the last fifth of the training"
+    return None
+
+
+def convergence_failure(curve: LearningCurve) -> str | None:
+    """Says why a curve does not prove convergence, or returns None where it does.
+
+    The plateau test, and the step-doubling check: only an attacker that gains less than ``PLATEAU_DB`` from twice the
+    steps has converged. Without that check its leakage is a lower bound, and no proof of privacy.
+    """
+    failure = plateau_failure(curve)
+    if failure:
+        return failure
+    if curve.doubling_gain_db is None:
+        return "the step-doubling check was not run, so this leakage is a lower bound"
+    if not curve.doubling_gain_db < PLATEAU_DB:
+        return f"twice the steps gain {curve.doubling_gain_db:+.2f} dB"
     return None

@@ -15,7 +15,7 @@ from harness import guards
 from harness.contracts import Attack, Defense, Task, Victim
 from harness.errors import LeakgaugeError
 from harness.images import ImageSet
-from harness.learning import plateau_failure
+from harness.learning import convergence_failure
 from harness.observation import Observation
 from harness.planning import Cell, Exposure, build_attack, content_hash
 from harness.registry import create
@@ -147,7 +147,7 @@ def run_attack(bench: Bench, cell: Cell, measured: Measured, view: GrantedView, 
     if curve is not None:
         store.write_curve(cell.key, curve)
     return {
-        "plateau": plateau_failure(curve) if curve is not None else None,
+        "unconverged": convergence_failure(curve) if curve is not None else None,
         "floor": attack.floor,
         "unscored": scores.reasons,
         "attack_seconds": seconds,

@@ -15,7 +15,7 @@ def part(point, attack, psnr, *, floor=False, plateau=None, status="done"):
     costs = {"quality": [1.0] * N, "quality_base": [1.0] * N, "payload_bytes": [10] * N}
     data = {"identity": identity, "costs": costs, "latency_ms": 1.0, "status": status, "floor": floor}
     scores = {"psnr_db": psnr, "ssim": [0.5] * N} if status == "done" else {}
-    return {**data, "plateau": plateau, "scores": scores, "reason": "it broke" if status == "failed" else ""}
+    return {**data, "unconverged": plateau, "scores": scores, "reason": "it broke" if status == "failed" else ""}
 
 
 def rows(parts):
@@ -44,7 +44,7 @@ def test_an_attacker_that_fails_on_the_undefended_payload_proves_nothing():
 
 def test_no_plateau_no_floor_and_failure_are_inconclusive():
     found = rows([*FLOORS, part("undefended", "x", [20.0] * N, plateau="still gaining: +1 dB")])
-    assert "not converged" in found["undefended-x"]["reason"]
+    assert "convergence not shown" in found["undefended-x"]["reason"]
     assert "no floor" in rows([part("undefended", "x", [20.0] * N)])["undefended-x"]["reason"]
     failed = rows([*FLOORS, part("m", "x", [], status="failed")])["m-x"]
     assert failed["verdict"] == "inconclusive"

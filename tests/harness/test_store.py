@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.errors import StoreError
-from harness.learning import LearningCurve, plateau_failure
+from harness.learning import LearningCurve, convergence_failure, plateau_failure
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
 from harness.store import RunFolder, write_atomic
 
@@ -82,6 +82,18 @@ def test_plateau_test():
     assert "only 90 optimiser steps" in plateau_failure(curve_of(flat[1:]))
     assert "only 2 points" in plateau_failure(curve_of([1, 2]))
     assert "still gaining" in plateau_failure(curve_of([float("nan")] * 10))
+
+
+def test_convergence_needs_the_step_doubling_check():
+    flat = curve_of([10, 15, 18, 19, 19.5, 19.8, 19.9, 19.95, 19.97, 19.98])
+    assert "was not run" in convergence_failure(flat)
+    flat.doubling_gain_db = 1.45
+    assert "twice the steps gain +1.45 dB" in convergence_failure(flat)
+    flat.doubling_gain_db = float("nan")
+    assert convergence_failure(flat)
+    flat.doubling_gain_db = 0.1
+    assert convergence_failure(flat) is None
+    assert "still gaining" in convergence_failure(curve_of(list(range(10))))
 
 
 def test_curves_round_trip(tmp_path):
