@@ -95,17 +95,15 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
 
 
 @cache
-def _worker_bench(suite_json: str, device: str) -> tuple[Bench, str]:
-    """Builds the bench once a worker process; returns it with the hash of its data."""
+def _worker_bench(suite_json: str, device: str) -> Bench:
+    """Builds the bench once a worker process."""
     suite = Suite.model_validate_json(suite_json)
-    bench = Bench.build(suite, torch.device(device))
-    return bench, bench.victim.weights_hash
+    return Bench.build(suite, torch.device(device))
 
 
 def _job(suite_json: str, device: str, cells: list[Cell], out: str) -> None:
     """Measures one exposure in a worker process."""
-    bench, _ = _worker_bench(suite_json, device)
-    _measure(bench, cells, RunFolder(out))
+    _measure(_worker_bench(suite_json, device), cells, RunFolder(out))
 
 
 def _measure(bench: Bench, cells: list[Cell], store: RunFolder) -> None:

@@ -119,7 +119,6 @@ class Suite(_Strict):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     evaluation_images: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    gallery_images: int = Field(default=16, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
