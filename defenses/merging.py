@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from harness.contracts import Assignment
 from harness.errors import PluginError
+from harness.reduction import Assignment
 from harness.tokens import DROPPED, TokenBatch, offsets_of
 
 
@@ -17,7 +17,7 @@ def check_assignment(batch: TokenBatch, assignment: Assignment) -> None:
     Raises:
         PluginError: Protected tokens moved, a new token is empty, or a token left its image.
     """
-    destination, lengths = assignment
+    destination, lengths = assignment.destination, assignment.lengths
     total = int(lengths.sum())
     if destination.shape != (len(batch.tokens),) or lengths.shape != batch.lengths.shape:
         raise PluginError("a reduction returned an assignment of the wrong shape", mend="see Assignment")
@@ -42,19 +42,36 @@ def apply_assignment(batch: TokenBatch, assignment: Assignment) -> TokenBatch:
         assignment: Where each goes.
 
     Returns:
-        New tokens, each the size-weighted mean of its sources; sizes add up and the merge map follows.
+        New tokens, each the size-weighted mean of its sources unless the assignment says otherwise; sizes add up and
+        the merge map follows. A token with one source and no weights of its own keeps its values bit by bit.
     """
     check_assignment(batch, assignment)
-    destination, lengths = assignment
+    destination, lengths = assignment.destination, assignment.lengths
     total = int(lengths.sum())
     kept = (destination != DROPPED).nonzero().squeeze(1)
     sizes = torch.zeros(total, dtype=torch.long, device=destination.device)
     sizes.index_add_(0, destination[kept], batch.sizes[kept])
     order = kept[torch.argsort(destination[kept], stable=True)]
     counts = torch.bincount(destination[order], minlength=total)
-    weights = (batch.sizes[order].double() / sizes[destination[order]].double()).to(batch.tokens.dtype)
+    if assignment.weights is None:
+        weights = batch.sizes[order].double() / sizes[destination[order]].double()
+    else:
+        weights = assignment.weights[order].double()
+    weights = weights.to(batch.tokens.dtype)
     tokens = embedding_bag(order, batch.tokens, offsets_of(counts)[:-1], mode="sum", per_sample_weights=weights)
+    if assignment.rescale:
+        tokens = _rescaled(tokens, batch.tokens, order, destination)
     return TokenBatch(tokens, lengths, sizes, _follow(batch, destination, lengths), batch.prefix)
+
+
+def _rescaled(new: Tensor, old: Tensor, order: Tensor, destination: Tensor) -> Tensor:
+    """Scales each merged token to the largest norm among its sources (ToFu, section 3.3); others stay as they are."""
+    norms = old[order].norm(dim=1)
+    highest = torch.zeros(len(new), dtype=norms.dtype, device=new.device)
+    highest = highest.scatter_reduce(0, destination[order], norms, "amax")
+    merged = torch.bincount(destination[order], minlength=len(new)) > 1
+    factor = highest / new.norm(dim=1).clamp_min(torch.finfo(norms.dtype).tiny)
+    return new * torch.where(merged, factor, torch.ones_like(factor))[:, None]
 
 
 def _follow(batch: TokenBatch, destination: Tensor, lengths: Tensor) -> Tensor:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from defenses.backbones.timm_vit import TimmViT
-from defenses.merging import apply_assignment
+from defenses.backbones.families import adapt
+from defenses.edge import run_edge, run_server
 from defenses.payload import parse, serialise
 from harness.contracts import (
     Channel,
     Codec,
     Defense,
     Encoded,
-    LayerState,
-    Reduction,
     Transmission,
     Victim,
 )
 from harness.errors import ConfigError
 from harness.images import ImageSet
-from harness.registry import create
+from harness.reduction import Reduction
+from harness.registry import create, suggest
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
 Spec = str | dict[str, Any]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def _build(group: str, spec: Spec) -> Any:
@@ -35,6 +35,16 @@ def _build(group: str, spec: Spec) -> Any:
     if "name" not in options:
         raise ConfigError(f"{group[:-1]} needs a name", where="defense 'split_pipeline'", mend="add `name: ...`")
     return create(group, options.pop("name"), options, where="defense 'split_pipeline'")
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Returns the number type; raises ConfigError where it is unknown or of no use on the device."""
+    if precision not in get_args(Precision):
+        raise ConfigError(f"unknown precision {precision!r}", mend=suggest(str(precision), [*get_args(Precision)]))
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("float16 is for GPUs", where="precision", mend="take bfloat16 on the CPU")
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
 
 
 class SplitPipeline(Defense):
@@ -47,8 +57,11 @@ class SplitPipeline(Defense):
         cut: Blocks on the edge, 1 to depth; each of them merges. Defaults to all (assumed: the paper's cut is open).
         reduction: Token reduction in every edge block.
         codec: Turns token values into payload bytes.
-        proportional_attention: Add log(size) to attention logits after merging (assumed on).
+        proportional_attention: Add log(size) to attention logits after merging; None does what the reduction was
+            published with (for ``threshold`` and ``proportion`` assumed on).
         send_sizes: Whether the payload carries sizes; None sends them where the server needs them.
+        precision: Number type in which the victim computes; below float32 by autocast. Merging is decided in float32
+            always, but on keys of this precision: calibrate thresholds in the precision that they are used in.
     """
 
     name = "split_pipeline"
@@ -61,11 +74,12 @@ class SplitPipeline(Defense):
         cut: int | None = None,
         reduction: Spec = "none",
         codec: Spec = "float32",
-        proportional_attention: bool = True,
+        proportional_attention: bool | None = None,
         send_sizes: bool | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self._victim, self._device = victim, device
-        self._backbone = TimmViT(victim.model.to(device))
+        self._backbone = adapt(victim.model.to(device))
         depth = self._backbone.depth
         self.cut = depth if cut is None else cut
         if isinstance(self.cut, bool) or not isinstance(self.cut, int) or not 1 <= self.cut <= depth:
@@ -77,37 +91,32 @@ class SplitPipeline(Defense):
         self._reduction: Reduction = _build("reductions", reduction)
         self._reduction.check(self.cut)
         self._codec: Codec = _build("codecs", codec)
-        self._proportional = proportional_attention
-        needed = (self.cut < depth and proportional_attention) or not self._backbone.pools_token
+        asked = proportional_attention
+        self._proportional = self._reduction.proportional if asked is None else asked
+        self._dtype = _dtype(precision, device)
+        needed = (self.cut < depth and self._proportional) or self._backbone.pools_patches
         self.sizes_sent = (needed if send_sizes is None else send_sizes) and reduction != "none"
         # Token counts of the reference reduction, by image: a pure function of the image, kept to save time.
         self._reference_counts: dict[str, Tensor] = {}
 
-    @torch.no_grad()
     def edge(self, images: ImageSet, reduction: Reduction, rng: Streams) -> tuple[TokenBatch, Tensor]:
         """Runs the edge blocks: the tokens after them, and the (B, cut) token counts after each."""
-        batch = self._backbone.embed(self._victim.normalise(images.images().to(self._device)))
         targets = self._targets(images, reduction, rng)
-        counts = []
-        for layer in range(self.cut):
-            attended = self._backbone.attend(layer, batch, proportional=self._proportional)
-            batch = batch.with_tokens(attended.tokens)
-            state = LayerState(
-                keys=attended.keys,
-                sizes=batch.sizes,
-                attention=None,
-                lengths=batch.lengths,
-                prefix=batch.prefix,
-                layer=layer,
-                ids=images.ids,
-                target_lengths=None if targets is None else targets[:, layer].to(self._device),
+        with torch.no_grad(), self._autocast():
+            return run_edge(
+                self._backbone,
+                self._victim.normalise(images.images().to(self._device)),
+                images.ids,
+                reduction,
+                rng,
+                cut=self.cut,
+                proportional=self._proportional,
+                targets=None if targets is None else targets.to(self._device),
             )
-            assignment = reduction.assign(state, rng)
-            if assignment is not None:
-                batch = apply_assignment(batch, assignment)
-            batch = batch.with_tokens(self._backbone.mlp(layer, batch.tokens))
-            counts.append(batch.lengths)
-        return batch, torch.stack(counts, dim=1)
+
+    def _autocast(self) -> torch.autocast:
+        """Returns the context in which the victim computes."""
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32)
 
     def _targets(self, images: ImageSet, reduction: Reduction, rng: Streams) -> Tensor | None:
         """Returns the (B, cut) token counts that a matched control must reach."""
@@ -146,11 +155,9 @@ class SplitPipeline(Defense):
         received = self.channel.apply(encoded.decoded, encoded.ids, rng)
         return Transmission(encoded, received.tokens, received.channel_uses, received.state)
 
-    @torch.no_grad()
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
         """Runs the server blocks and the head on what was received."""
         batch = transmission.received.to(self._device)
-        for layer in range(self.cut, self._backbone.depth):
-            attended = self._backbone.attend(layer, batch, proportional=self._proportional)
-            batch = batch.with_tokens(self._backbone.mlp(layer, attended.tokens))
-        return self._backbone.finish(batch).cpu()
+        layers = range(self.cut, self._backbone.depth)
+        with torch.no_grad(), self._autocast():
+            return run_server(self._backbone, batch, layers, proportional=self._proportional).float().cpu()

@@ -88,57 +88,6 @@ class Task(ABC):
         """What ``quality`` measures, for tables: ``top-1 accuracy``, say."""
 
 
-@dataclass(frozen=True)
-class LayerState:
-    """What a reduction may look at in one block.
-
-    Args:
-        keys: (T, K) float32 unit-norm keys, mean over heads, packed.
-        sizes: (T,) int64 source patches a token.
-        attention: (T,) mean attention paid by the class token, or None where the backbone has none.
-        lengths: (B,) tokens an image.
-        prefix: Protected tokens at the start of every image.
-        layer: Block number, from 0.
-        ids: B image identifiers, by which random reductions address their streams.
-        target_lengths: (B,) lengths that a matched control must reach in this layer, or None.
-    """
-
-    keys: Tensor
-    sizes: Tensor
-    attention: Tensor | None
-    lengths: Tensor
-    prefix: int
-    layer: int
-    ids: tuple[str, ...]
-    target_lengths: Tensor | None = None
-
-
-class Assignment(NamedTuple):
-    """Where each old token goes.
-
-    ``destination`` (T,) int64 holds the packed row of the new token, or ``DROPPED``; ``lengths`` (B,) counts the new
-    tokens of each image. Protected tokens keep their places. A new token is the size-weighted mean of the old ones.
-    """
-
-    destination: Tensor
-    lengths: Tensor
-
-
-class Reduction(ABC):
-    """Merges or drops tokens between attention and MLP of a block. Pure: it knows no model and keeps no state."""
-
-    name: ClassVar[str]
-    match: Reduction | None = None
-    """The reduction whose token counts this one must reach per image and layer, for controls at matched cost."""
-
-    @abstractmethod
-    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
-        """Returns the assignment for one block, or None to leave all tokens as they are."""
-
-    def check(self, layers: int) -> None:  # noqa: B027 - optional to override
-        """Raises ConfigError where the options cannot serve an edge of ``layers`` blocks."""
-
-
 class Codec(ABC):
     """Turns token values into bytes and back."""
 

@@ -1,14 +1,21 @@
-"""The alternating bipartite split that similarity merging and its controls share (ToMe, section 3.2)."""
+"""Matching tokens by similarity, and building the assignment that merges the pairs chosen (ToMe, section 3.2)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.contracts import Assignment
+from harness.reduction import Assignment
 from harness.tokens import offsets_of
+
+SplitName = Literal["alternating", "all_pairs"]
+OrderName = Literal["kept", "tome"]
+
+_PAD = 4
+"""Least rows of a padded product: smaller ones are computed by another kernel, whose last bits differ, and an image's
+result would depend on its batch mates."""
 
 
 class Split(NamedTuple):
@@ -18,24 +25,117 @@ class Split(NamedTuple):
     b_rows: Tensor
 
 
+class Pairs(NamedTuple):
+    """Candidate merges of P tokens: packed rows ``source`` and ``target``, ``similarity`` and ``image``, each (P,).
+
+    Sources stand in packed order; no token is both source and target.
+    """
+
+    source: Tensor
+    target: Tensor
+    similarity: Tensor
+    image: Tensor
+
+
 def alternating(length: int, prefix: int, device: torch.device | None = None) -> Split:
     """Returns the split of one image of ``length`` tokens, as row numbers within the image."""
     patches = torch.arange(prefix, length, device=device)
     return Split(patches[::2], patches[1::2])
 
 
-def merge_into(lengths: Tensor, target: Tensor) -> Assignment:
-    """Builds the assignment in which every row moves to its ``target`` row, and order is kept.
+def best_pairs(features: Tensor, lengths: Tensor, prefix: int, split: SplitName = "alternating") -> Pairs:
+    """Matches tokens with their most similar partner; ties take the first partner.
+
+    Args:
+        features: (T, K) float32 unit vectors, packed.
+        lengths: (B,) tokens an image.
+        prefix: Protected tokens at the start of every image, which take no part.
+        split: ``alternating`` matches every A token to its most similar B token; ``all_pairs`` joins tokens that are
+            each other's most similar token among all, the later into the earlier.
+    """
+    starts = offsets_of(lengths)[:-1] + prefix
+    patches = lengths - prefix
+    if split == "alternating":
+        a, b = _Side.of(starts, (patches + 1) // 2, 0, 2), _Side.of(starts, patches // 2, 1, 2)
+        best, match = _similarity(features, a, b).max(dim=2)
+        paired = a.real & (b.number > 0)[:, None]
+    else:
+        a = b = _Side.of(starts, patches, 0, 1)
+        similarity = _similarity(features, a, b)
+        similarity.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        best, match = similarity.max(dim=2)
+        place = torch.arange(match.shape[1], device=match.device)
+        mutual = match.gather(1, match) == place
+        paired = a.real & mutual & (match < place) & (a.number > 1)[:, None]
+    image = torch.arange(len(lengths), device=lengths.device)[:, None].expand_as(paired)
+    return Pairs(a.rows[paired], b.rows.gather(1, match)[paired], best[paired], image[paired])
+
+
+class _Side(NamedTuple):
+    """One side of the matching, padded: packed ``rows`` (B, L), which of them are ``real`` (B, L), ``number`` (B,)."""
+
+    rows: Tensor
+    real: Tensor
+    number: Tensor
+
+    @classmethod
+    def of(cls, starts: Tensor, number: Tensor, first: int, step: int) -> _Side:
+        width = max(_PAD, int(number.max()) if len(number) else 0)
+        place = torch.arange(width, device=starts.device)
+        real = place < number[:, None]
+        rows = starts[:, None] + first + step * place
+        return cls(torch.where(real, rows, 0), real, number)
+
+
+def _similarity(features: Tensor, a: _Side, b: _Side) -> Tensor:
+    """Returns cosine similarities (B, La, Lb), minus infinity where B is padding."""
+    similarity = torch.bmm(features[a.rows], features[b.rows].transpose(1, 2))
+    if bool(b.real.all()):
+        return similarity
+    return similarity.masked_fill(~b.real[:, None, :], -torch.inf)
+
+
+def rank_in_image(scores: Tensor, image: Tensor) -> Tensor:
+    """Returns (P,) for each entry how many of its image's entries score higher; ties rank the first one first.
+
+    Args:
+        scores: (P,) to rank, highest first.
+        image: (P,) image of each entry, ascending.
+    """
+    by_score = torch.argsort(scores, descending=True, stable=True)
+    order = by_score[torch.argsort(image[by_score], stable=True)]
+    counts = torch.bincount(image)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - offsets_of(counts)[image]
+    return rank
+
+
+def merge_into(lengths: Tensor, target: Tensor, group: Tensor | None = None) -> Assignment:
+    """Builds the assignment in which every row moves to its ``target`` row.
 
     Args:
         lengths: (B,) tokens an image.
         target: (T,) packed row that each row merges into: itself for rows that stay. A target must itself stay.
+        group: (T,) sorts the rows that stay by this first and by their order second; None keeps their order.
     """
     stays = target == torch.arange(len(target), device=target.device)
-    new_row = stays.long().cumsum(0) - 1
     images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     counts = torch.bincount(images[stays], minlength=len(lengths))
+    if group is None:
+        new_row = stays.long().cumsum(0) - 1
+    else:
+        rows = stays.nonzero().squeeze(1)
+        order = rows[torch.argsort(images[rows] * (int(group.max()) + 1) + group[rows], stable=True)]
+        new_row = torch.empty_like(target)
+        new_row[order] = torch.arange(len(order), device=target.device)
     return Assignment(new_row[target], counts)
+
+
+def tome_order(lengths: Tensor, prefix: int) -> Tensor:
+    """Returns the (T,) groups that make ``merge_into`` put the A tokens that stay before the B tokens, as ToMe."""
+    images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    place = torch.arange(len(images), device=lengths.device) - offsets_of(lengths)[images] - prefix
+    return torch.where(place < 0, 0, 1 + place % 2)
 
 
 def image_start(lengths: Tensor) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.contracts import Assignment, LayerState, Reduction
+from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 
 
@@ -14,3 +14,7 @@ class NoReduction(Reduction):
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Returns None: nothing moves."""
         return None
+
+    def active(self, layer: int) -> bool:
+        """Returns False: nothing is computed."""
+        return False

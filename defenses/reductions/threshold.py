@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
+from torch import Tensor
 
-from defenses.backbones.timm_vit import equal_lengths
-from defenses.reductions.bipartite import alternating, merge_into
-from harness.contracts import Assignment, LayerState, Reduction
-from harness.errors import ConfigError
-from harness.seeding import Streams
+from defenses.reductions.bipartite import OrderName, Pairs, SplitName
+from defenses.reductions.per_layer import PerLayer
+from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from harness.reduction import LayerState
 
 NEVER = 1.0
 
 
-class ThresholdMerge(Reduction):
-    """Merges every A token into its most similar B token where the cosine similarity of their keys exceeds tau.
+class ThresholdMerge(SimilarityMerge):
+    """Merges every A token into its most similar B token where their cosine similarity exceeds tau.
 
-    Assumed, as 2509.09955 leaves it open: similarity of mean-over-heads keys, alternating A/B split in token order,
-    kept order, at most the A half a layer, ties to the first B token. tau = 1 means never, also for identical keys.
+    tau = 1 means never, also for identical keys, whose computed similarity may be just below or above one.
 
     Args:
         thresholds: One tau in [-1, 1] for all edge blocks, or a list with one for each.
+        similarity: Compare mean-over-heads ``keys`` (assumed) or the ``tokens`` after attention.
+        split: ``alternating`` A/B (assumed), or mutual nearest tokens among ``all_pairs``.
+        order: ``kept`` keeps the token order (assumed); ``tome`` puts A tokens that stay before B tokens.
+        cap: Largest share of an image's patch tokens merged away in one block (assumed half).
 
     Raises:
         ConfigError: A threshold is out of range or not a number.
@@ -32,42 +32,26 @@ class ThresholdMerge(Reduction):
 
     name = "threshold"
 
-    def __init__(self, thresholds: float | Sequence[float]) -> None:
-        single = not isinstance(thresholds, Sequence)
-        values: list[Any] = list(thresholds) if isinstance(thresholds, Sequence) else [thresholds]
-        for i, tau in enumerate(values):
-            place = "thresholds" if single else f"thresholds[{i}]"
-            if isinstance(tau, bool) or not isinstance(tau, int | float) or math.isnan(tau) or not -1.0 <= tau <= 1.0:
-                raise ConfigError(f"{place} = {tau!r} is not in [-1, 1]", mend="cosine similarities lie in [-1, 1]")
-        self._shared = bool(single)
-        self._values = [float(tau) for tau in values]
+    def __init__(
+        self,
+        thresholds: float | Sequence[float],
+        similarity: SimilarityName = "keys",
+        split: SplitName = "alternating",
+        order: OrderName = "kept",
+        cap: float = 0.5,
+    ) -> None:
+        super().__init__(similarity, split, order, cap)
+        self._tau = PerLayer("thresholds", thresholds, -1.0, 1.0, mend="cosine similarities lie in [-1, 1]")
 
     def check(self, layers: int) -> None:
         """Raises ConfigError where a list of thresholds does not have one for each of ``layers`` edge blocks."""
-        if not self._shared and len(self._values) != layers:
-            raise ConfigError(
-                f"{len(self._values)} thresholds for {layers} edge blocks",
-                where="reduction 'threshold'",
-                mend=f"give {layers} thresholds (one for each block before the cut), or a single number",
-            )
+        self._tau.check(layers, self.name)
 
-    def threshold(self, layer: int) -> float:
-        """Returns tau of a block."""
-        return self._values[0] if self._shared else self._values[layer]
+    def active(self, layer: int) -> bool:
+        """Returns whether tau of the block lets anything merge."""
+        return self._tau[layer] < NEVER
 
-    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
-        """Matches A to B in every image, group by group of equal length, and merges the pairs above tau."""
-        tau = self.threshold(state.layer)
-        if tau >= NEVER:
-            return None
-        device = state.keys.device
-        target = torch.arange(len(state.keys), device=device)
-        for length, rows in equal_lengths(state.lengths):
-            a, b = alternating(length, state.prefix, device)
-            if len(a) == 0 or len(b) == 0:
-                continue
-            similarity = state.keys[rows[:, a]] @ state.keys[rows[:, b]].transpose(1, 2)
-            best, match = similarity.max(dim=2)
-            destination = rows[:, b].gather(1, match)
-            target[rows[:, a]] = torch.where(best > tau, destination, rows[:, a])
-        return merge_into(state.lengths, target)
+    def select(self, pairs: Pairs, state: LayerState) -> Tensor:
+        """Selects the pairs above tau."""
+        tau = self._tau[state.layer]
+        return pairs.similarity > tau if tau < NEVER else pairs.similarity.new_zeros(len(pairs.source)).bool()

@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
+from defenses.attention import attention_half
 from defenses.backbones.timm_vit import TimmViT
 from defenses.merging import apply_assignment
 from defenses.reductions.none import NoReduction
 from defenses.reductions.random_merge import RandomMerge
 from defenses.reductions.threshold import ThresholdMerge
-from harness.contracts import Assignment, LayerState
 from harness.errors import ConfigError, PluginError
+from harness.reduction import Assignment, LayerState
 from harness.seeding import Streams
 from harness.tokens import DROPPED, TokenBatch
 
@@ -144,7 +145,7 @@ def test_real_tokens_keep_the_invariants(victim, photographs):
     with torch.no_grad():
         batch = backbone.embed(victim.normalise(photographs.images()))
         for layer in range(backbone.depth):
-            attended = backbone.attend(layer, batch, proportional=True)
+            attended = attention_half(backbone, layer, batch, proportional=True, keys=True)
             batch = reduced(batch.with_tokens(attended.tokens), attended.keys, 0.85)
             batch.check()
             batch = batch.with_tokens(backbone.mlp(layer, batch.tokens))

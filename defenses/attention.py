@@ -1,0 +1,138 @@
+"""Attention over packed tokens of images with different lengths, without padding.
+
+No image is ever padded to its batch mates, so that its result cannot depend on them, not even through a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from defenses.backbones.backbone import Backbone, Projected
+from harness.reduction import Feature
+from harness.tokens import TokenBatch, offsets_of, packed_rows
+
+
+class Attended(NamedTuple):
+    """Result of the attention half of a block: tokens (T, D) after the residual, and what ranks them for reductions.
+
+    ``keys`` (T, d) float32 unit-norm, mean over heads; ``attention`` and ``significance`` (T,) as in LayerState.
+    """
+
+    tokens: Tensor
+    keys: Tensor | None
+    attention: Tensor | None
+    significance: Tensor | None
+
+
+def equal_lengths(lengths: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yields every distinct length with the packed rows (images, length) of the images that have it."""
+    for length in torch.unique(lengths).tolist():
+        images = (lengths == length).nonzero().squeeze(1)
+        yield int(length), packed_rows(lengths, images).view(len(images), int(length))
+
+
+def segment_attention(inputs: Projected, lengths: Tensor, log_sizes: Tensor | None, scale: float) -> Tensor:
+    """Attends within each image.
+
+    On the CPU every image is one call on a view of its rows, which measured fastest. On a GPU, where many small
+    kernels are slow, images of equal length share a call.
+
+    Args:
+        inputs: Query, key and value (T, H, d).
+        lengths: (B,) tokens an image.
+        log_sizes: (T,) added to the attention logits of each key (proportional attention, ToMe, eq. 1), or None.
+        scale: Factor on the logits.
+
+    Returns:
+        (T, H, d) attention results.
+    """
+    counts = lengths.tolist()
+    if len(set(counts)) == 1:
+        return _attend_equal(inputs, len(counts), log_sizes, scale)
+    if inputs.query.device.type == "cpu":
+        offsets = offsets_of(lengths).tolist()
+        parts = []
+        for start, end in pairwise(offsets):
+            own = Projected(inputs.query[start:end], inputs.key[start:end], inputs.value[start:end])
+            parts.append(_attend_equal(own, 1, None if log_sizes is None else log_sizes[start:end], scale))
+        return torch.cat(parts)
+    parts, order = [], []
+    for _, rows in equal_lengths(lengths):
+        flat = rows.flatten()
+        own = Projected(inputs.query[flat], inputs.key[flat], inputs.value[flat])
+        parts.append(_attend_equal(own, len(rows), None if log_sizes is None else log_sizes[flat], scale))
+        order.append(flat)
+    return torch.cat(parts)[torch.argsort(torch.cat(order))]
+
+
+def _attend_equal(inputs: Projected, images: int, log_sizes: Tensor | None, scale: float) -> Tensor:
+    """Attends within ``images`` images of one length."""
+    q, k, v = (x.view(images, -1, *x.shape[1:]).transpose(1, 2) for x in inputs[:3])
+    bias = None if log_sizes is None else log_sizes.view(images, 1, 1, -1)
+    return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale).transpose(1, 2).flatten(0, 1)
+
+
+def attention_half(
+    backbone: Backbone,
+    layer: int,
+    batch: TokenBatch,
+    *,
+    proportional: bool,
+    keys: bool = False,
+    features: frozenset[Feature] = frozenset(),
+) -> Attended:
+    """Runs the attention half of a block.
+
+    Args:
+        backbone: The model.
+        layer: Block number, from 0.
+        batch: Packed tokens.
+        proportional: Weigh each key by its size, adding log(size) to the attention logits (ToMe, section 3.2).
+        keys: Whether a reduction will read the keys.
+        features: Which other features it will read.
+    """
+    inputs = backbone.project(layer, batch.tokens)
+    scale = backbone.scale(layer)
+    log_sizes = None
+    if proportional and bool((batch.sizes != 1).any()):
+        log_sizes = batch.sizes.to(inputs.query.dtype).log()
+    context = segment_attention(inputs, batch.lengths, log_sizes, scale)
+    tokens = backbone.output(layer, batch.tokens, context, inputs.gate)
+    attention = significance = None
+    if features:
+        per_head = received_attention(inputs, batch.lengths, log_sizes, scale, class_token=backbone.class_token)
+        attention = per_head.mean(dim=1)
+        if "significance" in features:
+            significance = (per_head * inputs.value.float().norm(dim=-1)).sum(dim=1)
+    return Attended(tokens, unit_keys(inputs.key) if keys else None, attention, significance)
+
+
+def unit_keys(key: Tensor) -> Tensor:
+    """Returns the unit-norm mean over heads (T, d) of keys (T, H, d), in float32 whatever the model's type."""
+    return normalize(key.detach().float().mean(dim=1), dim=-1)
+
+
+def received_attention(
+    inputs: Projected, lengths: Tensor, log_sizes: Tensor | None, scale: float, *, class_token: bool
+) -> Tensor:
+    """Returns the attention (T, H) float32 that each token receives from its image's class token.
+
+    Without a class token, the mean over all tokens of the image (assumed).
+    """
+    offsets = offsets_of(lengths).tolist()
+    rows = []
+    # Rankings decide what is kept: float32, also where autocast is on.
+    with torch.no_grad(), torch.autocast(inputs.query.device.type, enabled=False):
+        for start, end in pairwise(offsets):
+            query = inputs.query[start : start + 1 if class_token else end].float()
+            logits = torch.einsum("qhd,khd->hqk", query, inputs.key[start:end].float()) * scale
+            if log_sizes is not None:
+                logits = logits + log_sizes[start:end].float()
+            rows.append(logits.softmax(dim=-1).mean(dim=1).transpose(0, 1))
+    return torch.cat(rows)

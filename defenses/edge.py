@@ -1,0 +1,105 @@
+"""The ragged forward: runs blocks of a victim on packed tokens, with a reduction in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from defenses.attention import attention_half
+from defenses.backbones.backbone import Backbone
+from defenses.merging import apply_assignment
+from harness.reduction import LayerState, Reduction
+from harness.seeding import Streams
+from harness.tokens import TokenBatch
+
+AfterBlock = Callable[[int, TokenBatch], None]
+MATCH, MERGE = "leakgauge.match", "leakgauge.merge"
+"""Names of the spans that a profiler sees for deciding what to merge and for merging."""
+
+
+def run_edge(
+    backbone: Backbone,
+    images: Tensor,
+    ids: tuple[str, ...],
+    reduction: Reduction,
+    rng: Streams,
+    *,
+    cut: int,
+    proportional: bool,
+    targets: Tensor | None = None,
+    after_block: AfterBlock | None = None,
+) -> tuple[TokenBatch, Tensor]:
+    """Runs the first ``cut`` blocks with a reduction between attention and MLP of each; gradients flow through it.
+
+    Args:
+        backbone: The model.
+        images: (B, 3, H, W) normalised.
+        ids: B image identifiers, for random reductions.
+        reduction: What merges or drops tokens.
+        rng: Random streams of the reduction.
+        cut: Blocks to run.
+        proportional: Proportional attention.
+        targets: (B, cut) token counts that a matched control must reach, or None.
+        after_block: Called with each block's number and the tokens after it.
+
+    Returns:
+        The tokens after the last block and the (B, cut) token counts after each.
+    """
+    batch = backbone.embed(images)
+    counts = []
+    for layer in range(cut):
+        active = reduction.active(layer)
+        attended = attention_half(
+            backbone,
+            layer,
+            batch,
+            proportional=proportional,
+            keys=active,
+            features=reduction.needs if active else frozenset(),
+        )
+        batch = batch.with_tokens(attended.tokens)
+        if attended.keys is not None:
+            state = LayerState(
+                keys=attended.keys,
+                sizes=batch.sizes,
+                attention=attended.attention,
+                lengths=batch.lengths,
+                prefix=batch.prefix,
+                layer=layer,
+                ids=ids,
+                target_lengths=None if targets is None else targets[:, layer],
+                tokens=attended.tokens,
+                significance=attended.significance,
+                layers=cut,
+                depth=backbone.depth,
+            )
+            batch = reduce_tokens(batch, state, reduction, rng)
+        batch = batch.with_tokens(backbone.mlp(layer, batch.tokens))
+        counts.append(batch.lengths)
+        if after_block is not None:
+            after_block(layer, batch)
+    return batch, torch.stack(counts, dim=1)
+
+
+def reduce_tokens(batch: TokenBatch, state: LayerState, reduction: Reduction, rng: Streams) -> TokenBatch:
+    """Asks the reduction and applies its assignment.
+
+    Decisions are made without gradient, and in float32 also where autocast is on: in bfloat16 they would differ.
+    """
+    with record_function(MATCH), torch.no_grad(), torch.autocast(batch.tokens.device.type, enabled=False):
+        assignment = reduction.assign(state, rng)
+    if assignment is None:
+        return batch
+    with record_function(MERGE):
+        return apply_assignment(batch, assignment)
+
+
+def run_server(backbone: Backbone, batch: TokenBatch, layers: Sequence[int], *, proportional: bool) -> Tensor:
+    """Runs the blocks ``layers`` without reduction, and the head: (B, classes)."""
+    for layer in layers:
+        attended = attention_half(backbone, layer, batch, proportional=proportional)
+        batch = batch.with_tokens(backbone.mlp(layer, attended.tokens))
+    return backbone.finish(batch)

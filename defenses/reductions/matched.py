@@ -1,0 +1,53 @@
+"""What the random controls share: a reference reduction whose token counts they match per image and block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import ConfigError, PluginError
+from harness.reduction import LayerState, Reduction
+from harness.registry import create
+
+
+class MatchedReduction(Reduction):
+    """A control that ends every block with as many tokens of each image as its reference does.
+
+    The reference runs beside the defense to supply the counts; its cost is the experimenter's and is not counted.
+
+    Args:
+        match: The reference reduction, ``{name: ..., options}``.
+
+    Raises:
+        ConfigError: The reference is missing, unknown or refuses its options.
+    """
+
+    def __init__(self, match: dict[str, Any]) -> None:
+        if not isinstance(match, dict) or "name" not in match:
+            raise ConfigError("match must name a reduction", mend="write match: {name: threshold, thresholds: 0.9}")
+        options = {k: v for k, v in match.items() if k != "name"}
+        reference: Reduction = create("reductions", match["name"], options, where=f"reduction {self.name!r}: match")
+        if reference.match is not None:
+            raise ConfigError(
+                f"{match['name']!r} is itself matched to another", mend="match a reduction of its own right"
+            )
+        self.match = reference
+
+    def check(self, layers: int) -> None:
+        """Checks the reference's options."""
+        if self.match is not None:
+            self.match.check(layers)
+
+    def surplus(self, state: LayerState) -> list[tuple[int, int]]:
+        """Returns for each image its number of tokens and how many of them must go in this block.
+
+        Raises:
+            PluginError: No targets were supplied, or they grow.
+        """
+        if state.target_lengths is None:
+            raise PluginError(f"{self.name} needs target lengths", mend="run it inside a defense that supplies them")
+        found = []
+        for length, wanted in zip(state.lengths.tolist(), state.target_lengths.tolist(), strict=True):
+            if not state.prefix <= wanted <= length:
+                raise PluginError(f"cannot reduce {length} tokens to {wanted}")
+            found.append((length, length - wanted))
+        return found

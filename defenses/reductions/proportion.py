@@ -1,0 +1,52 @@
+"""Merging by proportion (arXiv 2509.09168): a fixed share of the matches in each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
+from defenses.reductions.per_layer import PerLayer
+from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from harness.reduction import LayerState
+
+
+class ProportionMerge(SimilarityMerge):
+    """Merges the most similar share gamma of an image's A-to-B matches, rounded down (assumed).
+
+    Args:
+        proportions: One gamma in [0, 1] for all edge blocks, or a list with one for each.
+        similarity: Compare mean-over-heads ``keys`` (assumed) or the ``tokens`` after attention.
+        split: ``alternating`` A/B (assumed), or mutual nearest tokens among ``all_pairs``.
+        order: ``kept`` keeps the token order (assumed); ``tome`` puts A tokens that stay before B tokens.
+        cap: Largest share of an image's patch tokens merged away in one block (assumed half).
+    """
+
+    name = "proportion"
+
+    def __init__(
+        self,
+        proportions: float | Sequence[float],
+        similarity: SimilarityName = "keys",
+        split: SplitName = "alternating",
+        order: OrderName = "kept",
+        cap: float = 0.5,
+    ) -> None:
+        super().__init__(similarity, split, order, cap)
+        self._gamma = PerLayer("proportions", proportions, 0.0, 1.0, mend="a share of the matches lies in [0, 1]")
+
+    def check(self, layers: int) -> None:
+        """Raises ConfigError where a list of proportions does not have one for each of ``layers`` edge blocks."""
+        self._gamma.check(layers, self.name)
+
+    def active(self, layer: int) -> bool:
+        """Returns whether gamma of the block lets anything merge."""
+        return self._gamma[layer] > 0
+
+    def select(self, pairs: Pairs, state: LayerState) -> Tensor:
+        """Selects the most similar pairs of each image."""
+        matches = torch.bincount(pairs.image, minlength=len(state.lengths)).double()
+        most = (matches * self._gamma[state.layer] + 1e-9).floor().long()
+        return rank_in_image(pairs.similarity, pairs.image) < most[pairs.image]

@@ -1,0 +1,31 @@
+"""Random dropping at matched token counts."""
+
+from __future__ import annotations
+
+import torch
+
+from defenses.reductions.bipartite import image_start
+from defenses.reductions.keep import keep_rows
+from defenses.reductions.matched import MatchedReduction
+from harness.reduction import Assignment, LayerState
+from harness.seeding import Streams
+
+
+class RandomDrop(MatchedReduction):
+    """Drops randomly chosen patch tokens, as many in each image and block as a reference removes.
+
+    Args:
+        match: The reference reduction, ``{name: ..., options}``.
+    """
+
+    name = "random_drop"
+
+    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
+        """Drops down to ``state.target_lengths``."""
+        keep = torch.ones(len(state.keys), dtype=torch.bool)
+        for i, (start, (length, drops)) in enumerate(zip(image_start(state.lengths), self.surplus(state), strict=True)):
+            if drops:
+                generator = rng.child("random_drop", state.layer, state.ids[i]).torch()
+                order = torch.randperm(length - state.prefix, generator=generator)
+                keep[start + state.prefix + order[:drops]] = False
+        return keep_rows(state.lengths, keep.to(state.keys.device))
