@@ -17,6 +17,11 @@ from defenses.backbones.backbone import Backbone, Projected
 from harness.reduction import Feature
 from harness.tokens import TokenBatch, offsets_of, packed_rows
 
+CPU = "cpu"
+CPU_ROWS = 2048
+"""Rows of a group on the CPU. Larger intermediate results do not fit its caches and are mapped anew by the allocator at
+every call, which costs more than smaller matrix products do."""
+
 
 class Attended(NamedTuple):
     """Result of the attention half of a block: tokens (T, D) after the residual, and what ranks them for reductions.
@@ -28,6 +33,34 @@ class Attended(NamedTuple):
     keys: Tensor | None
     attention: Tensor | None
     significance: Tensor | None
+
+
+def group_rows(device: torch.device) -> int | None:
+    """Returns how many rows a device should process at once; None for all."""
+    return CPU_ROWS if device.type == CPU else None
+
+
+def image_groups(lengths: Tensor, rows: int | None) -> list[tuple[slice, slice]]:
+    """Divides images into runs of at most ``rows`` rows, at least one image each: slices of images and of rows."""
+    if rows is None or int(lengths.sum()) <= rows:
+        return [(slice(0, len(lengths)), slice(0, int(lengths.sum())))]
+    groups, image, start, end = [], 0, 0, 0
+    for i, length in enumerate(lengths.tolist()):
+        if i > image and end + length - start > rows:
+            groups.append((slice(image, i), slice(start, end)))
+            image, start = i, end
+        end += length
+    return [*groups, (slice(image, len(lengths)), slice(start, end))]
+
+
+def mlp_half(backbone: Backbone, layer: int, batch: TokenBatch) -> TokenBatch:
+    """Runs the MLP half of a block, in even runs of rows."""
+    rows = group_rows(batch.tokens.device)
+    # Half as many rows as in attention: the hidden layer is wider. Even runs, because a remainder of a few rows would
+    # be computed by another kernel, with other last bits.
+    runs = 1 if rows is None else max(1, -(-2 * len(batch.tokens) // rows))
+    parts = [backbone.mlp(layer, part) for part in batch.tokens.tensor_split(runs)]
+    return batch.with_tokens(parts[0] if runs == 1 else torch.cat(parts))
 
 
 def equal_lengths(lengths: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -55,7 +88,7 @@ def segment_attention(inputs: Projected, lengths: Tensor, log_sizes: Tensor | No
     counts = lengths.tolist()
     if len(set(counts)) == 1:
         return _attend_equal(inputs, len(counts), log_sizes, scale)
-    if inputs.query.device.type == "cpu":
+    if inputs.query.device.type == CPU:
         offsets = offsets_of(lengths).tolist()
         parts = []
         for start, end in pairwise(offsets):
@@ -97,20 +130,52 @@ def attention_half(
         keys: Whether a reduction will read the keys.
         features: Which other features it will read.
     """
-    inputs = backbone.project(layer, batch.tokens)
-    scale = backbone.scale(layer)
     log_sizes = None
     if proportional and bool((batch.sizes != 1).any()):
-        log_sizes = batch.sizes.to(inputs.query.dtype).log()
-    context = segment_attention(inputs, batch.lengths, log_sizes, scale)
-    tokens = backbone.output(layer, batch.tokens, context, inputs.gate)
+        log_sizes = batch.sizes.to(batch.tokens.dtype).log()
+    parts = []
+    for images, rows in image_groups(batch.lengths, group_rows(batch.tokens.device)):
+        own = None if log_sizes is None else log_sizes[rows]
+        parts.append(_attend_group(backbone, layer, batch.tokens[rows], batch.lengths[images], own, keys, features))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Attended]) -> Attended:
+    """Joins the results of consecutive groups of images."""
+
+    def column(values: list[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.cat(present) if present else None
+
+    return Attended(
+        torch.cat([part.tokens for part in parts]),
+        column([part.keys for part in parts]),
+        column([part.attention for part in parts]),
+        column([part.significance for part in parts]),
+    )
+
+
+def _attend_group(
+    backbone: Backbone,
+    layer: int,
+    tokens: Tensor,
+    lengths: Tensor,
+    log_sizes: Tensor | None,
+    keys: bool,
+    features: frozenset[Feature],
+) -> Attended:
+    """Runs the attention half of a block on some images: ``tokens`` (T, D), ``lengths`` (B,), ``log_sizes`` (T,)."""
+    inputs = backbone.project(layer, tokens)
+    scale = backbone.scale(layer)
+    bias = None if log_sizes is None else log_sizes.to(inputs.query.dtype)
+    after = backbone.output(layer, tokens, segment_attention(inputs, lengths, bias, scale), inputs.gate)
     attention = significance = None
     if features:
-        per_head = received_attention(inputs, batch.lengths, log_sizes, scale, class_token=backbone.class_token)
+        per_head = received_attention(inputs, lengths, bias, scale, class_token=backbone.class_token)
         attention = per_head.mean(dim=1)
         if "significance" in features:
             significance = (per_head * inputs.value.float().norm(dim=-1)).sum(dim=1)
-    return Attended(tokens, unit_keys(inputs.key) if keys else None, attention, significance)
+    return Attended(after, unit_keys(inputs.key) if keys else None, attention, significance)
 
 
 def unit_keys(key: Tensor) -> Tensor:

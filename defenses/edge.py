@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from defenses.attention import attention_half
+from defenses.attention import attention_half, mlp_half
 from defenses.backbones.backbone import Backbone
 from defenses.merging import apply_assignment
 from harness.reduction import LayerState, Reduction
@@ -51,7 +51,7 @@ def run_edge(
     batch = backbone.embed(images)
     counts = []
     for layer in range(cut):
-        active = reduction.active(layer)
+        active = reduction.active(layer, cut)
         attended = attention_half(
             backbone,
             layer,
@@ -77,7 +77,7 @@ def run_edge(
                 depth=backbone.depth,
             )
             batch = reduce_tokens(batch, state, reduction, rng)
-        batch = batch.with_tokens(backbone.mlp(layer, batch.tokens))
+        batch = mlp_half(backbone, layer, batch)
         counts.append(batch.lengths)
         if after_block is not None:
             after_block(layer, batch)
@@ -101,5 +101,5 @@ def run_server(backbone: Backbone, batch: TokenBatch, layers: Sequence[int], *, 
     """Runs the blocks ``layers`` without reduction, and the head: (B, classes)."""
     for layer in layers:
         attended = attention_half(backbone, layer, batch, proportional=proportional)
-        batch = batch.with_tokens(backbone.mlp(layer, attended.tokens))
+        batch = mlp_half(backbone, layer, batch.with_tokens(attended.tokens))
     return backbone.finish(batch)

@@ -70,8 +70,11 @@ def _rescaled(new: Tensor, old: Tensor, order: Tensor, destination: Tensor) -> T
     highest = torch.zeros(len(new), dtype=norms.dtype, device=new.device)
     highest = highest.scatter_reduce(0, destination[order], norms, "amax")
     merged = torch.bincount(destination[order], minlength=len(new)) > 1
-    factor = highest / new.norm(dim=1).clamp_min(torch.finfo(norms.dtype).tiny)
-    return new * torch.where(merged, factor, torch.ones_like(factor))[:, None]
+    length = new.norm(dim=1)
+    # Sources that cancel leave no direction to scale.
+    merged &= length > 0
+    factor = highest / torch.where(merged, length, 1.0)
+    return new * torch.where(merged, factor, 1.0)[:, None]
 
 
 def _follow(batch: TokenBatch, destination: Tensor, lengths: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from defenses.backbones.families import adapt
-from defenses.edge import run_edge, run_server
+from defenses.calibration import calibrate_thresholds
+from defenses.edge import AfterBlock, run_edge, run_server
+from defenses.inspection import inspect_layers
 from defenses.payload import parse, serialise
 from harness.contracts import (
     Channel,
@@ -20,6 +23,7 @@ from harness.contracts import (
 )
 from harness.errors import ConfigError
 from harness.images import ImageSet
+from harness.inspection import LayerView
 from harness.reduction import Reduction
 from harness.registry import create, suggest
 from harness.seeding import Streams
@@ -94,12 +98,20 @@ class SplitPipeline(Defense):
         asked = proportional_attention
         self._proportional = self._reduction.proportional if asked is None else asked
         self._dtype = _dtype(precision, device)
-        needed = (self.cut < depth and self._proportional) or self._backbone.pools_patches
-        self.sizes_sent = (needed if send_sizes is None else send_sizes) and reduction != "none"
+        self._send_sizes = send_sizes if self._reduction.merges else False
+        self.sizes_sent = self._sizes_sent_at(self.cut)
         # Token counts of the reference reduction, by image: a pure function of the image, kept to save time.
         self._reference_counts: dict[str, Tensor] = {}
 
-    def edge(self, images: ImageSet, reduction: Reduction, rng: Streams) -> tuple[TokenBatch, Tensor]:
+    def _sizes_sent_at(self, cut: int) -> bool:
+        """Returns whether the payload carries sizes where the cut is after ``cut`` blocks."""
+        if self._send_sizes is not None:
+            return self._send_sizes
+        return (cut < self._backbone.depth and self._proportional) or self._backbone.pools_patches
+
+    def edge(
+        self, images: ImageSet, reduction: Reduction, rng: Streams, after_block: AfterBlock | None = None
+    ) -> tuple[TokenBatch, Tensor]:
         """Runs the edge blocks: the tokens after them, and the (B, cut) token counts after each."""
         targets = self._targets(images, reduction, rng)
         with torch.no_grad(), self._autocast():
@@ -112,7 +124,27 @@ class SplitPipeline(Defense):
                 cut=self.cut,
                 proportional=self._proportional,
                 targets=None if targets is None else targets.to(self._device),
+                after_block=after_block,
             )
+
+    def logits(self, images: ImageSet, rng: Streams) -> Tensor:
+        """Runs the victim with its reduction, but without codec and channel: the output (B, ...) on the device."""
+        batch, _ = self.edge(images, self._reduction, rng)
+        layers = range(self.cut, self._backbone.depth)
+        with torch.no_grad(), self._autocast():
+            return run_server(self._backbone, batch, layers, proportional=self._proportional)
+
+    def calibrated_thresholds(self, images: ImageSet, shares: float | Sequence[float]) -> list[float]:
+        """Returns for each edge block the tau at which a share of the matches merges (``defenses.calibration``).
+
+        Args:
+            images: What to calibrate on.
+            shares: One share in [0, 1] for all edge blocks, or one for each.
+        """
+        wanted = shares if isinstance(shares, Sequence) else [shares] * self.cut
+        pixels = self._victim.normalise(images.images().to(self._device))
+        with self._autocast():
+            return calibrate_thresholds(self._backbone, pixels, wanted, proportional=self._proportional)
 
     def _autocast(self) -> torch.autocast:
         """Returns the context in which the victim computes."""
@@ -149,6 +181,12 @@ class SplitPipeline(Defense):
             tokens_per_layer=counts.cpu(),
             sizes_sent=self.sizes_sent,
         )
+
+    def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
+        """Looks at one image after every edge block."""
+        # A control's reference run is the experimenter's cost: done before anything is counted.
+        self._targets(image, self._reduction, rng)
+        return inspect_layers(lambda see: self.edge(image, self._reduction, rng, see), self._codec, self._sizes_sent_at)
 
     def send(self, encoded: Encoded, rng: Streams) -> Transmission:
         """Sends the decoded token values as symbols; counts, sizes and scale are assumed to arrive."""

@@ -1,4 +1,4 @@
-"""The command line: run, list, validate, score, report. A user's mistake prints one line and no traceback."""
+"""The command line: run, list, validate, inspect, score, report. A user's mistake prints one line and no traceback."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
+from harness.inspecting import inspect_photograph, layer_table
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
 from harness.runner import choose_device, prepare, run_suite
@@ -138,6 +139,23 @@ def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides
     """Checks a suite without running it: schema, plug-ins and options, data, weights, splits, knowledge."""
     plan = prepare(load_suite(suite, overrides), choose_device(device))
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
+
+
+@app.command()
+def inspect(
+    image: Annotated[Path, typer.Argument(help="An image file; its centre square is used.")],
+    suite: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped suite.")] = "quick",
+    defense: Annotated[str | None, typer.Option(help="An operating point; default: all but the baseline.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
+    device: Device = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Draws which patches of an image merge into which token, block by block, with FLOPs and bytes."""
+    resolved = load_suite(suite, overrides)
+    for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
+        _out.print(layer_table(seen))
+        for path in figures:
+            _out.print(str(path), soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
+from harness.inspection import LayerView
 from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.seeding import Streams
@@ -47,17 +49,52 @@ class Victim:
         return (images - mean) / std
 
     def predict(self, images: Tensor) -> Tensor:
-        """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]."""
-        output: Tensor = self.model(self.normalise(images))
-        return output
+        """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]; see ``answer``."""
+        return answer(self.model(self.normalise(images)))
 
     def embed(self, images: Tensor) -> Tensor:
         """Returns the features before the classifier (B, D), or the output of models that do not expose them."""
         features, head = getattr(self.model, "forward_features", None), getattr(self.model, "forward_head", None)
-        if features is None or head is None:
+        if features is not None and head is not None:
+            pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
+            return pooled
+        classifier = getattr(self.model, "classifier", None)
+        if not isinstance(classifier, nn.Module):
             return self.predict(images)
-        pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
-        return pooled
+        # The classifiers of transformers: what enters that layer is listened to, and the listener taken off again.
+        seen: list[Tensor] = []
+        listener = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            output = self.predict(images)
+        finally:
+            listener.remove()
+        return seen[-1] if seen else output
+
+
+def answer(output: Any) -> Tensor:
+    """Returns the one tensor that counts as a model's answer: (B, classes), or (B, D) of a model without a head.
+
+    Args:
+        output: A tensor, or an object as the models of transformers return it; of that the first of logits, image
+            embedding, pooler output and final state of the first token, the class token, that it has.
+
+    Raises:
+        ConfigError: It has none of them.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "image_embeds", "pooler_output"):
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
+    state = getattr(output, "last_hidden_state", None)
+    if isinstance(state, Tensor):
+        return state[:, 0]
+    raise ConfigError(
+        f"the model returns {type(output).__name__}, which holds no answer",
+        where="victim",
+        mend="wrap the model so that it returns a tensor (B, classes)",
+    )
 
 
 class Task(ABC):
@@ -86,6 +123,13 @@ class Task(ABC):
     @abstractmethod
     def quality_name(self) -> str:
         """What ``quality`` measures, for tables: ``top-1 accuracy``, say."""
+
+    def input_px(self) -> int:
+        """Returns the side of the task's square images; a task that knows it without loading a split overrides this."""
+        height, width = self.split("evaluation").pixels.shape[2:]
+        if height != width:
+            raise DataError(f"images are {height} x {width} px, not square", where=f"task {self.name!r}")
+        return int(height)
 
 
 class Codec(ABC):
@@ -187,6 +231,14 @@ class Defense(ABC):
     def transmit(self, images: ImageSet, rng: Streams) -> Transmission:
         """Encodes and sends images."""
         return self.send(self.encode(images, rng.child("encode")), rng.child("channel"))
+
+    def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
+        """Returns one image's tokens after every edge block; ``rng`` is what ``encode`` gets. Optional to offer.
+
+        Raises:
+            ConfigError: The defense does not offer it.
+        """
+        raise ConfigError(f"defense {self.name!r} cannot be inspected", mend="give it an `inspect` method")
 
 
 class Knowledge(NamedTuple):

@@ -77,8 +77,10 @@ class Reduction(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Feature]] = frozenset()
     """Features of the LayerState beyond keys and tokens that this reduction reads; they cost time."""
-    proportional: ClassVar[bool] = True
+    proportional: bool = True
     """Whether the method was published with proportional attention, the default of a pipeline that runs it."""
+    merges: bool = True
+    """Whether tokens may come to stand for several patches; where not, no sizes need to be sent."""
     match: Reduction | None = None
     """The reduction whose token counts this one must reach per image and layer, for controls at matched cost."""
 
@@ -86,8 +88,11 @@ class Reduction(ABC):
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Returns the assignment for one block, or None to leave all tokens as they are."""
 
-    def active(self, layer: int) -> bool:
-        """Returns whether the reduction may do anything in a block; where it may not, nothing is computed for it."""
+    def active(self, layer: int, layers: int) -> bool:
+        """Returns whether the reduction may do anything in block ``layer`` of an edge of ``layers`` blocks.
+
+        Where it may not, nothing is computed for it.
+        """
         return True
 
     def check(self, layers: int) -> None:  # noqa: B027 - optional to override

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,54 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from harness.decoding import MAX_FILE_BYTES, decode
 from harness.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MAX_FILE_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 256 * 2**30
 """Limit on what the images of an archive may unpack to."""
-MAX_SOURCE_PIXELS = 64_000_000
-"""Limit on one image before it is reduced: a small file may decode to gigabytes."""
 MAX_DECODED_BYTES = 8 * 2**30
 
 Reader = Callable[[str], bytes]
-
-
-def decode(data: bytes, px: int) -> Tensor:
-    """Decodes one image and reduces its centre square.
-
-    Args:
-        data: An encoded image.
-        px: Side of the result.
-
-    Returns:
-        (3, px, px) uint8 RGB, upright as its EXIF orientation says, resized with an antialiased bicubic filter.
-
-    Raises:
-        ValueError: It is too large, or of a kind that has no RGB form. PIL raises much else where data is broken.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns of odd metadata; its size warning is the check below
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_SOURCE_PIXELS:
-                raise ValueError(f"{width} x {height} px is above the limit of {MAX_SOURCE_PIXELS:,} px")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # PIL would clip 16 bits to 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            if upright.mode in {"I", "F"}:
-                raise ValueError(f"pixel mode {upright.mode} has no fixed range")
-            rgb = upright.convert("RGB")
-    side = min(rgb.size)
-    left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
-    square = rgb.resize((px, px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
 def _is_image(path: PurePosixPath) -> bool:

@@ -1,4 +1,4 @@
-"""Task ``imagefolder``: a user's own images, and any pretrained timm vision transformer as the victim."""
+"""Task ``imagefolder``: a user's own images, and any pretrained timm or transformers vision model as the victim."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from benchmarks.tasks.head_classes import match_head
 from benchmarks.tasks.image_files import ImageFiles
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
 from benchmarks.victims.linear_probe import PENALTY, attach_probe
-from benchmarks.victims.timm_model import TimmModel, check_model_name, load_timm_model
+from benchmarks.victims.loaded_model import LoadedModel
+from benchmarks.victims.timm_model import check_model_name, load_timm_model
+from benchmarks.victims.transformers_model import check_model_folder, load_transformers_model
 from harness.contracts import SPLITS, SplitName, Task, Victim
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.registry import suggest
 from harness.splits import duplicate_groups
 
+Library = Literal["timm", "transformers"]
 Quality = Literal["auto", "head", "probe", "agreement"]
 BATCH = 64
 SPARE_SHARE, SPARE_FILES = 0.1, 64
@@ -40,26 +43,29 @@ class _Scoring:
 
 
 class ImageFolder(Task):
-    """Images from a folder or a zip archive, ``CLASS/name.jpg`` or flat, scored with a pretrained timm model.
+    """Images from a folder or a zip archive, ``CLASS/name.jpg`` or flat, scored with a pretrained model.
 
     Nothing is read before it is needed. Exact copies are left out but for one, and copies with contradicting labels
     altogether; near duplicates share a split, and a group for intervals. ``left_out`` counts what was left out.
 
     Args:
         path: Folder or zip archive.
-        model: Name of a timm model.
-        checkpoint: Its weights, a .safetensors file or a torch file of plain tensors.
-        pretrained: Download the weights that timm names instead.
+        model: Name of a timm model; with ``library: transformers`` a folder as ``save_pretrained`` writes it, or with
+            ``pretrained`` a name on the hub.
+        library: Where the model comes from.
+        checkpoint: Weights of a timm model, a .safetensors file or a torch file of plain tensors.
+        pretrained: Download the weights that timm names instead, or the model from the hub.
         image_px: Side of the images that the model takes; None takes its own.
         quality: ``head`` is top-1 accuracy of the model's own head, ``probe`` of a linear probe fitted to a split of
-            its own, ``agreement`` is with the undefended model and needs no labels; ``auto`` takes the first that fits.
+            its own (timm only), ``agreement`` is with the undefended model and needs no labels; ``auto`` takes the
+            first that fits.
         per_split: Images a split; by default shares of all.
         skip_broken: Leave out images that cannot be decoded.
-        pos_embed_antialias: Whether the position embedding is antialiased where it must be resized.
+        pos_embed_antialias: Whether the position embedding of a timm model is antialiased where it must be resized.
     """
 
     name = "imagefolder"
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -72,32 +78,61 @@ class ImageFolder(Task):
         per_split: Mapping[str, int] | None = None,
         skip_broken: bool = False,
         pos_embed_antialias: bool = True,
+        library: Library = "timm",
     ) -> None:
-        check_model_name(model)
         check_counts(per_split or {})
         if quality not in get_args(Quality):
             raise ConfigError(f"unknown {quality!r}", where="quality", mend=suggest(str(quality), [*get_args(Quality)]))
         if image_px is not None and (isinstance(image_px, bool) or not isinstance(image_px, int) or image_px < 1):
             raise ConfigError(f"{image_px!r} is not a number of pixels", where="image_px", mend="try 224")
-        if bool(checkpoint) == pretrained:
-            what = "both `checkpoint` and `pretrained` are set" if pretrained else "the model has no weights"
-            raise ConfigError(what, where="checkpoint", mend="set either `checkpoint: FILE` or `pretrained: true`")
+        if library not in get_args(Library):
+            raise ConfigError(f"unknown {library!r}", where="library", mend=suggest(str(library), [*get_args(Library)]))
+        self.library, self.pretrained, self._wanted = library, pretrained, quality
+        if library == "timm":
+            self._check_timm(model, checkpoint)
+        else:
+            model = self._check_transformers(model, checkpoint, pos_embed_antialias)
         self.path = Path(path).expanduser()
         self.checkpoint = Path(checkpoint).expanduser() if checkpoint else None
         for given in (self.path, self.checkpoint):
             if given is not None and not given.exists():
                 raise DataError("no such file or folder", where=str(given), mend="check the path")
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
-        self.skip_broken, self.pos_embed_antialias, self._wanted = skip_broken, pos_embed_antialias, quality
+        self.skip_broken, self.pos_embed_antialias = skip_broken, pos_embed_antialias
         self.left_out: Counter[str] = Counter()
         self._outputs: dict[str, Tensor] = {}
+
+    def _check_timm(self, model: str, checkpoint: str | None) -> None:
+        """Raises ConfigError where the options do not say which weights to load."""
+        check_model_name(model)
+        if bool(checkpoint) == self.pretrained:
+            what = "both `checkpoint` and `pretrained` are set" if self.pretrained else "the model has no weights"
+            raise ConfigError(what, where="checkpoint", mend="set either `checkpoint: FILE` or `pretrained: true`")
+
+    def _check_transformers(self, model: str, checkpoint: str | None, antialias: bool) -> str:
+        """Returns the folder or hub name; raises where the options do not say which model to load."""
+        given = [n for n, odd in (("checkpoint", bool(checkpoint)), ("pos_embed_antialias", not antialias)) if odd]
+        if given:
+            raise ConfigError("this is for timm models", where=given[0], mend="leave it out, or set `library: timm`")
+        if self._wanted == "probe":
+            what = "a linear probe needs a timm model"
+            raise ConfigError(what, where="quality", mend="take `head` or `agreement`, or set `library: timm`")
+        if not self.pretrained:
+            model = str(Path(model).expanduser())
+            check_model_folder(Path(model))
+        elif Path(model).exists():
+            what = f"{model!r} is a local folder, but `pretrained: true` asks for a name on the hub"
+            raise ConfigError(what, where="pretrained", mend="leave it out to load the folder")
+        return model
 
     @cached_property
     def _files(self) -> ImageFiles:
         return ImageFiles.find(self.path)
 
     @cached_property
-    def _timm(self) -> TimmModel:
+    def _loaded(self) -> LoadedModel:
+        if self.library == "transformers":
+            return load_transformers_model(self.model, pretrained=self.pretrained, image_px=self.image_px)
         return load_timm_model(
             self.model, self.checkpoint, image_px=self.image_px, pos_embed_antialias=self.pos_embed_antialias
         )
@@ -113,14 +148,17 @@ class ImageFolder(Task):
             scoring = _Scoring("agreement", None)
         else:
             own = list(range(len(folders)))
-            matched = match_head(folders, self._timm.classes, certain=wanted == "auto")
+            matched = match_head(folders, self._loaded.classes, certain=wanted == "auto")
             if wanted == "agreement":
                 scoring = _Scoring("agreement", own)
             elif matched and wanted != "probe":
                 scoring = _Scoring("head", matched)
             elif wanted == "head":
-                what = f"the class folders do not match the {self._timm.classes} classes of the model's head"
-                raise ConfigError(what, where="quality", mend="rename them to class numbers, or take `probe`")
+                what = f"the class folders do not match the {self._loaded.classes} classes of the model's head"
+                other = "probe" if self.library == "timm" else "agreement"
+                raise ConfigError(what, where="quality", mend=f"rename them to class numbers, or take `{other}`")
+            elif self.library == "transformers":  # no probe to fall back on
+                scoring = _Scoring("agreement", own)
             else:
                 scoring = _Scoring("probe", own)
         if PROBE_SPLIT in self.per_split and scoring.kind != "probe":
@@ -145,7 +183,7 @@ class ImageFolder(Task):
         """Decodes the images once and divides them."""
         files, scoring = self._files, self._scoring
         rows = self._chosen_rows()
-        pixels, kept = files.load(rows, self._timm.px, skip_broken=self.skip_broken)
+        pixels, kept = files.load(rows, self._loaded.px, skip_broken=self.skip_broken)
         self.left_out["broken"] = len(rows) - len(kept)
         labels = None
         if scoring.folder_labels is not None:
@@ -177,8 +215,10 @@ class ImageFolder(Task):
 
     @cached_property
     def _victim(self) -> Victim:
-        loaded, digest = self._timm, self._timm.weights_hash
-        victim = Victim(loaded.model, loaded.mean, loaded.std, digest, f"{self.model}, {loaded.px} px")
+        loaded, digest = self._loaded, self._loaded.weights_hash
+        name = Path(self.model).name if self.library == "transformers" and not self.pretrained else self.model
+        name = ", ".join(part for part in (name, f"{loaded.px} px", loaded.note) if part)
+        victim = Victim(loaded.model, loaded.mean, loaded.std, digest, name)
         if self._scoring.kind != "probe":
             return victim
         assert self._files.classes is not None
@@ -197,8 +237,12 @@ class ImageFolder(Task):
         return replace(victim, weights_hash=digest, name=f"{victim.name}, linear probe")
 
     def victim(self) -> Victim:
-        """Returns the timm model; with quality ``probe`` its head is the probe."""
+        """Returns the model; with quality ``probe`` its head is the probe."""
         return self._victim
+
+    def input_px(self) -> int:
+        """Side of the images; no image is read to find it."""
+        return self._loaded.px
 
     def split(self, name: SplitName) -> ImageSet:
         """Returns the images of a split."""
@@ -220,19 +264,29 @@ class ImageFolder(Task):
         return torch.stack([self._outputs[image_id] for image_id in images.ids])
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
-        """Returns (B,) 1 where the top class is right, else 0; without a head the cosine similarity, 0 if negative."""
+        """Returns (B,) 1 where the top class is right, else 0; without a head the centred cosine, 0 if negative."""
         output, target = output.detach().cpu(), target.cpu()
         if self._scoring.kind != "agreement":
             return (output.argmax(dim=1) == target).float()
-        if self._timm.classes:
+        if self._loaded.classes:
             return (output.argmax(dim=1) == target.argmax(dim=1)).float()
-        return functional.cosine_similarity(output.double(), target.double(), dim=1).clamp(0, 1).float()
+        similarity = functional.cosine_similarity(output.double() - self._centre, target.double() - self._centre, dim=1)
+        return similarity.clamp(0, 1).float()
+
+    @cached_property
+    def _centre(self) -> Tensor:
+        """(C,) mean of the undefended model's features, over the calibration split.
+
+        Features of different images share a large common part: without subtracting it, the cosine of two unrelated
+        images can exceed .8.
+        """
+        return self.target(self.split("calibration")).double().mean(dim=0)
 
     @property
     def quality_name(self) -> str:
         """What ``quality`` measures."""
         kind = self._scoring.kind
         if kind == "agreement":
-            kinds = ("top-1 agreement with the undefended model", "feature cosine to the undefended model")
-            return kinds[0] if self._timm.classes else kinds[1]
+            kinds = ("top-1 agreement with the undefended model", "centred feature cosine to the undefended model")
+            return kinds[0] if self._loaded.classes else kinds[1]
         return f"top-1 accuracy ({'own head' if kind == 'head' else 'linear probe'})"

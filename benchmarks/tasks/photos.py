@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.photo_crops import cut_crops
+from benchmarks.tasks.photo_crops import CROP_PX, cut_crops
 from benchmarks.victims.photos_vit import load_photos_vit
 from harness.contracts import SplitName, Task, Victim
 from harness.images import ImageSet
@@ -43,6 +43,10 @@ class Photos(Task):
     def victim(self) -> Victim:
         """Returns the shipped 192 x 6 ViT with 8-px patches."""
         return load_photos_vit()
+
+    def input_px(self) -> int:
+        """Side of the crops."""
+        return CROP_PX
 
     def split(self, name: SplitName) -> ImageSet:
         """Returns the crops of a split, grouped by the tile that they come from."""

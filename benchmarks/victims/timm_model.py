@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,11 @@ from timm.data import resolve_model_data_config
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from benchmarks.victims.loaded_model import LoadedModel
 from harness.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-
-
-@dataclass(frozen=True)
-class TimmModel:
-    """A timm model in evaluation mode on the CPU.
-
-    Args:
-        model: The network; its head has the classes of its weights, or none where they hold none.
-        mean: Per-channel mean that normalises images in [0, 1].
-        std: Per-channel standard deviation, likewise.
-        px: Side of the images that it takes.
-        classes: Classes of its head, 0 without one.
-        weights_hash: SHA-256 of the weights, first 16 hex digits.
-    """
-
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    px: int
-    classes: int
-    weights_hash: str
 
 
 def check_model_name(name: str) -> None:
@@ -54,7 +33,7 @@ def check_model_name(name: str) -> None:
 
 def load_timm_model(
     name: str, checkpoint: Path | None, *, image_px: int | None = None, pos_embed_antialias: bool = True
-) -> TimmModel:
+) -> LoadedModel:
     """Builds a model and loads its weights.
 
     Args:
@@ -90,7 +69,7 @@ def load_timm_model(
         raise DataError("the weights hold NaN or infinite values", where=where, mend="restore the file")
     config = resolve_model_data_config(model)
     px = int(getattr(getattr(model, "patch_embed", None), "img_size", config["input_size"][1:])[0])
-    return TimmModel(model.eval(), config["mean"], config["std"], px, int(model.num_classes), digest[:16])
+    return LoadedModel(model.eval(), config["mean"], config["std"], px, int(model.num_classes), digest[:16])
 
 
 def _build(name: str, classes: int, image_px: int | None) -> Any:

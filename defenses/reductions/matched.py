@@ -31,6 +31,8 @@ class MatchedReduction(Reduction):
                 f"{match['name']!r} is itself matched to another", mend="match a reduction of its own right"
             )
         self.match = reference
+        # A control differs from its reference in what it removes, and in nothing else.
+        self.proportional = reference.proportional
 
     def check(self, layers: int) -> None:
         """Checks the reference's options."""

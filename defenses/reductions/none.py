@@ -10,11 +10,12 @@ class NoReduction(Reduction):
     """Keeps all tokens."""
 
     name = "none"
+    merges = False
 
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Returns None: nothing moves."""
         return None
 
-    def active(self, layer: int) -> bool:
+    def active(self, layer: int, layers: int) -> bool:
         """Returns False: nothing is computed."""
         return False

@@ -41,7 +41,7 @@ class ProportionMerge(SimilarityMerge):
         """Raises ConfigError where a list of proportions does not have one for each of ``layers`` edge blocks."""
         self._gamma.check(layers, self.name)
 
-    def active(self, layer: int) -> bool:
+    def active(self, layer: int, layers: int) -> bool:
         """Returns whether gamma of the block lets anything merge."""
         return self._gamma[layer] > 0
 

@@ -19,6 +19,7 @@ class RandomDrop(MatchedReduction):
     """
 
     name = "random_drop"
+    merges = False
 
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Drops down to ``state.target_lengths``."""

@@ -47,7 +47,7 @@ class ThresholdMerge(SimilarityMerge):
         """Raises ConfigError where a list of thresholds does not have one for each of ``layers`` edge blocks."""
         self._tau.check(layers, self.name)
 
-    def active(self, layer: int) -> bool:
+    def active(self, layer: int, layers: int) -> bool:
         """Returns whether tau of the block lets anything merge."""
         return self._tau[layer] < NEVER
 

@@ -43,7 +43,7 @@ class ToMe(SimilarityMerge):
         """Raises ConfigError where a list does not have one count for each of ``layers`` edge blocks."""
         self._r.check(layers, self.name)
 
-    def active(self, layer: int) -> bool:
+    def active(self, layer: int, layers: int) -> bool:
         """Returns whether anything merges in the block."""
         return self._r[layer] > 0
 

@@ -9,7 +9,8 @@ import torch
 from picture_folders import CONTENT, PER_SCENE, crops, labelled_content, png, write
 from PIL import Image
 
-from benchmarks.tasks.image_files import ImageFiles, decode
+from benchmarks.tasks.image_files import ImageFiles
+from harness.decoding import decode
 from harness.errors import DataError
 
 
@@ -86,7 +87,7 @@ def test_sixteen_bits_are_scaled_not_clipped():
 
 
 def test_size_limits(monkeypatch, labelled):
-    monkeypatch.setattr("benchmarks.tasks.image_files.MAX_SOURCE_PIXELS", 5000)
+    monkeypatch.setattr("harness.decoding.MAX_SOURCE_PIXELS", 5000)
     with pytest.raises(DataError, match=r"'astronaut/00.png' cannot be decoded: 72 x 72 px is above the limit"):
         ImageFiles.find(labelled).load([0], 32, skip_broken=False)
     monkeypatch.setattr("benchmarks.tasks.image_files.MAX_FILE_BYTES", 100)

@@ -97,7 +97,7 @@ def test_broken_images_are_counted(tmp_path, weights):
 
 
 def test_the_undefended_model_agrees_with_itself(flat, weights):
-    for kind, name in (("head", "top-1 agreement with the undefended model"), ("headless", "feature cosine")):
+    for kind, name in (("head", "top-1 agreement with the undefended model"), ("headless", "centred feature cosine")):
         task = folder_task(flat, weights[kind])
         images = task.split("evaluation")
         target = task.target(images)

@@ -1,125 +1,212 @@
-"""Properties of reductions and merging, on random and on real tokens."""
+"""Properties that every registered reduction keeps, on random and on real tokens, and what merging checks."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import normalize
+from token_states import RNG, Case, random_case, real_case
 
-from defenses.attention import attention_half
 from defenses.backbones.timm_vit import TimmViT
+from defenses.edge import run_edge
 from defenses.merging import apply_assignment
-from defenses.reductions.none import NoReduction
-from defenses.reductions.random_merge import RandomMerge
+from defenses.pipeline import SplitPipeline
 from defenses.reductions.threshold import ThresholdMerge
-from harness.errors import ConfigError, PluginError
-from harness.reduction import Assignment, LayerState
-from harness.seeding import Streams
+from harness.errors import PluginError
+from harness.reduction import Assignment, Reduction
+from harness.registry import create, plugins
 from harness.tokens import DROPPED, TokenBatch
 
-RNG = Streams(0)
+LAYER = 3
+"""A block in which every reduction acts by default, of six."""
 
 
-def state_of(batch: TokenBatch, keys: torch.Tensor, layer: int = 0, targets: torch.Tensor | None = None) -> LayerState:
-    ids = tuple(f"image{i}" for i in range(len(batch)))
-    return LayerState(keys, batch.sizes, None, batch.lengths, batch.prefix, layer, ids, targets)
+def matched(name: str, option: str, *values) -> list[dict]:
+    return [{"match": {"name": name, option: value}} for value in values]
 
 
-def reduced(batch: TokenBatch, keys: torch.Tensor, tau: float) -> TokenBatch:
-    assignment = ThresholdMerge(tau).assign(state_of(batch, keys), RNG)
-    return batch if assignment is None else apply_assignment(batch, assignment)
+# Options of each reduction, from weak to strong.
+OPTIONS = {
+    "none": [{}],
+    "threshold": [{"thresholds": tau} for tau in (0.99, 0.9, 0.5, -1.0)],
+    "proportion": [{"proportions": gamma} for gamma in (0.1, 0.3, 0.6, 1.0)],
+    "tome": [{"r": r} for r in (1, 2, 5, 30)],
+    "random_merge": matched("tome", "r", 1, 2, 5, 30),
+    "random_drop": matched("top_k", "keep", 0.9, 0.5, 0.3, 0.01),
+    "top_k": [{"keep": keep} for keep in (0.9, 0.5, 0.3, 0.01)],
+    "evit": [{"keep": keep} for keep in (0.9, 0.5, 0.3, 0.01)],
+    "pitome": [{"ratio": ratio} for ratio in (0.95, 0.8, 0.6, 0.1)],
+    "tofu": [{"r": r, "prune_layers": blocks} for r in (1, 2, 5, 30) for blocks in (0, 6)],
+    "diffrate": [
+        {"prune_kept": prune, "merge_kept": merge} for prune, merge in ((9, 8), (9, 5), (6, 3), (2, 2), (1, 1))
+    ],
+    "ats": [{"tokens": tokens} for tokens in (81, 27, 9, 3, 1)],
+    "prumerge": [{"layer": LAYER, "plus": True}, {"layer": LAYER}],
+}
+# Options with which nothing qualifies for removal.
+STILL = {
+    "none": {},
+    "threshold": {"thresholds": 1.0},
+    "proportion": {"proportions": 0.0},
+    "tome": {"r": 0},
+    "random_merge": {"match": {"name": "tome", "r": 0}},
+    "random_drop": {"match": {"name": "tome", "r": 0}},
+    "top_k": {"keep": 1.0},
+    "evit": {"keep": 1.0},
+    "pitome": {"ratio": 1.0},
+    "tofu": {"r": 0},
+    "diffrate": {"prune_kept": 10**12, "merge_kept": 10**12},
+    "ats": {"tokens": 1, "layers": [LAYER + 1]},
+    "prumerge": {"layer": LAYER + 1},
+}
+every_reduction = pytest.mark.parametrize("name", sorted(plugins("reductions")))
 
 
-def random_tokens(seed: int, images: int, patches: int) -> tuple[TokenBatch, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randn(images, patches + 1, 8, generator=generator)
-    batch = TokenBatch.from_uniform(tokens, prefix=1)
-    # Few directions, so that many keys are similar.
-    palette = torch.randn(3, 4, generator=generator)
-    pick = torch.randint(3, (len(batch.tokens),), generator=generator)
-    noise = 0.3 * torch.randn(len(batch.tokens), 4, generator=generator)
-    return batch, normalize(palette[pick] + noise, dim=-1)
+def built(name: str) -> list[Reduction]:
+    return [create("reductions", name, options) for options in OPTIONS[name]]
 
 
-@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 12), st.floats(-1, 1))
-@settings(max_examples=80, deadline=None)
-def test_threshold_keeps_the_invariants(seed, images, patches, tau):
-    batch, keys = random_tokens(seed, images, patches)
-    after = reduced(batch, keys, tau)
+def seen_by(reduction: Reduction, case: Case) -> Case:
+    """Returns the case with the features that the reduction says it needs and no others, and with its targets."""
+    targets = None if reduction.match is None else seen_by(reduction.match, case).reduced(reduction.match).lengths
+    state = case.state
+    return case.with_(
+        attention=state.attention if "attention" in reduction.needs else None,
+        significance=state.significance if "significance" in reduction.needs else None,
+        target_lengths=targets,
+    )
+
+
+def reduced(reduction: Reduction, case: Case) -> TokenBatch:
+    return seen_by(reduction, case).reduced(reduction)
+
+
+def check_invariants(before: TokenBatch, after: TokenBatch) -> None:
     after.check()
+    old, new = before.merge_map, after.merge_map
     own = after.sizes.clone()
-    own[after.offsets[:-1]] = 0
-    counts = torch.zeros(images, dtype=torch.long).index_add_(0, after.image_index, own)
-    assert bool((counts == patches).all()), "sizes add up to the patch count"
-    assert torch.equal(after.tokens[after.offsets[:-1]], batch.tokens[batch.offsets[:-1]]), "protected tokens untouched"
-    assert bool((after.lengths >= 1 + patches // 2).all()), "at most the A half merges"
-    # Size-weighted means keep the weighted sum of all tokens.
-    before_sum = torch.zeros(images, 8).index_add_(0, batch.image_index, batch.tokens * batch.sizes[:, None])
-    after_sum = torch.zeros(images, 8).index_add_(0, after.image_index, after.tokens * after.sizes[:, None])
-    assert torch.allclose(before_sum, after_sum, atol=1e-4)
+    protected = after.offsets[:-1, None] + torch.arange(after.prefix)
+    own[protected.flatten()] = 0
+    counts = torch.zeros(len(after), dtype=torch.long).index_add_(0, after.image_index, own)
+    assert torch.equal(counts, (new != DROPPED).sum(dim=1)), "sizes add up to the patches that were not dropped"
+    assert bool((new[old == DROPPED] == DROPPED).all()), "what was dropped stays dropped"
+    together = old[:, :, None] == old[:, None, :]
+    assert bool((new[:, :, None] == new[:, None, :])[together].all()), "patches of one token share their fate"
+    was = before.offsets[:-1, None] + torch.arange(before.prefix)
+    assert torch.equal(after.tokens[protected], before.tokens[was]), "protected tokens untouched, bit by bit"
+    assert bool((after.lengths <= before.lengths).all())
+    some = before.lengths > before.prefix
+    assert bool((after.lengths[some] > after.prefix).all()), "a patch token stays"
 
 
-@given(st.integers(0, 10_000), st.floats(-1, 1), st.floats(-1, 1))
-@settings(max_examples=50, deadline=None)
-def test_lower_threshold_never_keeps_more(seed, one, other):
-    batch, keys = random_tokens(seed, 3, 11)
-    low, high = sorted((one, other))
-    assert bool((reduced(batch, keys, low).lengths <= reduced(batch, keys, high).lengths).all())
+def assert_same(one: TokenBatch, other: TokenBatch) -> None:
+    assert torch.equal(one.lengths, other.lengths)
+    assert torch.equal(one.sizes, other.sizes)
+    assert torch.equal(one.merge_map, other.merge_map)
+    assert torch.equal(one.tokens, other.tokens)
 
 
-def test_one_means_never_even_for_identical_keys():
-    batch, _ = random_tokens(0, 2, 8)
-    keys = normalize(torch.ones(len(batch.tokens), 4), dim=-1)
-    assert ThresholdMerge(1.0).assign(state_of(batch, keys), RNG) is None
-    assert int(reduced(batch, keys, 0.999).lengths[0]) == 1 + 4
+def test_every_registered_reduction_is_tested():
+    assert set(plugins("reductions")) <= set(OPTIONS) == set(STILL)
 
 
-def test_a_hand_worked_merge():
-    # Patches 0..3 are A B A B; patch 0 is like patch 3, patch 2 like nothing.
-    tokens = torch.tensor([[[9.0], [1.0], [2.0], [3.0], [5.0]]])
-    batch = TokenBatch.from_uniform(tokens, prefix=1)
-    keys = normalize(torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0.2, 1], [1, 0.1, 0]]), dim=-1)
-    after = reduced(batch, keys, 0.9)
-    assert after.tokens.flatten().tolist() == [9.0, 2.0, 3.0, 3.0]
-    assert after.merge_map.tolist() == [[3, 1, 2, 3]]
-    assert after.sizes.tolist() == [1, 1, 1, 2]
+@every_reduction
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 4), patches=st.integers(0, 12), prefix=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_invariants_and_strength_on_random_tokens(name, seed, images, patches, prefix):
+    case = random_case(seed, images, patches, prefix, layer=LAYER)
+    before = None
+    for reduction in built(name):
+        after = reduced(reduction, case)
+        check_invariants(case.batch, after)
+        assert before is None or bool((after.lengths <= before).all()), "stronger leaves no more tokens"
+        before = after.lengths
 
 
-@given(st.integers(0, 1000), st.floats(-1, 0.95))
-@settings(max_examples=40, deadline=None)
-def test_random_merge_matches_counts_and_ignores_batch_mates(seed, tau):
-    batch, keys = random_tokens(seed, 3, 10)
-    reference = reduced(batch, keys, tau)
-    control = RandomMerge({"name": "threshold", "thresholds": tau})
-    state = state_of(batch, keys, targets=reference.lengths)
-    after = apply_assignment(batch, control.assign(state, RNG))
-    after.check()
-    assert torch.equal(after.lengths, reference.lengths)
-    alone = batch.select([1])
-    rows = slice(int(batch.offsets[1]), int(batch.offsets[2]))
-    state = LayerState(keys[rows], alone.sizes, None, alone.lengths, 1, 0, ("image1",), reference.lengths[1:2])
-    assert torch.equal(apply_assignment(alone, control.assign(state, RNG)).merge_map, after.merge_map[1:2])
+@every_reduction
+@given(seed=st.integers(0, 10_000), images=st.integers(2, 4), patches=st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+def test_batch_mates_do_not_matter_on_random_tokens(name, seed, images, patches):
+    case = random_case(seed, images, patches, layer=LAYER)
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed)).tolist()
+    for reduction in built(name):
+        after = reduced(reduction, case)
+        assert_same(reduced(reduction, case.select(order)), after.select(order))
+        for image in range(images):
+            assert_same(reduced(reduction, case.select([image])), after.select([image]))
 
 
-@pytest.mark.parametrize("value", [1.5, -1.01, float("nan"), True, "0.9", [0.9, 2.0]])
-def test_thresholds_out_of_range_are_refused(value):
-    with pytest.raises(ConfigError, match="thresholds"):
-        ThresholdMerge(value)
+@every_reduction
+def test_real_tokens(name, victim, photographs):
+    case = real_case(victim, photographs.select(range(8)), LAYER)
+    alone = case.select([5])
+    shuffled = case.select([7, 2, 5, 0])
+    before, fewest = None, 65
+    for reduction in built(name):
+        after = reduced(reduction, case)
+        check_invariants(case.batch, after)
+        assert before is None or bool((after.lengths <= before).all()), "stronger leaves no more tokens"
+        assert_same(reduced(reduction, alone), after.select([5]))
+        assert_same(reduced(reduction, shuffled), after.select([7, 2, 5, 0]))
+        before, fewest = after.lengths, int(after.lengths.min())
+    assert (fewest < 65) == (name != "none"), "the strongest options remove something"
 
 
-def test_wrong_number_of_thresholds_is_refused():
-    with pytest.raises(ConfigError, match="2 thresholds for 3 edge blocks"):
-        ThresholdMerge([0.9, 0.8]).check(3)
+@every_reduction
+def test_nothing_moves_where_nothing_qualifies(name):
+    case = random_case(1, 3, 9, layer=LAYER)
+    reduction = create("reductions", name, STILL[name])
+    assert_same(reduced(reduction, case), case.batch)
 
 
-def test_no_reduction_moves_nothing():
-    batch, keys = random_tokens(0, 1, 4)
-    assert NoReduction().assign(state_of(batch, keys), RNG) is None
+@every_reduction
+def test_the_whole_edge_keeps_images_apart(name, victim, photographs):
+    """All six blocks, features computed by the model: counts and merge map of an image are its own."""
+    backbone = TimmViT(victim.model)
+    reduction = built(name)[len(OPTIONS[name]) // 2]
+    reduction.check(backbone.depth)
+
+    def edge(images, targets=None, method=reduction):
+        pixels = victim.normalise(images.images())
+        with torch.no_grad():
+            return run_edge(
+                backbone, pixels, images.ids, method, RNG, cut=6, proportional=method.proportional, targets=targets
+            )
+
+    few = photographs.select(range(5))
+    targets = None if reduction.match is None else edge(few, method=reduction.match)[1]
+    batch, counts = edge(few, targets)
+    batch.check()
+    assert targets is None or torch.equal(counts, targets)
+    other = [3, 1]
+    apart, _ = edge(few.select(other), None if targets is None else targets[other])
+    assert torch.equal(apart.merge_map, batch.merge_map[other])
+    assert torch.allclose(apart.tokens, batch.select(other).tokens, atol=1e-4)
+
+
+@pytest.mark.parametrize("control", ["random_merge", "random_drop"])
+@pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"random_merge", "random_drop"}))
+def test_controls_reach_the_counts_of_every_reference(control, name):
+    case = random_case(5, 4, 12, layer=LAYER)
+    for options in OPTIONS[name]:
+        reference = create("reductions", name, options)
+        after = reduced(create("reductions", control, {"match": {"name": name, **options}}), case)
+        check_invariants(case.batch, after)
+        assert torch.equal(after.lengths, reduced(reference, case).lengths)
+
+
+@every_reduction
+def test_the_pipeline_runs_it(name, victim, photographs):
+    spec = {"name": name, **OPTIONS[name][-1]}
+    pipeline = SplitPipeline(victim, torch.device("cpu"), cut=4, reduction=spec)
+    answer = pipeline.respond(pipeline.transmit(photographs.select(range(2)), RNG))
+    assert bool(torch.isfinite(answer).all())
 
 
 @pytest.mark.parametrize("fault", ["image", "prefix", "gap", "shape"])
 def test_a_reduction_that_breaks_its_contract_is_caught(fault):
-    batch, _ = random_tokens(0, 2, 4)
+    batch = TokenBatch.from_uniform(torch.randn(2, 5, 8), prefix=1)
     destination, lengths = torch.arange(10), batch.lengths.clone()
     if fault == "image":
         destination[1] = 7
@@ -133,20 +220,19 @@ def test_a_reduction_that_breaks_its_contract_is_caught(fault):
         apply_assignment(batch, Assignment(destination, lengths))
 
 
-def test_merging_is_differentiable():
-    batch, keys = random_tokens(3, 2, 8)
-    tokens = batch.tokens.double().requires_grad_()
-    assignment = ThresholdMerge(0.5).assign(state_of(batch, keys), RNG)
-    assert torch.autograd.gradcheck(lambda x: apply_assignment(batch.with_tokens(x), assignment).tokens, (tokens,))
+@pytest.mark.parametrize("kind", ["mean", "weights", "rescale"])
+def test_merging_is_differentiable(kind):
+    case = random_case(3, 2, 8)
+    tokens = case.batch.tokens.double().requires_grad_()
+    assignment = ThresholdMerge(0.5).assign(case.state, RNG)
+    if kind == "weights":
+        assignment = assignment._replace(weights=torch.linspace(0.1, 2.0, len(tokens)).double())
+    assignment = assignment._replace(rescale=kind == "rescale")
+    assert torch.autograd.gradcheck(lambda x: apply_assignment(case.batch.with_tokens(x), assignment).tokens, (tokens,))
 
 
-def test_real_tokens_keep_the_invariants(victim, photographs):
-    backbone = TimmViT(victim.model)
-    with torch.no_grad():
-        batch = backbone.embed(victim.normalise(photographs.images()))
-        for layer in range(backbone.depth):
-            attended = attention_half(backbone, layer, batch, proportional=True, keys=True)
-            batch = reduced(batch.with_tokens(attended.tokens), attended.keys, 0.85)
-            batch.check()
-            batch = batch.with_tokens(backbone.mlp(layer, batch.tokens))
-    assert int(batch.lengths.min()) < 65
+def test_states_are_those_of_a_block(victim, photographs):
+    """The cases above are what the model computes: attention of an image sums to one, states are replaceable."""
+    case = real_case(victim, photographs.select(range(2)), LAYER)
+    assert torch.allclose(case.state.attention.view(2, 65).sum(dim=1), torch.ones(2))
+    assert replace(case.state, layer=0).layer == 0

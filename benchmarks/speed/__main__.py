@@ -1,0 +1,68 @@
+"""Command line of the speed benchmark: ``python -m benchmarks.speed --out DIR``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import timm
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks.speed.cases import Row, Setup, measure, victim_of
+from benchmarks.speed.photographs import photographs
+from benchmarks.speed.presentation import conditions, table, write
+from benchmarks.victims.timm_model import load_timm_model
+from harness.errors import LeakgaugeError
+from harness.runner import choose_device
+
+IMAGE_PX = 224
+MODELS = ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2")
+CALIBRATION_IMAGES = 32
+_err = Console(stderr=True)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where speed.json, speed.md and speed.png go.")] = Path("runs/speed"),
+    model: Annotated[list[str] | None, typer.Option(help="timm ViT with a class token; repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=2, help="Images a batch; repeatable.")] = None,
+    repetitions: Annotated[int, typer.Option(min=1)] = 7,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the first model; else random ones.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of photographs; else scikit-image's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    cpu_time: Annotated[bool, typer.Option(help="Count CPU time, for machines that others use too.")] = False,
+) -> None:
+    """Times merging against the unmodified timm model and a plain padded implementation, in the same run."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    rows: list[Row] = []
+    about = conditions(chosen, repetitions, cpu_time=cpu_time)
+    for position, name in enumerate(model or MODELS):
+        torch.manual_seed(0)
+        weights = checkpoint if position == 0 else None
+        if weights is not None:
+            network = load_timm_model(name, weights, image_px=IMAGE_PX).model
+        else:
+            # LayerScale starts at 1e-5 in some models: without it tokens would not change from block to block.
+            options = {"init_values": 1.0} if "dinov2" in name else {}
+            network = timm.create_model(name, pretrained=False, img_size=IMAGE_PX, **options)
+        setup = Setup(victim_of(network, name, chosen), name, chosen, repetitions, cpu_time)
+        for count in batch or [32, 64]:
+            pool = photographs(count + CALIBRATION_IMAGES, IMAGE_PX, images)
+            calibration = pool.select(range(count, len(pool)))
+            rows += measure(setup, pool.select(range(count)), calibration, lambda line: _err.print(line, markup=False))
+            write(rows, about, out)
+    print(table(rows))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except LeakgaugeError as error:
+        _err.print(f"error: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)

@@ -1,0 +1,94 @@
+"""Adapter for the image tower of SigLIP of transformers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers.models.siglip.modeling_siglip import (
+    SiglipForImageClassification,
+    SiglipPreTrainedModel,
+    SiglipVisionModel,
+)
+
+from defenses.attention import equal_lengths
+from defenses.backbones.backbone import Projected, size_weighted_mean
+from defenses.backbones.hf_backbone import HfBackbone
+from harness.tokens import TokenBatch
+
+
+class HfSiglip(HfBackbone):
+    """SiglipVisionModel and SiglipForImageClassification. There is no class token.
+
+    The bare model answers with its pooler output, from its attention-pooling head. One without that head is refused: it
+    has no class token either, and so no one answer.
+    """
+
+    family: ClassVar[type[nn.Module]] = SiglipPreTrainedModel
+    classes: ClassVar[tuple[type[nn.Module], ...]] = (SiglipVisionModel, SiglipForImageClassification)
+    parts: ClassVar[tuple[str, ...]] = (
+        "layer_norm1",
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.out_proj",
+        "layer_norm2",
+        "mlp",
+    )
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.prefix, self.class_token, self.pools_patches = 0, False, True
+        if self.model is self.tower and not self.tower.use_head:
+            raise self._refusal("without its head it has no one output (`vision_use_head` is false)")
+
+    def _tower(self) -> nn.Module:
+        tower: nn.Module = self.model if isinstance(self.model, SiglipVisionModel) else self.model.vision_model
+        return tower
+
+    def project(self, layer: int, tokens: Tensor) -> Projected:
+        """Returns the attention inputs of block ``layer`` for tokens (T, D)."""
+        block = self.layers[layer]
+        return self._heads(block.self_attn, block.layer_norm1(tokens))
+
+    def scale(self, layer: int) -> float:
+        """Returns the factor on the attention logits of a block."""
+        return float(self.layers[layer].self_attn.scale)
+
+    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
+        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
+        result: Tensor = tokens + self.layers[layer].self_attn.out_proj(context.flatten(1))
+        return result
+
+    def mlp(self, layer: int, tokens: Tensor) -> Tensor:
+        """Runs the MLP half of a block, residual included, on tokens (T, D)."""
+        block = self.layers[layer]
+        result: Tensor = tokens + block.mlp(block.layer_norm2(tokens))
+        return result
+
+    def finish(self, batch: TokenBatch) -> Tensor:
+        """Returns logits (B, classes), or of the bare model the pooled tokens (B, D)."""
+        batch = batch.with_tokens(self.tower.post_layernorm(batch.tokens))
+        if self.model is self.tower:
+            return self._attention_pool(batch)
+        logits: Tensor = self.model.classifier(size_weighted_mean(batch, with_prefix=False))
+        return logits
+
+    def _attention_pool(self, batch: TokenBatch) -> Tensor:
+        """Pools by the head's probe; each token weighs as its size says, as in proportional attention.
+
+        The head's own forward takes no mask, so its modules are called one by one. Images of one length share a call.
+        """
+        head = self.tower.head
+        parts, order = [], []
+        for length, rows in equal_lengths(batch.lengths):
+            # nn.MultiheadAttention takes a mask for each image and head: (images * heads, 1, length).
+            bias = batch.sizes[rows].to(batch.tokens.dtype).log()[:, None]
+            bias = bias.repeat_interleave(head.attention.num_heads, dim=0)
+            tokens = batch.tokens[rows.flatten()].view(len(rows), length, -1)
+            probe = head.probe.expand(len(rows), -1, -1)
+            pooled = head.attention(probe, tokens, tokens, attn_mask=bias, need_weights=False)[0]
+            parts.append((pooled + head.mlp(head.layernorm(pooled)))[:, 0])
+            order.append(batch.image_index[rows[:, 0]])
+        return torch.cat(parts)[torch.argsort(torch.cat(order))]

@@ -1,0 +1,44 @@
+"""Looks at one image's tokens after every edge block, with the cost so far and the payload that they would make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from defenses.edge import AfterBlock
+from defenses.payload import serialise
+from harness.contracts import Codec
+from harness.inspection import LayerView
+from harness.tokens import TokenBatch
+
+
+def inspect_layers(
+    run: Callable[[AfterBlock], object], codec: Codec, sizes_sent: Callable[[int], bool]
+) -> tuple[LayerView, ...]:
+    """Runs the edge on one image and records every block.
+
+    Args:
+        run: Runs the edge blocks on one image, with a callback after each.
+        codec: The codec of the payload.
+        sizes_sent: Whether a payload carries the sizes where the cut is after that many blocks.
+
+    Returns:
+        What was there after each block, with the merging as it is configured for the real cut: only the place at which
+        the payload is written moves.
+    """
+    views: list[LayerView] = []
+    counter = FlopCounterMode(display=False)
+
+    def see(layer: int, batch: TokenBatch) -> None:
+        # First of all, and it stays this block's figure: what follows costs no matrix product.
+        flops = counter.get_total_flops()
+        batch.check()
+        batch = batch.to("cpu")
+        (merge_map,) = batch.merge_map  # one image: operations of several could not be told apart
+        payload = serialise(batch.tokens, batch.sizes if sizes_sent(layer + 1) else None, batch.prefix, codec)
+        views.append(LayerView(layer, batch.prefix, merge_map, batch.sizes, flops / 1e9, len(payload.data)))
+
+    with counter:
+        run(see)
+    return tuple(views)

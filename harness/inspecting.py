@@ -1,0 +1,118 @@
+"""Looks at one image through the edge of a suite's operating points: no attack runs and nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.table import Table
+
+from harness.contracts import Defense, Task
+from harness.decoding import MAX_FILE_BYTES, centre_square, upright_rgb
+from harness.errors import ConfigError, DataError, PluginError
+from harness.executors import one_thread
+from harness.images import ImageSet
+from harness.inspection import Inspection
+from harness.planning import defense_config
+from harness.registry import create, load, plugins, suggest
+from harness.seeding import Streams
+from harness.store import write_atomic
+from harness.suite import OperatingPoint, Suite
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """Reads an image file as upright RGB.
+
+    Raises:
+        DataError: The file is missing, unreadable, too large, no image, or damaged.
+    """
+    where = str(path)
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "no such file"
+        raise DataError(what, where=where, mend="give the path of one image file")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read: {error.strerror}", where=where, mend="check its permissions") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, mend="make it smaller")
+    try:
+        return upright_rgb(data)
+    except UnidentifiedImageError as error:
+        raise DataError("not an image", where=where, mend="give a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM") from error
+    except Exception as error:  # PIL raises many kinds for damaged files
+        text = str(error) or type(error).__name__
+        raise DataError(f"cannot be decoded: {text}", where=where, mend="give an undamaged image") from error
+
+
+def chosen_points(suite: Suite, name: str | None) -> list[OperatingPoint]:
+    """Returns the operating point of that name; without a name all but the baseline, or it where it is alone.
+
+    Raises:
+        ConfigError: The suite has no such operating point.
+    """
+    points = {point.name: point for point in suite.operating_points}
+    if name is not None:
+        if name not in points:
+            raise ConfigError(f"unknown defense {name!r}", where=suite.name, mend=suggest(name, list(points)))
+        return [points[name]]
+    return [point for point in points.values() if point.name != suite.baseline_point] or list(points.values())
+
+
+def inspect_photograph(
+    path: Path, suite: Suite, name: str | None, out: Path, device: torch.device
+) -> Iterator[tuple[Inspection, list[Path]]]:
+    """Draws what merges, for one operating point after the other.
+
+    Merging is random, if at all, as in a run of the suite's first seed.
+
+    Args:
+        path: The image file; its centre square is reduced to the size that the task's images have.
+        suite: Where the victim and the operating points come from; its splits are not loaded unless the task must.
+        name: An operating point, or None for all but the baseline.
+        out: Folder of the figures, ``FIGURE_POINT.png``.
+        device: Where to compute.
+
+    Yields:
+        What was seen, and the figures written.
+
+    Raises:
+        LeakgaugeError: The file, the suite or the defense cannot be used.
+    """
+    points = chosen_points(suite, name)
+    photograph = read_photograph(path)
+    figures = {figure: load("figures", figure) for figure in sorted(plugins("figures"))}
+    if not figures:
+        raise PluginError("no figure is registered", where="leakgauge.figures", mend="install the project again")
+    # On one thread, as in a run, so that the same tokens merge.
+    with one_thread():
+        task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
+        victim = task.victim()
+        image = ImageSet.from_pixels(centre_square(photograph, task.input_px())[None])
+        for point in points:
+            config = defense_config(suite, point, suite.channels[0])
+            options = {**config.options, "victim": victim, "device": device}
+            place = f"operating point {point.name!r}"
+            defense: Defense = create("defenses", config.name, options, where=place)
+            layers = defense.inspect(image, Streams(suite.seeds[0], ("evaluation", "encode")))
+            seen = Inspection(point.name, image.pixels[0], defense.grid, layers)
+            written = []
+            for figure, draw in figures.items():
+                written.append(out / f"{figure}_{point.name}.png")
+                write_atomic(written[-1], draw(seen))
+            yield seen, written
+
+
+def layer_table(seen: Inspection) -> Table:
+    """Returns the counts of an inspection as a table, a row a block."""
+    table = Table(title=seen.name, title_justify="left", header_style="bold")
+    for name in ("block", "tokens", "of unreduced", "largest token (patches)", "GFLOP so far", "bytes if cut here"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for view in seen.layers:
+        share = f"{100 * view.tokens / view.unreduced:.1f} %"
+        row = (view.layer + 1, view.tokens, share, view.largest, f"{view.gflops:.4f}", view.payload_bytes)
+        table.add_row(*map(str, row))
+    return table
