@@ -7,21 +7,18 @@ from collections.abc import Callable
 from torch.utils.flop_counter import FlopCounterMode
 
 from defenses.edge import AfterBlock
-from defenses.payload import serialise
-from harness.contracts import Codec
 from harness.inspection import LayerView
 from harness.tokens import TokenBatch
 
 
 def inspect_layers(
-    run: Callable[[AfterBlock], object], codec: Codec, sizes_sent: Callable[[int], bool]
+    run: Callable[[AfterBlock], object], payload_size: Callable[[TokenBatch, int], int]
 ) -> tuple[LayerView, ...]:
     """Runs the edge on one image and records every block.
 
     Args:
         run: Runs the edge blocks on one image, with a callback after each.
-        codec: The codec of the payload.
-        sizes_sent: Whether a payload carries the sizes where the cut is after that many blocks.
+        payload_size: Bytes that an image's tokens make where the cut is after so many blocks.
 
     Returns:
         What was there after each block, with the merging as it is configured for the real cut: only the place at which
@@ -36,8 +33,8 @@ def inspect_layers(
         batch.check()
         batch = batch.to("cpu")
         (merge_map,) = batch.merge_map  # one image: operations of several could not be told apart
-        payload = serialise(batch.tokens, batch.sizes if sizes_sent(layer + 1) else None, batch.prefix, codec)
-        views.append(LayerView(layer, batch.prefix, merge_map, batch.sizes, flops / 1e9, len(payload.data)))
+        size = payload_size(batch, layer + 1)
+        views.append(LayerView(layer, batch.prefix, merge_map, batch.sizes, flops / 1e9, size))
 
     with counter:
         run(see)

@@ -1,7 +1,28 @@
-"""The wire format: one payload an image, versioned, checksummed, parsed without trusting a length field.
+"""The wire format, version 2: self-contained packets, checksummed, parsed without trusting a length field.
 
-Layout, little-endian: magic ``LKG`` + version (1 byte), flags (1 byte: 1 = sizes present, 2 = sizes need two bytes),
-token count (2 bytes), width (2 bytes), [sizes of the unprotected tokens], codec data, CRC32 of all before it.
+Layout, little-endian; what is not sent is absent:
+
+    ======  =====================================================================================================
+    bytes   field
+    ======  =====================================================================================================
+    3 + 1   magic ``LKG`` and version
+    2       codec code: the low half of the CRC32 of ``Codec.signature``; a receiver refuses another codec's payload
+    1       flags: 1 = sizes, 2 = sizes of two bytes, 4 = order, 8 = merge map
+    2       tokens in this packet
+    2       index of its first token in the image
+    2       tokens of the whole image, so that an image can be split over several packets
+    2       width: channels a token, at least 1
+    1       prefix: protected tokens at the start of the image
+    ...     sizes: one each for the packet's unprotected tokens, 1 byte, or 2 where one exceeds 255
+    ...     order: 2 bytes each, the original position of the packet's tokens within the image
+    ...     merge map: patch count (2 bytes), then for each patch its token's index in the image, 0xFFFF = dropped
+    ...     token values, as the codec writes them
+    4       CRC32 of all before it
+    ======  =====================================================================================================
+
+Limits: 65,535 tokens, channels and patches; 255 protected tokens. Nothing is allocated on a claim: every count is held
+against the real length first, and codecs refuse more than a fixed number of values a byte (``entropy``: 16), so that
+parsing needs at most a small multiple of the packet's length.
 """
 
 from __future__ import annotations
@@ -12,79 +33,260 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.contracts import Codec
 from harness.errors import PayloadError
+from harness.link import Codec
+from harness.tokens import DROPPED
 
-MAGIC = b"LKG\x01"
-_HEADER = struct.Struct("<4sBHH")
+MAGIC, VERSION = b"LKG", 2
+_HEADER = struct.Struct("<3sBHBHHHHB")
+_COUNT = struct.Struct("<H")
 _CRC = struct.Struct("<I")
-_HAS_SIZES, _WIDE_SIZES = 1, 2
-_DAMAGED = "the payload is damaged or truncated"
+_SIZES, _WIDE_SIZES, _ORDER, _MERGE_MAP = 1, 2, 4, 8
+_DROPPED_CODE, _MOST = 0xFFFF, 0xFFFF
+_DAMAGED = "the payload is damaged or truncated; send it again"
+_OTHER_SENDER = "give both ends the same version, victim, codec, options and calibration"
 
 
 class ParsedPayload(NamedTuple):
-    """What a payload says: tokens (n, D) float32, and sizes (n,) int64 or None where they were not sent."""
-
-    tokens: Tensor
-    sizes: Tensor | None
-
-
-class Serialised(NamedTuple):
-    """One image's payload, and how many of its bytes are header, sizes and checksum."""
-
-    data: bytes
-    side_bytes: int
-
-
-def serialise(tokens: Tensor, sizes: Tensor | None, prefix: int, codec: Codec) -> Serialised:
-    """Writes the payload of one image.
+    """What a packet says; None where it was not sent.
 
     Args:
         tokens: (n, D) float32.
-        sizes: (n,) int64, or None to withhold them. Protected tokens always have size 1, which is not sent.
-        prefix: Protected tokens at the start.
-        codec: Turns token values into bytes.
+        sizes: (n,) int64.
+        order: (n,) int64, original position of each token within its image.
+        merge_map: (N,) int64, for each source patch its token's index in the image, or ``DROPPED``.
+        first: Index of the first token in the image.
+        total: Tokens of the image.
     """
-    count, width = tokens.shape
-    if count > 0xFFFF or width > 0xFFFF:
-        raise PayloadError(f"{count} tokens of width {width} do not fit the wire format", mend="at most 65535 of each")
-    flags, side = 0, b""
+
+    tokens: Tensor
+    sizes: Tensor | None
+    order: Tensor | None
+    merge_map: Tensor | None
+    first: int
+    total: int
+
+
+class ByteAccount(NamedTuple):
+    """Where a payload's bytes go; their sum is its length. ``codec_side``: bounds, tables; ``values``: token values."""
+
+    header: int
+    sizes: int
+    order: int
+    merge_map: int
+    codec_side: int
+    values: int
+    checksum: int
+
+
+class Serialised(NamedTuple):
+    """A packet, and the account of its bytes."""
+
+    data: bytes
+    account: ByteAccount
+
+    @property
+    def side_bytes(self) -> int:
+        """Bytes that the codec did not write: header, sizes, order, merge map and checksum."""
+        return len(self.data) - self.account.codec_side - self.account.values
+
+
+class _Layout(NamedTuple):
+    """The counts of a packet; ``protected`` of its tokens come first and have no size of their own."""
+
+    tokens: int
+    first: int
+    total: int
+    width: int
+    prefix: int
+
+    @property
+    def protected(self) -> int:
+        return min(max(self.prefix - self.first, 0), self.tokens)
+
+    def check(self, mend: str) -> None:
+        """Raises PayloadError where the counts contradict one another."""
+        if self.width < 1:
+            raise _error("tokens without channels", mend)
+        if self.first + self.tokens > self.total:
+            raise _error(f"tokens {self.first} to {self.first + self.tokens} of {self.total}", mend)
+        if self.prefix > self.total:
+            raise _error(f"{self.total} tokens, but {self.prefix} are protected", mend)
+
+
+def _error(what: str, mend: str) -> PayloadError:
+    return PayloadError(what, where="payload", mend=mend)
+
+
+def _codec_code(codec: Codec) -> int:
+    return zlib.crc32(codec.signature.encode()) & 0xFFFF
+
+
+def _check_order(order: NDArray[np.int64], layout: _Layout, mend: str) -> None:
+    """Raises PayloadError unless the positions are distinct and inside the image: a permutation, if it is whole."""
+    outside = bool(((order < 0) | (order >= layout.total)).any())
+    if len(order) != layout.tokens or outside or len(np.unique(order)) != len(order):
+        raise _error("the order is no permutation of the image's tokens", mend)
+
+
+def _check_map(merge_map: NDArray[np.int64], sizes: NDArray[np.int64] | None, layout: _Layout, mend: str) -> None:
+    """Raises PayloadError unless patches point at the image's unprotected tokens, as many at each as its size."""
+    kept = merge_map[merge_map != DROPPED]
+    if bool(((kept < layout.prefix) | (kept >= layout.total)).any()):
+        raise _error("the merge map points outside its image", mend)
+    counted = np.bincount(kept, minlength=layout.total)
+    if bool((counted[layout.prefix :] < 1).any()):
+        raise _error("the merge map leaves a token without patches", mend)
+    here = counted[layout.first + layout.protected : layout.first + layout.tokens]
+    if sizes is not None and bool((here != sizes).any()):
+        raise _error("token sizes disagree with the merge map", mend)
+
+
+def serialise(
+    tokens: Tensor,
+    sizes: Tensor | None,
+    prefix: int,
+    codec: Codec,
+    *,
+    order: Tensor | None = None,
+    merge_map: Tensor | None = None,
+    first: int = 0,
+    total: int | None = None,
+) -> Serialised:
+    """Writes one packet: all tokens of one image, or those from ``first`` on.
+
+    Args:
+        tokens: (n, D) float32, D at least 1.
+        sizes: (n,) int64, 1 to 65,535, or None to withhold them. Protected tokens always have size 1, which is not
+            sent.
+        prefix: Protected tokens at the start of the image.
+        codec: Turns token values into bytes.
+        order: (n,) int64, original position of each token within its image, or None to withhold it.
+        merge_map: (N,) int64, as of ``TokenBatch``, of the whole image; or None to withhold it.
+        first: Index of the first token in the image.
+        total: Tokens of the image; None where the packet holds them all.
+
+    Raises:
+        PayloadError: Something does not fit the format, or contradicts the rest.
+    """
+    layout = _Layout(len(tokens), first, first + len(tokens) if total is None else total, tokens.shape[1], prefix)
+    if max(layout) > _MOST or prefix > 0xFF or min(layout) < 0:
+        raise _error(f"{tuple(layout)} do not fit the wire format", "at most 65535 tokens and channels, 255 protected")
+    mend = "check the reduction that made these tokens"
+    layout.check(mend)
+    flags, own = 0, None
+    parts: list[bytes] = [b"", b"", b""]
     if sizes is not None:
-        own = sizes[prefix:].cpu().numpy()
+        own = sizes[layout.protected :].cpu().numpy().astype(np.int64)
+        if len(sizes) != layout.tokens or bool(((own < 1) | (own > _MOST)).any()):
+            raise _error(f"sizes are not {layout.tokens} integers from 1 to {_MOST}", mend)
         wide = bool((own > 0xFF).any())
-        flags = _HAS_SIZES | (_WIDE_SIZES if wide else 0)
-        side = own.astype("<u2" if wide else "u1").tobytes()
+        flags |= _SIZES | (_WIDE_SIZES if wide else 0)
+        parts[0] = own.astype("<u2" if wide else "u1").tobytes()
+    if order is not None:
+        places = order.cpu().numpy().astype(np.int64)
+        _check_order(places, layout, mend)
+        flags |= _ORDER
+        parts[1] = places.astype("<u2").tobytes()
+    if merge_map is not None:
+        pointers = merge_map.cpu().numpy().astype(np.int64)
+        if pointers.ndim != 1 or len(pointers) > _MOST:
+            raise _error(f"a merge map of shape {pointers.shape}", f"give one image's, at most {_MOST} patches")
+        _check_map(pointers, own, layout, mend)
+        flags |= _MERGE_MAP
+        codes = np.where(pointers == DROPPED, _DROPPED_CODE, pointers)
+        parts[2] = _COUNT.pack(len(codes)) + codes.astype("<u2").tobytes()
+    # Before the signature, which a codec that has not been prepared may lack.
     body = codec.encode(tokens)
-    head = _HEADER.pack(MAGIC, flags, count, width) + side
-    data = head + body
-    return Serialised(data + _CRC.pack(zlib.crc32(data)), len(head) + _CRC.size)
+    head = _HEADER.pack(MAGIC, VERSION, _codec_code(codec), flags, *layout)
+    data = head + b"".join(parts) + body
+    side = codec.side_bytes(layout.tokens, layout.width)
+    account = ByteAccount(len(head), len(parts[0]), len(parts[1]), len(parts[2]), side, len(body) - side, _CRC.size)
+    return Serialised(data + _CRC.pack(zlib.crc32(data)), account)
 
 
 def parse(data: bytes, prefix: int, codec: Codec) -> ParsedPayload:
-    """Reads the payload of one image.
+    """Reads one packet.
+
+    Args:
+        data: The bytes received.
+        prefix: Protected tokens at the start of the victim's images.
+        codec: The codec that it must have been written with.
 
     Raises:
         PayloadError: Anything about the bytes is not as the format says.
     """
-    if len(data) < _HEADER.size + _CRC.size:
-        raise PayloadError(f"{len(data)} bytes are too few for a payload", mend=_DAMAGED)
-    magic, flags, count, width = _HEADER.unpack_from(data)
-    if magic != MAGIC or flags & ~(_HAS_SIZES | _WIDE_SIZES):
-        raise PayloadError("not a payload of this version", mend=_DAMAGED)
-    if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(data[: -_CRC.size]):
-        raise PayloadError("checksum mismatch", mend=_DAMAGED)
-    if count < prefix:
-        raise PayloadError(f"{count} tokens, but {prefix} are protected", mend=_DAMAGED)
-    body, sizes = data[_HEADER.size : -_CRC.size], None
-    if flags & _HAS_SIZES:
-        kind = np.dtype("<u2" if flags & _WIDE_SIZES else "u1")
-        side = (count - prefix) * kind.itemsize
-        if len(body) < side:
-            raise PayloadError("sizes are cut short", mend=_DAMAGED)
-        own = torch.from_numpy(np.frombuffer(body[:side], kind).astype(np.int64))
+    layout, flags = _read_header(data, prefix, codec)
+    sections = _Sections(memoryview(data)[_HEADER.size : -_CRC.size])
+    own, places, pointers = None, None, None
+    if flags & _SIZES:
+        wide = bool(flags & _WIDE_SIZES)
+        own = sections.take(layout.tokens - layout.protected, "<u2" if wide else "u1", "sizes")
         if bool((own < 1).any()):
-            raise PayloadError("a token of size 0", mend=_DAMAGED)
-        sizes, body = torch.cat([torch.ones(prefix, dtype=torch.long), own]), body[side:]
-    return ParsedPayload(codec.decode(body, count, width), sizes)
+            raise _error("a token of size 0", _DAMAGED)
+        if wide and not bool((own > 0xFF).any()):
+            raise _error("sizes take two bytes where one would do", _DAMAGED)
+    if flags & _ORDER:
+        places = sections.take(layout.tokens, "<u2", "order")
+        _check_order(places, layout, _DAMAGED)
+    if flags & _MERGE_MAP:
+        (patches,) = sections.take(1, "<u2", "merge map")
+        pointers = sections.take(int(patches), "<u2", "merge map")
+        pointers[pointers == _DROPPED_CODE] = DROPPED
+        _check_map(pointers, own, layout, _DAMAGED)
+    tokens = codec.decode(sections.rest(), layout.tokens, layout.width)
+    if not bool(torch.isfinite(tokens).all()):
+        raise _error("a token value is not finite", _DAMAGED)
+    sizes = None if own is None else torch.cat([torch.ones(layout.protected, dtype=torch.long), torch.from_numpy(own)])
+    return ParsedPayload(
+        tokens,
+        sizes,
+        None if places is None else torch.from_numpy(places),
+        None if pointers is None else torch.from_numpy(pointers),
+        layout.first,
+        layout.total,
+    )
+
+
+def _read_header(data: bytes, prefix: int, codec: Codec) -> tuple[_Layout, int]:
+    """Returns counts and flags after checking magic, version, flags, checksum, codec and counts, in this order."""
+    if len(data) < _HEADER.size + _CRC.size:
+        raise _error(f"{len(data)} bytes are too few", _DAMAGED)
+    magic, version, code, flags, *counts = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise _error("these bytes are no payload", _DAMAGED)
+    if version != VERSION:
+        raise _error(f"format version {version}, not {VERSION}", _OTHER_SENDER)
+    if flags & ~(_SIZES | _WIDE_SIZES | _ORDER | _MERGE_MAP) or flags & (_SIZES | _WIDE_SIZES) == _WIDE_SIZES:
+        raise _error(f"impossible flags {flags:#x}", _DAMAGED)
+    if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(memoryview(data)[: -_CRC.size]):
+        raise _error("checksum mismatch", _DAMAGED)
+    if code != _codec_code(codec):
+        raise _error(f"not written by codec `{codec.signature}`", _OTHER_SENDER)
+    layout = _Layout(*counts)
+    if layout.prefix != prefix:
+        raise _error(f"{layout.prefix} protected tokens, not {prefix}", _OTHER_SENDER)
+    layout.check(_DAMAGED)
+    return layout, flags
+
+
+class _Sections:
+    """Takes sections off the front of what lies between header and checksum."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def take(self, count: int, dtype: str, name: str) -> NDArray[np.int64]:
+        """Returns the next ``count`` numbers; raises PayloadError, before allocating, where there are fewer."""
+        size = count * np.dtype(dtype).itemsize
+        if len(self._data) < size:
+            raise _error(f"{name} cut short", _DAMAGED)
+        taken, self._data = self._data[:size], self._data[size:]
+        return np.frombuffer(taken, dtype).astype(np.int64)
+
+    def rest(self) -> bytes:
+        """Returns what is left: the codec's."""
+        return bytes(self._data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,26 +11,40 @@ from torch import Tensor
 
 from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
+from defenses.channels.analog import image_power
 from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.inspection import inspect_layers
-from defenses.payload import parse, serialise
-from harness.contracts import (
-    Channel,
-    Codec,
-    Defense,
-    Encoded,
-    Transmission,
-    Victim,
+from defenses.payload import Serialised, parse
+from defenses.transport import (
+    NoValues,
+    OnLoss,
+    Stand,
+    account_of,
+    mean_stand,
+    pack,
+    received_batch,
+    unpack,
 )
-from harness.errors import ConfigError
+from harness.contracts import Defense, Victim
+from harness.errors import ConfigError, PluginError
 from harness.images import ImageSet
 from harness.inspection import LayerView
+from harness.link import (
+    Channel,
+    Codec,
+    Encoded,
+    PacketChannel,
+    Perturbation,
+    SymbolCodec,
+    Transmission,
+)
 from harness.reduction import Reduction
 from harness.registry import create, suggest
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
 Spec = str | dict[str, Any]
+PREPARATION_IMAGES = 128
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -66,6 +81,10 @@ class SplitPipeline(Defense):
         send_sizes: Whether the payload carries sizes; None sends them where the server needs them.
         precision: Number type in which the victim computes; below float32 by autocast. Merging is decided in float32
             always, but on keys of this precision: calibrate thresholds in the precision that they are used in.
+        perturb: Privacy mechanisms on the tokens before they are encoded, in this order.
+        packet_tokens: Patch tokens a packet, where the channel carries packets.
+        on_loss: Whether lost tokens are dropped or replaced by the mean token of the calibration images. Lost protected
+            tokens are always replaced.
     """
 
     name = "split_pipeline"
@@ -81,6 +100,9 @@ class SplitPipeline(Defense):
         proportional_attention: bool | None = None,
         send_sizes: bool | None = None,
         precision: Precision = "float32",
+        perturb: Sequence[Spec] = (),
+        packet_tokens: int = 8,
+        on_loss: OnLoss = "drop",
     ) -> None:
         self._victim, self._device = victim, device
         self._backbone = adapt(victim.model.to(device))
@@ -94,7 +116,16 @@ class SplitPipeline(Defense):
         self.channel: Channel = _build("channels", channel)
         self._reduction: Reduction = _build("reductions", reduction)
         self._reduction.check(self.cut)
-        self._codec: Codec = _build("codecs", codec)
+        self._codec: Codec | SymbolCodec = _build("codecs", codec)
+        if isinstance(perturb, str | dict):
+            raise ConfigError("perturb is not a list", where="defense 'split_pipeline'", mend="write perturb: [...]")
+        self._perturb: list[Perturbation] = [_build("perturbations", spec) for spec in perturb]
+        if isinstance(packet_tokens, bool) or not isinstance(packet_tokens, int) or packet_tokens < 1:
+            raise ConfigError(f"packet_tokens = {packet_tokens!r} is not a count", mend="write packet_tokens: 8")
+        if on_loss not in get_args(OnLoss):
+            raise ConfigError(f"unknown on_loss {on_loss!r}", mend=suggest(str(on_loss), [*get_args(OnLoss)]))
+        self._packet_tokens, self._on_loss = packet_tokens, on_loss
+        self._stand: Stand | None = None
         asked = proportional_attention
         self._proportional = self._reduction.proportional if asked is None else asked
         self._dtype = _dtype(precision, device)
@@ -159,39 +190,106 @@ class SplitPipeline(Defense):
             self._reference_counts.update(zip(images.ids, counts.cpu(), strict=True))
         return torch.stack([self._reference_counts[image_id] for image_id in images.ids])
 
+    def prepare(self, calibration: ImageSet, rng: Streams) -> None:
+        """Fits what edge and server share beforehand: a learned codec, and what stands in for lost tokens."""
+        learned = isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
+        if not learned and not isinstance(self.channel, PacketChannel):
+            return
+        count = min(PREPARATION_IMAGES, len(calibration))
+        images = calibration.select(torch.linspace(0, len(calibration) - 1, count).round().long())
+        batch = self.edge(images, self._reduction, rng)[0].to("cpu")
+        self._stand = mean_stand(batch)
+        if isinstance(self._codec, SymbolCodec):
+            self._codec.prepare(batch.tokens.float(), rng.child("codec"))
+        elif learned:
+            self._codec.prepare(batch.tokens.float())
+
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
-        """Runs the edge half, serialises every image's payload and decodes it again, as the receiver will."""
+        """Runs the edge half, perturbs, serialises every image's packets and decodes them again, as a receiver will."""
         batch, counts = self.edge(images, self._reduction, rng)
         batch.check()
         batch = batch.to("cpu")
-        decoded, sizes, payload_bytes, side_bytes = [], [], [], []
-        for start, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
-            own = batch.sizes[start:end] if self.sizes_sent else None
-            payload = serialise(batch.tokens[start:end], own, batch.prefix, self._codec)
-            received = parse(payload.data, batch.prefix, self._codec)
-            decoded.append(received.tokens)
-            sizes.append(torch.ones(end - start, dtype=torch.long) if received.sizes is None else received.sizes)
-            payload_bytes.append(len(payload.data))
-            side_bytes.append(payload.side_bytes)
+        batch = batch.with_tokens(batch.tokens.float())
+        for i, perturbation in enumerate(self._perturb):
+            batch = perturbation.apply(batch, images.ids, rng.child("perturb", i, perturbation.name))
+            batch.check()
+        packets = self.packets(batch, self.sizes_sent)
+        account = account_of(packets)
+        values, symbols = [], None
+        sizes = batch.sizes if self.sizes_sent else torch.ones_like(batch.sizes)
+        if isinstance(self._codec, SymbolCodec):
+            symbols = batch.with_tokens(self._codec.to_symbols(batch.tokens))
+            values = [self._codec.from_symbols(symbols.tokens, torch.zeros(len(batch.tokens)))]
+        else:
+            values = [parse(packet.data, batch.prefix, self._codec).tokens for own in packets for packet in own]
+        body = account["codec_side"] + account["values"]
+        total = sum(account.values(), torch.zeros(len(batch), dtype=torch.long))
         return Encoded(
             ids=images.ids,
-            decoded=TokenBatch(torch.cat(decoded), batch.lengths, torch.cat(sizes), batch.merge_map, batch.prefix),
-            payload_bytes=torch.tensor(payload_bytes),
-            side_bytes=torch.tensor(side_bytes),
+            decoded=TokenBatch(torch.cat(values), batch.lengths, sizes, batch.merge_map, batch.prefix),
+            payload_bytes=total,
+            side_bytes=total - body,
             tokens_per_layer=counts.cpu(),
             sizes_sent=self.sizes_sent,
+            packets=tuple(tuple(packet.data for packet in own) for own in packets),
+            symbols=symbols,
+            account=account,
         )
+
+    def packets(self, batch: TokenBatch, sizes_sent: bool) -> list[list[Serialised]]:
+        """Serialises the tokens of each image: one packet, or for a packet channel several."""
+        codec = NoValues() if isinstance(self._codec, SymbolCodec) else self._codec
+        step = self._packet_tokens if isinstance(self.channel, PacketChannel) else None
+        return [
+            pack(batch.tokens[start:end], batch.sizes[start:end] if sizes_sent else None, batch.prefix, codec, step)
+            for start, end in pairwise(batch.offsets.tolist())
+        ]
 
     def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
         """Looks at one image after every edge block."""
         # A control's reference run is the experimenter's cost: done before anything is counted.
         self._targets(image, self._reduction, rng)
-        return inspect_layers(lambda see: self.edge(image, self._reduction, rng, see), self._codec, self._sizes_sent_at)
 
-    def send(self, encoded: Encoded, rng: Streams) -> Transmission:
-        """Sends the decoded token values as symbols; counts, sizes and scale are assumed to arrive."""
-        received = self.channel.apply(encoded.decoded, encoded.ids, rng)
-        return Transmission(encoded, received.tokens, received.channel_uses, received.state)
+        def size(batch: TokenBatch, blocks: int) -> int:
+            return sum(len(packet.data) for packet in self.packets(batch, self._sizes_sent_at(blocks))[0])
+
+        return inspect_layers(lambda see: self.edge(image, self._reduction, rng, see), size)
+
+    def send(self, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
+        """Sends packets, or over an analog channel token values as symbols.
+
+        Over an analog channel counts, sizes and scale are assumed to arrive.
+        """
+        channel = channel or self.channel
+        if isinstance(channel, PacketChannel):
+            return self._send_packets(encoded, rng, channel)
+        if encoded.symbols is None:
+            received = channel.apply(encoded.decoded, encoded.ids, rng)
+            return Transmission(encoded, received.tokens, received.channel_uses, received.state)
+        assert isinstance(self._codec, SymbolCodec)
+        received = channel.apply(encoded.symbols, encoded.ids, rng)
+        ratio = torch.zeros(len(encoded.ids))
+        if received.state is not None:
+            ratio = received.state.noise_std.square() / image_power(encoded.symbols)
+        values = self._codec.from_symbols(received.tokens.tokens, ratio[encoded.symbols.image_index])
+        return Transmission(encoded, encoded.decoded.with_tokens(values), received.channel_uses, received.state)
+
+    def _send_packets(self, encoded: Encoded, rng: Streams, channel: PacketChannel) -> Transmission:
+        """Sends packets and puts together what arrives."""
+        if isinstance(self._codec, SymbolCodec):
+            raise ConfigError(
+                f"codec {self._codec.name!r} makes symbols, channel {channel.name!r} carries packets",
+                where="defense 'split_pipeline'",
+                mend="take an analog channel, or another codec",
+            )
+        if self._stand is None:
+            raise PluginError("what stands in for lost tokens is not known", mend="call prepare() first")
+        delivered = channel.carry(encoded.packets, encoded.ids, rng)
+        prefix, codec = encoded.decoded.prefix, self._codec
+        arrived = [unpack(own, prefix, codec, self._stand, self._on_loss) for own in delivered.packets]
+        lost = torch.tensor([one.lost for one in arrived])
+        batch = received_batch(arrived, encoded.decoded)
+        return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)
 
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
         """Runs the server blocks and the head on what was received."""

@@ -1,4 +1,4 @@
-"""The contracts that plug-ins implement: Task, Reduction, Codec, Channel, Defense, Attack, Metric.
+"""The contracts that plug-ins implement: Task, Defense, Attack, Metric; reductions and links have modules of their own.
 
 The author writes the small method; the harness owns the guarded call around it (``harness.guards``).
 """
@@ -16,9 +16,9 @@ from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.inspection import LayerView
 from harness.learning import LearningCurve
+from harness.link import Channel, Encoded, Transmission
 from harness.observation import Observation
 from harness.seeding import Streams
-from harness.tokens import TokenBatch
 
 SplitName = Literal["attacker", "calibration", "search", "evaluation"]
 SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
@@ -132,81 +132,6 @@ class Task(ABC):
         return int(height)
 
 
-class Codec(ABC):
-    """Turns token values into bytes and back."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def encode(self, tokens: Tensor) -> bytes:
-        """Returns the bytes of tokens (n, D) float32 of one image."""
-
-    @abstractmethod
-    def decode(self, data: bytes, count: int, width: int) -> Tensor:
-        """Returns tokens (count, width) float32; raises PayloadError where ``data`` does not hold just these."""
-
-
-class ChannelState(NamedTuple):
-    """A channel realisation: ``noise_std`` (B,), standard deviation of the noise on each real token value."""
-
-    noise_std: Tensor
-
-
-class Received(NamedTuple):
-    """What comes out of a channel: tokens in the packed layout sent, channel uses an image (B,), the realisation."""
-
-    tokens: TokenBatch
-    channel_uses: Tensor
-    state: ChannelState | None
-
-
-class Channel(ABC):
-    """Carries tokens from the edge to a receiver. What one image receives never depends on its batch mates."""
-
-    name: ClassVar[str]
-    snr_db: float | None = None
-    """Es/N0 per complex symbol in dB; None for a channel without noise."""
-
-    @abstractmethod
-    def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
-        """Sends the tokens of the images ``ids`` once."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the edge hands to the channel.
-
-    Args:
-        ids: B image identifiers.
-        decoded: The tokens as a receiver without channel errors decodes them from the payload.
-        payload_bytes: (B,) int64, ``len()`` of each serialised payload.
-        side_bytes: (B,) int64, of these the header and side information (sizes).
-        tokens_per_layer: (B, layers) int64 tokens an image after each edge block, prefix included.
-        sizes_sent: Whether the payload carries the sizes.
-    """
-
-    ids: tuple[str, ...]
-    decoded: TokenBatch
-    payload_bytes: Tensor
-    side_bytes: Tensor
-    tokens_per_layer: Tensor
-    sizes_sent: bool
-
-
-@dataclass(frozen=True)
-class Transmission:
-    """What the server receives for a batch of images, with the cost of sending it.
-
-    ``received.merge_map`` is the simulator's ground truth: no payload carries it, and an attack sees it only where its
-    threat model says so.
-    """
-
-    encoded: Encoded
-    received: TokenBatch
-    channel_uses: Tensor
-    state: ChannelState | None
-
-
 class Defense(ABC):
     """A pipeline from images to the server's answer. ``transmit`` is ``encode`` followed by ``send``."""
 
@@ -216,13 +141,16 @@ class Defense(ABC):
     channel: Channel
     """The channel between edge and server."""
 
+    def prepare(self, calibration: ImageSet, rng: Streams) -> None:  # noqa: B027 - optional to override
+        """Fits what edge and server share beforehand to images of the calibration split; called before all else."""
+
     @abstractmethod
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
         """Runs the edge half on images and serialises the payloads."""
 
     @abstractmethod
-    def send(self, encoded: Encoded, rng: Streams) -> Transmission:
-        """Sends payloads through the channel once."""
+    def send(self, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
+        """Sends payloads once, through the defense's channel, or through ``channel``: an eavesdropper's."""
 
     @abstractmethod
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an inspection of one image shows: which patches each token stands for after every block, and the costs so far."""
+"""What an inspection of one image shows: the patches of each token after every block, and the costs so far."""
 
 from __future__ import annotations
 

@@ -10,7 +10,19 @@ from typing import Any
 
 from harness.errors import ConfigError, LeakgaugeError, PluginError
 
-GROUPS = ("attacks", "defenses", "reductions", "codecs", "channels", "tasks", "metrics", "reports", "figures", "suites")
+GROUPS = (
+    "attacks",
+    "defenses",
+    "reductions",
+    "perturbations",
+    "codecs",
+    "channels",
+    "tasks",
+    "metrics",
+    "reports",
+    "figures",
+    "suites",
+)
 
 
 def suggest(name: str, known: list[str]) -> str:

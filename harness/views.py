@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.contracts import Defense, Encoded, Transmission, Victim
+from harness.contracts import Defense, Victim
 from harness.errors import AccessDeniedError
 from harness.images import ImageSet
+from harness.link import Encoded, Transmission
 from harness.observation import Observation
 from harness.seeding import Streams
 from harness.suite import ThreatModel

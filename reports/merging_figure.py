@@ -10,12 +10,13 @@ import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.path import Path as Outline
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from harness.inspection import Inspection, LayerView
 from harness.tokens import DROPPED
+from reports.notation import plural
 from reports.palette import COLOURS, INK, MUTED, SETTINGS
 
 Grid = NDArray[np.int64]
@@ -67,22 +68,23 @@ def pieces(region: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
 
 
 def lettered(views: tuple[LayerView, ...]) -> list[dict[int, str]]:
-    """Gives the largest merged tokens after each block a letter, which a token keeps when it grows.
+    """Gives the largest merged tokens after each block a letter, kept from block to block while they are the largest.
 
     Returns:
-        For each block the letters by token. Where two lettered tokens merge, the letter of the larger one stays.
+        For each block the letters by token. Where two lettered tokens merge, the letter of the larger one stays; one
+        that is no longer taken may go to another token.
     """
     found: list[dict[int, str]] = []
     for number, view in enumerate(views):
         sizes = {t: int(s) for t, s in enumerate(view.sizes.tolist()) if t >= view.prefix and s > 1}
-        largest = sorted(sizes, key=lambda t: (-sizes[t], t))[: len(LETTERS)]
-        letters: dict[int, str] = {}
+        inherited: dict[int, str] = {}
         if number:
             before = views[number - 1]
             for token in sorted(found[-1], key=lambda t: (-int(before.sizes[t]), t)):
-                successor = int(view.merge_map[before.merge_map == token][0])
-                if successor in largest and successor not in letters:
-                    letters[successor] = found[-1][token]
+                inherited.setdefault(int(view.merge_map[before.merge_map == token][0]), found[-1][token])
+        # Of equal sizes, those that have a letter already: it should not wander for nothing.
+        largest = sorted(sizes, key=lambda t: (-sizes[t], t not in inherited, t))[: len(LETTERS)]
+        letters = {t: inherited[t] for t in largest if t in inherited}
         free = [letter for letter in LETTERS if letter not in letters.values()]
         letters.update(zip([t for t in largest if t not in letters], free, strict=False))
         found.append(letters)
@@ -123,7 +125,7 @@ def _outline(region: NDArray[np.bool_]) -> Outline:
 def _mark_token(axes: Any, region: NDArray[np.bool_], letter: str) -> None:
     """Outlines a token on the inside of its region and writes its letter into every piece."""
     colour = COLOURS[LETTERS.index(letter)]
-    edge = LineCollection(boundaries(np.pad(region, 1).astype(np.int64)) - 1, colors=colour, linewidths=4.0)
+    edge = LineCollection(list(boundaries(np.pad(region, 1).astype(np.int64)) - 1), colors=colour, linewidths=4.0)
     axes.add_collection(edge)
     edge.set_clip_path(_outline(region), transform=axes.transData)
     size = min(8.0, 0.62 * 72 * PANEL_INCHES / max(region.shape))
@@ -151,12 +153,13 @@ def _panel(axes: Any, pixels: NDArray[np.uint8], tokens: Grid, view: LayerView, 
         gone.set_linewidth(0)
         axes.add_collection(gone)
     # A dark line under a light one shows on any photograph.
-    lines = boundaries(tokens)
+    lines = list(boundaries(tokens))
     for colour, width in ((INK, 1.1), ("white", 0.45)):
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
-    for token, letter in letters.items():
+    sizes = []
+    for letter, token in sorted((letter, token) for token, letter in letters.items()):
         _mark_token(axes, tokens == token, letter)
-    sizes = [f"{letter} {int(view.sizes[token])}" for token, letter in letters.items()]
+        sizes.append(f"{letter} {int(view.sizes[token])}")
     words = f"{', '.join(sizes)} patches" if sizes else "nothing merged"
     axes.set_xlabel(words + (f"; {view.dropped} dropped" if view.dropped else ""), fontsize=8, color=MUTED)
 
@@ -171,10 +174,11 @@ def _caption(seen: Inspection) -> str:
     words = [
         "GFLOP from the image up to the end of the block, merging included; kB (1000 bytes) of the payload, were it "
         "sent after that block.",
-        f"Token counts include {prefix} protected, which stand(s) for no patch." if prefix else "",
-        "Merged tokens show the mean colour of their patches, for the eye: it is not what the token holds. Patches "
-        f"without a partner keep the photograph. The {len(LETTERS)} largest tokens are outlined; pieces with one "
-        "letter are one token, and a token keeps its letter when it grows.",
+        f"Counts include {plural(prefix, 'protected token')}, not drawn." if prefix else "",
+        f"Merged tokens show the mean colour of their patches, with {100 * PHOTO_SHARE:.0f} % of the photograph over "
+        "it, for the eye: neither is what the token holds. Patches without a partner keep the photograph. The largest "
+        f"tokens, up to {len(LETTERS)} a panel, are outlined: pieces with one letter are one token, which keeps the "
+        "letter while it is among the largest.",
         "Hatched: dropped." if any(view.dropped for view in seen.layers) else "",
     ]
     return " ".join(word for word in words if word)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.contracts import Defense, Encoded
+from harness.contracts import Defense
 from harness.images import ImageSet
+from harness.link import Encoded
 from harness.seeding import Streams
 
 WARM_UP, TIMED = 3, 16

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from defenses.channels import AwgnChannel, IdealChannel
+from defenses.channels.analog import AwgnChannel, IdealChannel
 from harness.errors import ConfigError
 from harness.seeding import Streams
 from harness.tokens import TokenBatch

@@ -74,14 +74,14 @@ def test_alone_in_a_batch_and_shuffled_are_the_same(victim, photographs, reducti
 
 def test_payload_bytes_follow_the_tokens(victim, photographs):
     plain = SplitPipeline(victim, CPU, cut=3, codec="float16").transmit(photographs, RNG).encoded
-    assert set(plain.payload_bytes.tolist()) == {9 + 4 + 65 * 192 * 2}
+    assert set(plain.payload_bytes.tolist()) == {16 + 4 + 65 * 192 * 2}
     merged = (
         SplitPipeline(victim, CPU, cut=3, codec="float16", reduction={"name": "threshold", "thresholds": 0.9})
         .transmit(photographs, RNG)
         .encoded
     )
     lengths = merged.decoded.lengths
-    assert torch.equal(merged.payload_bytes, 9 + 4 + lengths * 192 * 2 + lengths - 1)
+    assert torch.equal(merged.payload_bytes, 16 + 4 + lengths * 192 * 2 + lengths - 1)
     assert torch.equal(merged.tokens_per_layer[:, -1], lengths)
     assert bool((merged.tokens_per_layer.diff(dim=1) <= 0).all())
 

@@ -1,0 +1,1 @@
+"""Channels, analog (token values as symbols) and digital (packets of bytes)."""

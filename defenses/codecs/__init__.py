@@ -1,0 +1,1 @@
+"""Codecs: token values to bytes and back, one kind a file."""

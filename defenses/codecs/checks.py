@@ -1,0 +1,44 @@
+"""Checks that all codecs share: values before they are written, and lengths before anything is allocated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.errors import ConfigError, PayloadError
+
+WHERE = "payload"
+DAMAGED = "the payload is damaged; send it again"
+
+
+def checked_values(tokens: Tensor, limit: float, name: str) -> NDArray[np.float32]:
+    """Returns tokens (n, D) as a float32 array on the CPU.
+
+    Raises:
+        PayloadError: A value is not finite, or beyond ``limit``, the range of the number type ``name``.
+    """
+    if not bool(torch.isfinite(tokens).all()):
+        raise PayloadError("tokens hold NaN or infinite values", where=WHERE, mend="check weights and input images")
+    if tokens.numel() and float(tokens.abs().max()) > limit:
+        raise PayloadError(
+            f"a token value exceeds {limit:g}, the range of {name}", where=WHERE, mend="use codec float32"
+        )
+    values: NDArray[np.float32] = tokens.detach().to("cpu", torch.float32).numpy()
+    return values
+
+
+def check_length(data: bytes, expected: int) -> None:
+    """Raises PayloadError unless ``data`` is exactly ``expected`` bytes long."""
+    if len(data) != expected:
+        raise PayloadError(f"token data is {len(data)} bytes long, expected {expected}", where=WHERE, mend=DAMAGED)
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """Returns the option ``value``; raises ConfigError unless it is an integer from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}", mend=f"write {name}: {high}")
+    return value
