@@ -287,7 +287,7 @@ class SplitPipeline(Defense):
         delivered = channel.carry(encoded.packets, encoded.ids, rng)
         prefix, codec = encoded.decoded.prefix, self._codec
         arrived = [unpack(own, prefix, codec, self._stand, self._on_loss) for own in delivered.packets]
-        lost = torch.tensor([one.lost for one in arrived])
+        lost = encoded.decoded.lengths - torch.tensor([int((one.source >= 0).sum()) for one in arrived])
         batch = received_batch(arrived, encoded.decoded)
         return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)
 

@@ -46,13 +46,11 @@ class Arrived(NamedTuple):
         tokens: (n, D) float32.
         sizes: (n,) int64, 1 where no size arrived.
         source: (n,) int64 index of each among the tokens sent; -1 for one that stands in for a lost token.
-        lost: Tokens sent that did not arrive.
     """
 
     tokens: Tensor
     sizes: Tensor
     source: Tensor
-    lost: int
 
 
 def pack(
@@ -108,12 +106,11 @@ def unpack(packets: Sequence[bytes | None], prefix: int, codec: Codec, stand: St
         tokens[rows], source[rows] = one.tokens, torch.arange(rows.start, rows.stop)
         if one.sizes is not None:
             sizes[rows] = one.sizes
-    lost = int((source < 0).sum())
     if on_loss == "drop":
         keep = source >= 0
         keep[:prefix] = True
         tokens, sizes, source = tokens[keep], sizes[keep], source[keep]
-    return Arrived(tokens, sizes, source, lost)
+    return Arrived(tokens, sizes, source)
 
 
 def received_batch(images: Sequence[Arrived], sent: TokenBatch) -> TokenBatch:
