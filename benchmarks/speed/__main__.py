@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.speed.cases import Row, Setup, measure, victim_of
+from benchmarks.speed.cases import SHARES, Row, Setup, measure, victim_of
 from benchmarks.speed.photographs import photographs
 from benchmarks.speed.presentation import conditions, table, write
 from benchmarks.victims.timm_model import load_timm_model
@@ -21,7 +22,9 @@ from harness.runner import choose_device
 IMAGE_PX = 224
 MODELS = ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2")
 CALIBRATION_IMAGES = 32
-_err = Console(stderr=True)
+_err = Console(stderr=True, width=140)
+# The profiler writes its own life to stderr.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 
 def main(
@@ -29,6 +32,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(help="timm ViT with a class token; repeatable.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=2, help="Images a batch; repeatable.")] = None,
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
+    share: Annotated[list[float] | None, typer.Option(help="Share of the matches that merge; repeatable.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the first model; else random ones.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of photographs; else scikit-image's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -50,7 +54,7 @@ def main(
             # LayerScale starts at 1e-5 in some models: without it tokens would not change from block to block.
             options = {"init_values": 1.0} if "dinov2" in name else {}
             network = timm.create_model(name, pretrained=False, img_size=IMAGE_PX, **options)
-        setup = Setup(victim_of(network, name, chosen), name, chosen, repetitions, cpu_time)
+        setup = Setup(victim_of(network, name, chosen), name, chosen, repetitions, cpu_time, tuple(share or SHARES))
         for count in batch or [32, 64]:
             pool = photographs(count + CALIBRATION_IMAGES, IMAGE_PX, images)
             calibration = pool.select(range(count, len(pool)))

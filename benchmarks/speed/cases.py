@@ -63,6 +63,7 @@ class Setup:
     device: torch.device
     repetitions: int
     cpu_time: bool
+    shares: tuple[float, ...] = SHARES
 
 
 class _Case:
@@ -74,7 +75,7 @@ class _Case:
         self.tokens: dict[str, torch.Tensor] = {}
         self._add_packed("packed, never", {"name": "threshold", "thresholds": 1.0})
         plain = self._pipeline("none")
-        for share in SHARES:
+        for share in setup.shares:
             thresholds = plain.calibrated_thresholds(calibration, share)
             self._add_packed(f"packed, {share:.0%} of matches", {"name": "threshold", "thresholds": thresholds})
             if share == 0.25:

@@ -82,6 +82,7 @@ def test_the_benchmark_runs_and_writes_its_files(tmp_path, capsys, monkeypatch):
         model=["vit_tiny_patch16_224"],
         batch=[3],
         repetitions=1,
+        share=[0.25],
         checkpoint=None,
         images=None,
         device="cpu",
