@@ -76,7 +76,7 @@ class SymbolCodec(ABC):
 
     @abstractmethod
     def from_symbols(self, values: Tensor, noise_to_signal: Tensor) -> Tensor:
-        """Maps received values to tokens (T, D); ``noise_to_signal`` (T,) is the noise's share of the power."""
+        """Maps received values to tokens (T, D); ``noise_to_signal`` (T,) is noise power over signal power."""
 
 
 class ChannelState(NamedTuple):

@@ -1,0 +1,28 @@
+"""Random order of the tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from defenses.perturbations.selection import patch_counts, take_patches
+from harness.link import Perturbation
+from harness.seeding import Streams
+from harness.tokens import TokenBatch
+
+
+class Shuffle(Perturbation):
+    """Sends the patch tokens in a random order, another one for each image; protected tokens stay first.
+
+    The server half does not need the order: attention and pooling see a set. What it hides is little where token
+    values still carry their position embedding.
+    """
+
+    name = "shuffle"
+
+    def apply(self, batch: TokenBatch, ids: tuple[str, ...], rng: Streams) -> TokenBatch:
+        """Returns the same tokens in another order."""
+        orders = [
+            torch.randperm(count, generator=rng.child(self.name, image_id).torch())
+            for count, image_id in zip(patch_counts(batch), ids, strict=True)
+        ]
+        return take_patches(batch, orders) if orders else batch
