@@ -35,10 +35,10 @@ def main(
         torch.set_num_threads(threads)
     chosen = choose_device(device)
     out.mkdir(parents=True, exist_ok=True)
-    panels = []
+    panels, before = [], _measured(out)  # before the first write, which knows the first task only
     for title, task in _tasks(tasks):
         _err.print(f"{title}: {task.victim().name}, {len(task.split('evaluation'))} evaluation images", markup=False)
-        points = measure_curves(task, chosen, _say, _known(out, _identity(task)))
+        points = measure_curves(task, chosen, _say, before.get(_identity(task), []))
         panels.append(Panel(title, task.quality_name, points, _identity(task)))
         _write(panels, out)
     print(f"written to {out}")
@@ -71,14 +71,15 @@ def _identity(task: Task) -> str:
     return "-".join((task.name, str(task.version), *parts))
 
 
-def _known(out: Path, identity: str) -> list[Point]:
-    """Returns the points of a task that an earlier run into the same folder measured."""
+def _measured(out: Path) -> dict[str, list[Point]]:
+    """Returns the points that an earlier run into the same folder measured, by what decides them."""
     path = out / "curves.json"
-    if not path.exists():
-        return []
-    rows = json.loads(path.read_text(encoding="utf-8"))["points"]
-    names = [field.name for field in fields(Point)]
-    return [Point(**{name: row[name] for name in names}) for row in rows if row.get("identity") == identity]
+    found: dict[str, list[Point]] = {}
+    if path.exists():
+        names = [field.name for field in fields(Point)]
+        for row in json.loads(path.read_text(encoding="utf-8"))["points"]:
+            found.setdefault(row["identity"], []).append(Point(**{name: row[name] for name in names}))
+    return found
 
 
 def _say(point: Point) -> None:

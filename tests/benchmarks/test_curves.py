@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.curves import points
-from benchmarks.curves.__main__ import _identity, _known, _tasks, _write
+from benchmarks.curves.__main__ import _identity, _measured, _tasks, _write, main
 from benchmarks.curves.drawing import Panel, draw_curves
 from benchmarks.tasks.photos import Photos
 from harness.errors import ConfigError
@@ -71,9 +71,24 @@ def test_tasks_are_read(tmp_path):
     assert (title, task.name) == ("Crops", "photos")
 
 
-def test_a_run_goes_on_where_it_was_stopped(measured, tmp_path):
-    identity = _identity(FewPhotos())
-    _write([Panel("photos", "top-1 accuracy", measured[:3], identity)], tmp_path)
-    assert _known(tmp_path, identity) == measured[:3]
-    assert _known(tmp_path, "another task") == []
-    assert _known(tmp_path / "nothing here", identity) == []
+def test_a_run_goes_on_where_it_was_stopped(measured, tmp_path, monkeypatch):
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text("- {title: One, name: photos}\n- {title: Two, name: photos}\n")
+    monkeypatch.setattr("benchmarks.curves.__main__.create", lambda *_, **__: FewPhotos())
+    monkeypatch.setattr("benchmarks.curves.__main__._identity", lambda _: "same")
+    _write([Panel("One", "top-1 accuracy", measured[:3], "same")], tmp_path)
+    given = []
+
+    def measure(task, device, say, known):
+        given.append(list(known))
+        return measured[:4]
+
+    monkeypatch.setattr("benchmarks.curves.__main__.measure_curves", measure)
+    main(tasks, out=tmp_path, device="cpu", threads=None)
+    assert given == [measured[:3], measured[:3]], "what the first task wrote must not hide what was measured before"
+    assert _measured(tmp_path)["same"] == measured[:4] * 2
+    assert _measured(tmp_path / "nothing here") == {}
+
+
+def test_what_decides_the_points_names_a_task():
+    assert _identity(FewPhotos()) != _identity(Photos())
