@@ -9,13 +9,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from rich.table import Table
 
-from harness.contracts import Defense, Task
+from harness.contracts import Task
 from harness.decoding import MAX_FILE_BYTES, centre_square, upright_rgb
 from harness.errors import ConfigError, DataError, PluginError
 from harness.executors import one_thread
 from harness.images import ImageSet
 from harness.inspection import Inspection
-from harness.planning import defense_config
+from harness.planning import build_defense, defense_config
 from harness.registry import create, load, plugins, suggest
 from harness.seeding import Streams
 from harness.store import write_atomic
@@ -93,11 +93,14 @@ def inspect_photograph(
         victim = task.victim()
         image = ImageSet.from_pixels(centre_square(photograph, task.input_px())[None])
         for point in points:
-            config = defense_config(suite, point, suite.channels[0])
-            options = {**config.options, "victim": victim, "device": device}
-            place = f"operating point {point.name!r}"
-            defense: Defense = create("defenses", config.name, options, where=place)
-            layers = defense.inspect(image, Streams(suite.seeds[0], ("evaluation", "encode")))
+            defense = build_defense(defense_config(suite, point, suite.channels[0]), point.name, victim, device)
+            streams = Streams(suite.seeds[0], ("evaluation",))
+            try:
+                layers = defense.inspect(image, streams.child("encode"))
+            except PluginError:
+                # Few defenses fit anything beforehand, and a split may take long to load: only then is it loaded.
+                defense.prepare(task.split("calibration"), streams.child("prepare"))
+                layers = defense.inspect(image, streams.child("encode"))
             seen = Inspection(point.name, image.pixels[0], defense.grid, layers)
             written = []
             for figure, draw in figures.items():

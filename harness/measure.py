@@ -16,8 +16,9 @@ from harness.contracts import Attack, Defense, Task, Victim
 from harness.errors import LeakgaugeError
 from harness.images import ImageSet
 from harness.learning import convergence_failure
+from harness.link import Transmission
 from harness.observation import Observation
-from harness.planning import Cell, Exposure, build_attack, content_hash
+from harness.planning import Cell, Exposure, build_attack, build_defense, content_hash
 from harness.registry import create
 from harness.scoring.compute import measure_flops, measure_latency_ms
 from harness.scoring.identification import reid_top1
@@ -25,7 +26,7 @@ from harness.scoring.metrics import score_images
 from harness.seeding import Streams
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.views import GrantedView, observe, respond_all, transmit_all
+from harness.views import GrantedView, eavesdropping_channel, observe, respond_all, transmit_all
 
 LATENCY_IMAGES = 19
 
@@ -89,27 +90,52 @@ class Measured:
     observation: Observation
 
 
+def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
+    """Returns what sending each image cost, (B,) a column, by its name in ``harness.results``.
+
+    Args:
+        transmission: What the server received.
+        bandwidth_hz: Complex symbols a second, assumed.
+    """
+    encoded, uses = transmission.encoded, transmission.channel_uses.double()
+    lost = torch.zeros(len(uses), dtype=torch.long) if transmission.lost is None else transmission.lost
+    efficiency = 8 * encoded.payload_bytes.double() / uses
+    return {
+        "tokens": encoded.decoded.lengths,
+        "payload_bytes": encoded.payload_bytes,
+        "side_bytes": encoded.side_bytes,
+        "channel_uses": transmission.channel_uses,
+        "air_time_ms": uses / bandwidth_hz * 1e3,
+        "spectral_efficiency_bits": torch.where(uses > 0, efficiency, torch.nan),
+        "lost_tokens": lost,
+    }
+
+
 def measure_exposure(bench: Bench, exposure: Exposure) -> Measured:
-    """Transmits the evaluation images once and measures quality, compute and bandwidth."""
-    options = {**exposure.defense.options, "victim": bench.victim, "device": bench.device}
-    place = f"operating point {exposure.point.name!r}"
-    defense: Defense = create("defenses", exposure.defense.name, options, where=place)
+    """Transmits the evaluation images once and measures quality, compute and bandwidth.
+
+    All of these are the server's; only the observation is an eavesdropper's, where the threat model has one.
+    """
+    defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
     streams = Streams(exposure.seed, ("evaluation",))
+    defense.prepare(bench.task.split("calibration"), streams.child("prepare"))
     images = bench.evaluation
     encoded = transmit_all(defense, images, streams, bench.suite.batch_size)
     transmission = defense.send(encoded, streams.child("channel"))
     output = respond_all(defense, transmission, bench.suite.batch_size)
-    flops = measure_flops(defense, images, encoded, streams)
+    flops = measure_flops(defense, images, transmission, streams)
     costs = {
         "quality": guards.quality(bench.task, output, bench.task.target(images)),
         "quality_base": bench.quality_base,
         "gflops_edge": flops.edge,
         "gflops_total": flops.total,
-        "tokens": encoded.decoded.lengths,
-        "payload_bytes": encoded.payload_bytes,
-        "channel_uses": transmission.channel_uses,
+        **link_costs(transmission, bench.suite.bandwidth_hz),
     }
-    seen = observe(transmission, exposure.threat_model, defense.grid, output, streams.child("observer"))
+    eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
+    overheard = transmission
+    if eavesdropping is not None:
+        overheard = defense.send(encoded, streams.child("eavesdropper"), eavesdropping)
+    seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
     return Measured(defense, costs, measure_latency_ms(defense, sample, streams, bench.device), seen)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from harness.contracts import Attack, Knowledge
+import torch
+
+from harness.contracts import Attack, Defense, Knowledge, Victim
 from harness.errors import AccessDeniedError
 from harness.registry import create, load
 from harness.suite import CellBlock, NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
@@ -151,6 +153,13 @@ def check_knowledge(cells: list[Cell]) -> None:
                 where="cells",
                 mend="grant it in the threat model, or leave the attack out of this block of cells",
             )
+
+
+def build_defense(config: PluginConfig, point: str, victim: Victim, device: torch.device) -> Defense:
+    """Builds the defense of the operating point ``point``; ``prepare`` it before use."""
+    options = {**config.options, "victim": victim, "device": device}
+    defense: Defense = create("defenses", config.name, options, where=f"operating point {point!r}")
+    return defense
 
 
 def build_attack(config: NamedPlugin) -> Attack:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 lacks side_bytes, air_time_ms, spectral_efficiency_bits and lost_tokens; they are read as NaN."""
 
 Kind = Literal["text", "int", "float"]
 
@@ -41,7 +43,16 @@ COSTS = (
     _c(
         "payload_bytes", "float", "byte/image", "length of the serialised payload, header and side information included"
     ),
+    _c("side_bytes", "float", "byte/image", "of the payload, header and side information such as sizes"),
     _c("channel_uses", "float", "symbol/image", "complex symbols sent"),
+    _c("air_time_ms", "float", "ms/image", "channel_uses over the suite's bandwidth_hz, which is assumed"),
+    _c(
+        "spectral_efficiency_bits",
+        "float",
+        "bit/symbol",
+        "payload bits over channel uses; over an analog channel, bits that the symbols stand in for",
+    ),
+    _c("lost_tokens", "float", "tokens/image", "tokens sent that never reached the server"),
     _c("latency_ms", "float", "ms/image", "edge and server at batch 1, one thread, median over a warmed-up sample"),
 )
 SCORES = (

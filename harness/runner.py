@@ -19,12 +19,14 @@ from harness.contracts import SPLITS, SplitName
 from harness.errors import ConfigError, LeakgaugeError, PluginError, StoreError
 from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
 from harness.measure import Bench, run_exposure
-from harness.planning import Cell, build_attack, by_exposure, check_knowledge, content_hash, plan
+from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
 from harness.provenance import collect
 from harness.registry import create
+from harness.results import SCHEMA_VERSION
 from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
+from harness.views import eavesdropping_channel
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
@@ -67,8 +69,8 @@ def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
         build_attack(attack)
     for cells_of_exposure in by_exposure(cells):
         exposure = cells_of_exposure[0].exposure
-        options = {**exposure.defense.options, "victim": bench.victim, "device": bench.device}
-        create("defenses", exposure.defense.name, options, where=f"operating point {exposure.point.name!r}")
+        defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
+        eavesdropping_channel(exposure.threat_model, defense)
 
 
 def prepare(suite: Suite, device: torch.device) -> Plan:
@@ -122,6 +124,12 @@ def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]
             raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
         return store, []
     manifest = store.manifest()
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise StoreError(
+            f"the folder holds a run of schema version {manifest['schema_version']}, which is read but not resumed",
+            where=str(out),
+            mend="choose another --out, or delete the folder",
+        )
     if manifest["plan_key"] != plan_.key:
         raise StoreError(
             "the folder holds a run of another suite, data or weights",

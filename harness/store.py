@@ -21,7 +21,7 @@ from PIL import Image
 
 from harness.errors import StoreError
 from harness.learning import LearningCurve
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, SCHEMA_VERSION, Column
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, READABLE_VERSIONS, SCHEMA_VERSION, Column
 
 _PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
@@ -119,9 +119,10 @@ class RunFolder:
             raise StoreError(
                 f"run.json cannot be read: {error}", where=str(path), mend="restore or delete it"
             ) from error
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
+            known = " and ".join(map(str, READABLE_VERSIONS))
             raise StoreError(
-                f"run schema version {version!r} is unknown; this leakgauge reads version {SCHEMA_VERSION}",
+                f"run schema version {version!r} is unknown; this leakgauge reads versions {known}",
                 where=str(path),
                 mend="use the leakgauge that wrote it, or run the suite again",
             )
@@ -171,7 +172,10 @@ class RunFolder:
     # -- reading results ---------------------------------------------------------------------------------------------
 
     def cells(self) -> pd.DataFrame:
-        """Reads cells.csv; see ``harness.results.CELL_COLUMNS`` for units. Unscored numbers are NaN."""
+        """Reads cells.csv; see ``harness.results.CELL_COLUMNS`` for units.
+
+        Unscored numbers are NaN, and so are columns that an older schema version lacks.
+        """
         kinds = {c.name: _PANDAS_KIND[c.kind] for c in CELL_COLUMNS}
         try:
             frame = pd.read_csv(
@@ -182,12 +186,13 @@ class RunFolder:
             )
         except (OSError, ValueError) as error:
             raise StoreError(f"cells.csv cannot be read: {error}", where=str(self.path), mend="run it again") from error
-        return frame
+        return frame.reindex(columns=[c.name for c in CELL_COLUMNS])
 
     def images(self) -> pd.DataFrame:
-        """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``."""
+        """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
         try:
-            return pd.read_parquet(self.path / "images.parquet")
+            frame = pd.read_parquet(self.path / "images.parquet")
+            return frame.reindex(columns=[c.name for c in IMAGE_COLUMNS])
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"images.parquet cannot be read: {error}", where=str(self.path), mend="run it again"

@@ -30,6 +30,11 @@ class PluginConfig(BaseModel):
         """The keyword options that rebuild the plug-in."""
         return dict(self.model_extra or {})
 
+    def __str__(self) -> str:
+        """Writes the plug-in with its options, ``awgn (snr_db 0)``."""
+        stated = ", ".join(f"{key} {value}" for key, value in self.options.items())
+        return f"{self.name} ({stated})" if stated else self.name
+
 
 def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
@@ -83,14 +88,34 @@ class Knows(_Strict):
 
 
 class ThreatModel(_Strict):
-    """Who looks, and what is granted. Declared, checked before anything runs, printed in every report."""
+    """Who looks, and what is granted. Declared, checked before anything runs, printed in every report.
+
+    The server sees what its own channel delivers. An eavesdropper sees the same transmission through ``channel``, a
+    channel of its own, and neither the server's answers nor the victim unless ``victim`` grants it.
+    """
 
     name: Name = "server"
-    observer: Literal["server"] = "server"
+    observer: Literal["server", "eavesdropper"] = "server"
+    channel: Plugin | None = None
     knows: Knows = Knows()
     victim: Literal["none", "query", "white-box"] = "query"
     auxiliary: Auxiliary = Auxiliary()
     adaptive: Literal[True] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _granted_by_default(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("observer") == "eavesdropper":
+            return {"victim": "none", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ThreatModel:
+        if self.observer == "eavesdropper" and self.channel is None:
+            raise ValueError("an eavesdropper needs a `channel` of its own, {name: awgn, snr_db: 0} say")
+        if self.observer == "server" and self.channel is not None:
+            raise ValueError("the server hears the suite's channels; `channel` is for `observer: eavesdropper`")
+        return self
 
 
 class CellBlock(_Strict):
@@ -119,6 +144,7 @@ class Suite(_Strict):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     evaluation_images: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Defense, Victim
-from harness.errors import AccessDeniedError
+from harness.errors import AccessDeniedError, ConfigError
 from harness.images import ImageSet
-from harness.link import Encoded, Transmission
+from harness.link import Channel, Encoded, PacketChannel, Transmission
 from harness.observation import Observation
+from harness.registry import create
 from harness.seeding import Streams
 from harness.suite import ThreatModel
 from harness.tokens import TokenBatch
@@ -17,15 +18,28 @@ from harness.tokens import TokenBatch
 
 def transmit_all(defense: Defense, images: ImageSet, rng: Streams, batch_size: int) -> Encoded:
     """Runs the edge on all images, batch by batch, with random numbers that depend on the image alone."""
-    parts = [defense.encode(batch, rng.child("encode")) for batch in images.batches(batch_size)]
-    return Encoded(
-        ids=images.ids,
-        decoded=TokenBatch.concatenate([p.decoded for p in parts]),
-        payload_bytes=torch.cat([p.payload_bytes for p in parts]),
-        side_bytes=torch.cat([p.side_bytes for p in parts]),
-        tokens_per_layer=torch.cat([p.tokens_per_layer for p in parts]),
-        sizes_sent=parts[0].sizes_sent,
-    )
+    return Encoded.concatenate([defense.encode(batch, rng.child("encode")) for batch in images.batches(batch_size)])
+
+
+def eavesdropping_channel(model: ThreatModel, defense: Defense) -> Channel | None:
+    """Builds the eavesdropper's own channel; None where the server is the observer.
+
+    Raises:
+        ConfigError: It cannot be built, or one of the two channels carries packets and the other tokens.
+    """
+    if model.channel is None:
+        return None
+    where = f"threat model {model.name!r}"
+    channel: Channel = create("channels", model.channel.name, model.channel.options, where=where)
+    if isinstance(channel, PacketChannel) != isinstance(defense.channel, PacketChannel):
+        carries = ["packets" if isinstance(c, PacketChannel) else "tokens" for c in (channel, defense.channel)]
+        raise ConfigError(
+            f"the eavesdropper's channel {channel.name!r} carries {carries[0]}, but the server's channel "
+            f"{defense.channel.name!r} carries {carries[1]}",
+            where=where,
+            mend="give the eavesdropper a channel of the server's kind, or leave this pair out of `cells`",
+        )
+    return channel
 
 
 def respond_all(defense: Defense, transmission: Transmission, batch_size: int) -> Tensor:
@@ -76,9 +90,11 @@ def observe(
 class GrantedView:
     """The attacker's handle under one threat model (see ``harness.contracts.AttackerView``).
 
+    An eavesdropper's own images come to it through its own channel, as the images under attack do.
+
     Args:
         victim: The victim.
-        defense: The operating point under attack.
+        defense: The operating point under attack, prepared.
         model: What is granted.
         image_shape: (3, H, W).
         streams: Random streams of the attacker's own transmissions.
@@ -102,7 +118,9 @@ class GrantedView:
         self._encoded: dict[str, Encoded] = {}
         self._observed: dict[str, Observation] = {}
         self.image_shape, self.grid, self.device = image_shape, defense.grid, device
-        self.noisy = defense.channel.snr_db is not None
+        self._eavesdropping = eavesdropping_channel(model, defense)
+        observed = self._eavesdropping or defense.channel
+        self.noisy = observed.random or observed.snr_db is not None
 
     def observe(self, images: ImageSet, draw: int = 0) -> Observation:
         """Transmits the attacker's images once more; tokens are computed once, noise is drawn for every ``draw``."""
@@ -114,7 +132,9 @@ class GrantedView:
         if name not in self._observed:
             if self.noisy:  # keep one draw only: they are large, and each is used for one epoch
                 self._observed = {k: v for k, v in self._observed.items() if not k.startswith(f"{key}/")}
-            transmission = self._defense.send(self._encoded[key], self._streams.child("channel", draw))
+            # An eavesdropper's noise is its own, not the server's.
+            noise = self._streams.child("eavesdropper" if self._eavesdropping else "channel", draw)
+            transmission = self._defense.send(self._encoded[key], noise, self._eavesdropping)
             self._observed[name] = observe(
                 transmission, self._model, self.grid, None, self._streams.child("observer", draw)
             )

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from harness.store import RunFolder, write_atomic
+from reports.against_snr import against_snr, snr_lines
 from reports.curves import curves_at, learning_curves
 from reports.frontier import frontier
 from reports.loaded import LoadedRun, Row, load_runs
@@ -111,6 +112,31 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     return drawn
 
 
+def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws how a run's numbers move with the SNR, a figure a threat model; none where too few SNRs were run."""
+    looks = marks([p.name for p in run.suite.operating_points], run.suite.baseline_point)
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for model in run.suite.threat_models:
+            lines = snr_lines(run.suite, rows, model.name)
+            if not lines:
+                continue
+            figure, missing = against_snr(lines, looks)
+            place = f"Threat model {model.name}"
+            caption = (
+                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "complex symbols sent an image. Colour and marker tell the operating point, the line the path: the "
+                "channel plug-in. Bars are 95 % intervals, set side by side; a hollow marker is an inconclusive "
+                "operating point, its leakage a lower bound."
+            )
+            if model.channel is not None:
+                caption += f" The eavesdropper hears its own channel throughout, {model.channel}."
+            caption += f" In part unscored: {', '.join(missing)}." if missing else ""
+            name = _slug(run.label, "snr", model.name)
+            drawn.append(Plot(name, "Leakage, quality and channel uses against SNR", place, caption, figure))
+    return drawn
+
+
 def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
     """Writes figures as SVG and PDF, and returns the paths."""
     written: list[Path] = []
@@ -136,5 +162,6 @@ def write_figures(runs: list[RunFolder], out: Path) -> list[Path]:
     """
     written: list[Path] = []
     for run in load_runs(runs):
-        written += save_plots(plots(run, point_rows(run)), out / "figures")
+        rows = point_rows(run)
+        written += save_plots([*snr_plots(run, rows), *plots(run, rows)], out / "figures")
     return written

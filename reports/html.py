@@ -9,12 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.store import RunFolder, write_atomic
-from reports.figures import Plot, embedded_svg, plots
+from reports.figures import Plot, embedded_svg, plots, snr_plots
 from reports.gallery import Gallery, gallery
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import leakage_matrix
 from reports.sections import (
+    air_time_note,
     attacks_grid,
     cells_grid,
     columns_grid,
@@ -47,9 +48,11 @@ class RunPage:
     threat_models: Grid
     attacks: Grid
     points: Grid
+    air_time: str
     matrices: tuple[Grid, ...]
     cells: Grid
     gallery: Gallery | None
+    snr_drawings: tuple[Drawing, ...]
     drawings: tuple[Drawing, ...]
     provenance: Grid
     command: str
@@ -64,14 +67,17 @@ class RunPage:
         return found
 
 
+def _drawings(drawn: list[Plot], prefix: str) -> tuple[Drawing, ...]:
+    # matplotlib escapes every label that it writes into an SVG.
+    return tuple(
+        Drawing(f"{prefix}{index}", plot, Markup(embedded_svg(plot, f"{prefix}{index}")))
+        for index, plot in enumerate(drawn, start=1)
+    )
+
+
 def _page(run: LoadedRun, number: int) -> RunPage:
     rows = point_rows(run)
     key = f"run{number}"
-    drawings = []
-    for index, plot in enumerate(plots(run, rows), start=1):
-        identity = f"{key}-figure{index}"
-        # matplotlib escapes every label that it writes into an SVG.
-        drawings.append(Drawing(identity, plot, Markup(embedded_svg(plot, identity))))
     return RunPage(
         id=key,
         run=run,
@@ -79,10 +85,12 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         threat_models=threat_models_grid(run),
         attacks=attacks_grid(run),
         points=points_grid(run, rows),
+        air_time=air_time_note(run),
         matrices=tuple(leakage_matrix(run, setting) for setting in run.settings),
         cells=cells_grid(run),
         gallery=gallery(run),
-        drawings=tuple(drawings),
+        snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
+        drawings=_drawings(plots(run, rows), f"{key}-figure"),
         provenance=provenance_grid(run),
         command=command_of(run),
         suite_yaml=suite_yaml(run),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.store import RunFolder, write_atomic
-from reports.figures import plots, save_plots
+from reports.figures import Plot, plots, save_plots, snr_plots
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import leakage_matrix
 from reports.sections import (
+    air_time_note,
     attacks_grid,
     cells_grid,
     columns_grid,
@@ -52,10 +53,18 @@ def _summary(summary: Summary) -> list[str]:
     return blocks
 
 
+def _figures(drawn: list[Plot]) -> list[str]:
+    blocks = []
+    for plot in drawn:
+        title = escape(f"{plot.title}. {plot.place}")
+        blocks += [f"![{title}](figures/{plot.name}.svg)", f"{title}. {escape(plot.caption)}"]
+    return blocks
+
+
 def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     rows = point_rows(run)
-    drawn = plots(run, rows)
-    written = save_plots(drawn, out / "figures")
+    sweeps, drawn = snr_plots(run, rows), plots(run, rows)
+    written = save_plots([*sweeps, *drawn], out / "figures")
     command = command_of(run)
     fence = "`" * 3
     while fence in command:
@@ -65,13 +74,13 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
         blocks.append(escape(run.suite.description))
     blocks += ["### Summary", *_summary(summarise(run, rows))]
     blocks += ["### Threat model", table(threat_models_grid(run)), table(attacks_grid(run))]
-    blocks += ["### Operating points", table(points_grid(run, rows)), "### Every cell"]
+    blocks += ["### Operating points", escape(air_time_note(run)), table(points_grid(run, rows))]
+    if sweeps:
+        blocks += ["### Against SNR", *_figures(sweeps)]
+    blocks.append("### Every cell")
     blocks += [table(leakage_matrix(run, setting)) for setting in run.settings]
     blocks.append(table(cells_grid(run)))
-    blocks.append("### Figures")
-    for plot in drawn:
-        title = escape(f"{plot.title}. {plot.place}")
-        blocks += [f"![{title}](figures/{plot.name}.svg)", f"{title}. {escape(plot.caption)}"]
+    blocks += ["### Figures", *_figures(drawn)]
     blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
     return blocks, written
 

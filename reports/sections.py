@@ -28,7 +28,7 @@ def _verdict(status: str, verdict: str, reason: str) -> Value:
 
 
 def _noise(value: Any) -> str:
-    return f"{value:g} dB" if is_number(value) else ""
+    return f"{value:g} dB".replace("-", "\N{MINUS SIGN}") if is_number(value) else ""
 
 
 def _doubtful(run: LoadedRun, row: Row) -> str:
@@ -40,6 +40,7 @@ def _doubtful(run: LoadedRun, row: Row) -> str:
 
 def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
     """Returns the operating-point table."""
+    lossy = any(is_number(row["lost_tokens"]) and row["lost_tokens"] > 0 for row in rows)
     headings = [
         _text("Operating point"),
         _text("Channel"),
@@ -56,7 +57,10 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         Heading("LPIPS"),
         Heading("Re-identified", "%"),
         Heading("Tokens", "per image"),
+        *([Heading("Lost tokens", "per image")] if lossy else []),
+        Heading("Side bytes", "byte/image"),
         Heading("Channel uses", "symbol/image"),
+        Heading("Air time", "ms/image"),
         Heading("Edge", "GFLOP/image"),
         Heading("Total", "GFLOP/image"),
         Heading("Latency", "ms/image"),
@@ -86,7 +90,10 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
                 ranged(row, "strongest_lpips", 3),
                 ranged(row, "reid_top1", 1, scale=100),
                 figure(row["tokens"], 1),
+                *([figure(row["lost_tokens"], 1)] if lossy else []),
+                figure(row["side_bytes"], 0),
                 figure(row["channel_uses"], 0),
+                figure(row["air_time_ms"], 2),
                 figure(row["gflops_edge"], 3),
                 figure(row["gflops_total"], 3),
                 figure(row["latency_ms"], 1),
@@ -95,6 +102,15 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
             ]
         )
     return Grid(f"Operating points of {run.label}", headings, table)
+
+
+def air_time_note(run: LoadedRun) -> str:
+    """Says what air time rests on."""
+    hertz = run.suite.bandwidth_hz
+    return (
+        f"Air time assumes a bandwidth of {hertz / 1e6:g} MHz and one complex symbol a second and hertz. "
+        "Side bytes are the part of the payload that is header or side information."
+    )
 
 
 def cells_grid(run: LoadedRun) -> Grid:
@@ -153,6 +169,7 @@ def _plain(value: Any) -> str:
 
 _GRANTS = {
     "observer": "Observer: whose view the attacker has",
+    "channel": "Channel that the observer hears",
     "knows · merge_map": "Knows which patch went into which token (merge map)",
     "knows · sizes": "Knows how many patches each token stands for (sizes)",
     "knows · order": "Knows the order in which tokens were sent",
@@ -166,7 +183,14 @@ _GRANTS = {
 
 def threat_models_grid(run: LoadedRun) -> Grid:
     """Returns the threat models in full: a row a grant, a column a model."""
-    models = [dict(_flat(m.model_dump(exclude={"name"}))) for m in run.suite.threat_models]
+    models = [
+        dict(
+            _flat(
+                {**m.model_dump(exclude={"name"}), "channel": "the server's" if m.channel is None else str(m.channel)}
+            )
+        )
+        for m in run.suite.threat_models
+    ]
     keys = list(dict.fromkeys(key for model in models for key in model))
     rows = []
     for key in keys:

@@ -32,7 +32,19 @@ def _with_interval(name: str, unit: str, meaning: str) -> tuple[Column, ...]:
 
 _IDENTITY = {c.name: c for c in IDENTITY}
 _COST = {c.name: c for c in COSTS}
-_AVERAGED = ("quality_base", "tokens", "payload_bytes", "channel_uses", "gflops_edge", "gflops_total", "latency_ms")
+_AVERAGED = (
+    "quality_base",
+    "tokens",
+    "payload_bytes",
+    "side_bytes",
+    "channel_uses",
+    "air_time_ms",
+    "spectral_efficiency_bits",
+    "lost_tokens",
+    "gflops_edge",
+    "gflops_total",
+    "latency_ms",
+)
 POINT_COLUMNS: tuple[Column, ...] = (
     _IDENTITY["task"],
     _IDENTITY["operating_point"],

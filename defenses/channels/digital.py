@@ -55,7 +55,8 @@ class DigitalChannel(PacketChannel):
         snr_db: Mean Es/N0 per complex symbol, in dB.
         mcs: Name of a modulation and coding scheme, or ``auto``: the most efficient one whose block error rate at the
             mean SNR is below ``target_bler``. An eavesdropper hears the scheme that the server's link chose: name it.
-        target_bler: Block error rate that ``auto`` accepts, in (0, 1).
+        target_bler: Block error rate that ``auto`` accepts, in (0, 1). A packet of tokens fills tens of blocks and is
+            not sent again: the tenth that mobile networks aim at, with retransmissions, would lose most packets.
         kind: Fading: none, rayleigh or rician.
         k_db: Line-of-sight power over scattered power in dB; for ``rician`` only.
         pilots: Pilot symbols an image from which the receiver estimates the gain; None: it knows it.
@@ -72,7 +73,7 @@ class DigitalChannel(PacketChannel):
         self,
         snr_db: float,
         mcs: str = "auto",
-        target_bler: float = 0.1,
+        target_bler: float = 0.001,
         kind: str = "none",
         k_db: float | None = None,
         pilots: int | None = None,

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.contracts import Defense
 from harness.images import ImageSet
-from harness.link import Encoded
+from harness.link import Transmission
 from harness.seeding import Streams
 
 WARM_UP, TIMED = 3, 16
@@ -25,24 +25,32 @@ class Flops(NamedTuple):
     total: Tensor
 
 
-def measure_flops(defense: Defense, images: ImageSet, encoded: Encoded, rng: Streams) -> Flops:
+def measure_flops(defense: Defense, images: ImageSet, transmission: Transmission, rng: Streams) -> Flops:
     """Counts matrix products, convolutions and attention by running images alone, at batch 1.
 
     The operations depend on an image only through its token counts, so one image is run for each distinct row of
-    ``encoded.tokens_per_layer``. Element-wise operations are not counted, as in torch.utils.flop_counter. The caller
-    has run ``encode`` on the images before, so that a matched control's reference run is already known.
+    ``tokens_per_layer`` and number of tokens received. Element-wise operations are not counted, as in
+    torch.utils.flop_counter.
+
+    Args:
+        defense: The defense, prepared.
+        images: The images.
+        transmission: What ``defense`` made of them with ``rng``'s children ``encode`` and ``channel``; a matched
+            control's reference run is therefore already known, and what a channel loses is lost here too.
+        rng: Random streams.
     """
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []
-    for i, counts in enumerate(encoded.tokens_per_layer.tolist()):
-        key = tuple(counts)
+    received = transmission.received.lengths.tolist()
+    for i, counts in enumerate(transmission.encoded.tokens_per_layer.tolist()):
+        key = (*counts, received[i])
         if key not in known:
             one = images.select([i])
             with FlopCounterMode(display=False) as before:
                 sent = defense.encode(one, rng.child("encode"))
-            transmission = defense.send(sent, rng.child("channel"))
+            arrived = defense.send(sent, rng.child("channel"))
             with FlopCounterMode(display=False) as after:
-                defense.respond(transmission)
+                defense.respond(arrived)
             known[key] = (float(before.get_total_flops()), float(after.get_total_flops()))
         edge.append(known[key][0] / 1e9)
         total.append(sum(known[key]) / 1e9)

@@ -119,6 +119,13 @@ def test_no_split_is_loaded(monkeypatch, photograph, tmp_path):
     assert inspect(photograph, "--defense", "threshold_0.80", "--out", tmp_path).exit_code == 0
 
 
+def test_a_codec_that_must_be_fitted_is(photograph, tmp_path):
+    codec = "defense.codec={name: pca, rank: 16}"
+    done = inspect(photograph, "--defense", "threshold_0.80", "--set", codec, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert len(rows(done.output)) == 3
+
+
 def test_a_defense_need_not_offer_it():
     with pytest.raises(ConfigError, match="'closed' cannot be inspected"):
         Defense.inspect(type("Closed", (), {"name": "closed"})(), None, None)

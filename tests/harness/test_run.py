@@ -184,6 +184,9 @@ def test_folders_that_cannot_be_used(smoke, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     (old / "run.json").write_text('{"schema_version": 99}')
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "run.json").write_text('{"schema_version": 1}')
+    one_line(leakgauge("run", "smoke", "--out", tmp_path / "first"), "version 1", "not resumed")
     one_line(leakgauge("report", old, "--out", tmp_path / "r"), "version 99")
 
 

@@ -13,7 +13,7 @@ def suite_with(**changes):
 
 
 def test_every_shipped_suite_parses_and_plans():
-    assert {"quick", "smoke"} <= set(shipped_suites())
+    assert {"quick", "smoke", "channel-sweep"} <= set(shipped_suites())
     for name in shipped_suites():
         suite = load_suite(name)
         cells = plan(suite, "data")
@@ -34,6 +34,13 @@ def test_every_shipped_suite_parses_and_plans():
         ({"baseline": "undefnded"}, "did you mean 'undefended'"),
         ({"operating_points": [{"name": "../../etc"}]}, "operating_points.0.name"),
         ({"seeds": []}, "seeds"),
+        ({"threat_models": [{"observer": "eavesdropper"}]}, "threat_models.0: an eavesdropper needs a `channel`"),
+        ({"threat_models": [{"channel": "awgn"}]}, "`channel` is for `observer: eavesdropper`"),
+        ({"threat_models": [{"observer": "eavesdroper"}]}, "threat_models.0.observer"),
+        ({"threat_models": [{"observer": "eavesdropper", "channel": {"snr_db": 0}}]}, "channel.name"),
+        ({"threat_models": [{"chanel": "awgn"}]}, "did you mean 'channel'"),
+        ({"bandwidth_hz": 0}, "bandwidth_hz"),
+        ({"bandwidth_hz": float("inf")}, "bandwidth_hz"),
     ],
 )
 def test_mistakes_are_named_with_a_mend(changes, message):
@@ -76,6 +83,25 @@ def test_keys_follow_content_not_order():
     assert {c.key for c in plan(first, "d")} == {c.key for c in plan(second, "d")}
     assert {c.key for c in plan(first, "d")}.isdisjoint({c.key for c in plan(first, "other data")})
     assert len(by_exposure(plan(first, "d"))) == 2
+
+
+def test_keys_cover_the_eavesdropper_s_channel():
+    def keys(**changes):
+        model = {"name": "m", "victim": "query", **changes}
+        return [c.exposure.key for c in plan(suite_with(threat_models=[model]), "d")]
+
+    near, far = ({"observer": "eavesdropper", "channel": {"name": "awgn", "snr_db": snr}} for snr in (10, 0))
+    assert len({*keys(), *keys(**near), *keys(**far)}) == 3
+
+
+def test_what_an_eavesdropper_is_granted_unasked():
+    spy = {"name": "spy", "observer": "eavesdropper", "channel": "ideal"}
+    first, second = suite_with(threat_models=[spy, {**spy, "name": "asks", "victim": "query"}]).threat_models
+    assert (first.victim, second.victim) == ("none", "query")
+    with pytest.raises(AccessDeniedError, match=r"floor_class_mean.*query access.*spy"):
+        check_knowledge(plan(suite_with(attacks=["floor_class_mean"], threat_models=[spy]), "d"))
+    suite = suite_with(threat_models=[spy])
+    assert parse_suite(suite.model_dump(mode="json")) == suite
 
 
 def test_blocks_select_and_do_not_repeat():

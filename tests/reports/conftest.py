@@ -38,14 +38,14 @@ def _scores(point: str, attack: str, rng: np.random.Generator) -> dict[str, np.n
     return {"psnr_db": psnr, "ssim": rng.uniform(0.2, 0.8, N), "lpips": lpips, "reid_top1": reid}
 
 
-def build_run(folder: Path, **manifest: Any) -> RunFolder:
+def build_run(folder: Path, suite: Suite = SUITE, lost_tokens: float = 0.0, **manifest: Any) -> RunFolder:
     """Writes a run: on ``merged``, ``slow`` is inconclusive and ``odd`` failed; ``odd`` has no LPIPS anywhere."""
     run = RunFolder(folder)
     streams, cells, images = Streams(0, ("bootstrap",)), [], []
     groups = np.arange(N) // 2
     originals = np.random.default_rng(9).integers(0, 256, (N, SIDE, SIDE, 3), dtype=np.uint8)
     run.write_images("originals", originals)
-    for index, cell in enumerate(plan(SUITE, "toy")):
+    for index, cell in enumerate(plan(suite, "toy")):
         point, attack = cell.exposure.point.name, cell.attack.label
         rng = np.random.default_rng(index)
         identity = {
@@ -53,9 +53,10 @@ def build_run(folder: Path, **manifest: Any) -> RunFolder:
             "task": "toy v1",
             "defense": "split_pipeline",
             "operating_point": point,
-            "channel": "ideal",
+            "channel": cell.exposure.channel.label,
+            "snr_db": cell.exposure.channel.plugin.options.get("snr_db"),
             "attack": attack,
-            "threat_model": "server",
+            "threat_model": cell.exposure.threat_model.name,
             "seed": 0,
         }
         if (point, attack) == ("merged", "odd"):
@@ -70,7 +71,11 @@ def build_run(folder: Path, **manifest: Any) -> RunFolder:
             "gflops_total": np.full(N, 2.0 if point == "plain" else 1.5),
             "tokens": np.full(N, 17.0 if point == "plain" else 9.0),
             "payload_bytes": np.full(N, 1000.0 if point == "plain" else 400.0),
+            "side_bytes": np.full(N, 27.0),
             "channel_uses": np.full(N, 128.0),
+            "air_time_ms": np.full(N, 0.128),
+            "spectral_efficiency_bits": np.full(N, 62.5 if point == "plain" else 25.0),
+            "lost_tokens": np.full(N, lost_tokens),
         }
         scores = _scores(point, attack, rng)
         leakage = scores["psnr_db"] - 10.0
@@ -96,7 +101,7 @@ def build_run(folder: Path, **manifest: Any) -> RunFolder:
     run.write_manifest(
         {
             "status": "complete",
-            "suite": SUITE.model_dump(mode="json"),
+            "suite": suite.model_dump(mode="json"),
             "task": {
                 "name": "toy",
                 "version": 1,
@@ -107,7 +112,7 @@ def build_run(folder: Path, **manifest: Any) -> RunFolder:
             },
             "attacks": {
                 a.label: {"plugin": a.plugin.name, "floor": a.label == "flat", "knowledge": knowledge}
-                for a in SUITE.attacks
+                for a in suite.attacks
             },
             "provenance": {"commit": "c0ffee", "dirty": False, "packages": {"numpy": "2"}},
             "sessions": [{"command": "leakgauge run small --out here", "started": "2025-01-01T00:00:00+00:00"}],
