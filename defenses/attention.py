@@ -5,7 +5,7 @@ No image is ever padded to its batch mates, so that its result cannot depend on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ from harness.reduction import Feature
 from harness.tokens import TokenBatch, offsets_of, packed_rows
 
 CPU = "cpu"
-CPU_ROWS = 2048
-"""Rows of a group on the CPU. Larger intermediate results do not fit its caches and are mapped anew by the allocator at
-every call, which costs more than smaller matrix products do."""
+CPU_BYTES = 12 * 2**20
+"""Bytes of the widest intermediate result, four values a channel of float32, that a CPU computes at once. Larger ones
+are mapped anew by the allocator at every call, which costs more than smaller matrix products do."""
 
 
 class Attended(NamedTuple):
@@ -35,9 +35,9 @@ class Attended(NamedTuple):
     significance: Tensor | None
 
 
-def group_rows(device: torch.device) -> int | None:
-    """Returns how many rows a device should process at once; None for all."""
-    return CPU_ROWS if device.type == CPU else None
+def group_rows(tokens: Tensor) -> int | None:
+    """Returns how many rows of tokens (T, D) their device should process at once; None for all."""
+    return max(1, CPU_BYTES // (16 * tokens.shape[1])) if tokens.device.type == CPU else None
 
 
 def image_groups(lengths: Tensor, rows: int | None) -> list[tuple[slice, slice]]:
@@ -55,10 +55,9 @@ def image_groups(lengths: Tensor, rows: int | None) -> list[tuple[slice, slice]]
 
 def mlp_half(backbone: Backbone, layer: int, batch: TokenBatch) -> TokenBatch:
     """Runs the MLP half of a block, in even runs of rows."""
-    rows = group_rows(batch.tokens.device)
-    # Half as many rows as in attention: the hidden layer is wider. Even runs, because a remainder of a few rows would
-    # be computed by another kernel, with other last bits.
-    runs = 1 if rows is None else max(1, -(-2 * len(batch.tokens) // rows))
+    rows = group_rows(batch.tokens)
+    # Even runs, because a remainder of a few rows would be computed by another kernel, with other last bits.
+    runs = 1 if rows is None else max(1, -(-len(batch.tokens) // rows))
     parts = [backbone.mlp(layer, part) for part in batch.tokens.tensor_split(runs)]
     return batch.with_tokens(parts[0] if runs == 1 else torch.cat(parts))
 
@@ -85,16 +84,19 @@ def segment_attention(inputs: Projected, lengths: Tensor, log_sizes: Tensor | No
     Returns:
         (T, H, d) attention results.
     """
-    counts = lengths.tolist()
+    counts: list[int] = lengths.tolist()
     if len(set(counts)) == 1:
         return _attend_equal(inputs, len(counts), log_sizes, scale)
     if inputs.query.device.type == CPU:
-        offsets = offsets_of(lengths).tolist()
-        parts = []
-        for start, end in pairwise(offsets):
-            own = Projected(inputs.query[start:end], inputs.key[start:end], inputs.value[start:end])
-            parts.append(_attend_equal(own, 1, None if log_sizes is None else log_sizes[start:end], scale))
-        return torch.cat(parts)
+        q, k, v = (torch.split(x.transpose(0, 1)[None], counts, dim=2) for x in inputs[:3])
+        biases: Sequence[Tensor | None] = [None] * len(counts)
+        if log_sizes is not None:
+            biases = torch.split(log_sizes.view(1, 1, 1, -1), counts, dim=3)
+        attended = [
+            scaled_dot_product_attention(one, key, value, attn_mask=bias, scale=scale).transpose(1, 2)
+            for one, key, value, bias in zip(q, k, v, biases, strict=True)
+        ]
+        return torch.cat(attended, dim=1)[0]
     parts, order = [], []
     for _, rows in equal_lengths(lengths):
         flat = rows.flatten()
@@ -134,7 +136,7 @@ def attention_half(
     if proportional and bool((batch.sizes != 1).any()):
         log_sizes = batch.sizes.to(batch.tokens.dtype).log()
     parts = []
-    for images, rows in image_groups(batch.lengths, group_rows(batch.tokens.device)):
+    for images, rows in image_groups(batch.lengths, group_rows(batch.tokens)):
         own = None if log_sizes is None else log_sizes[rows]
         parts.append(_attend_group(backbone, layer, batch.tokens[rows], batch.lengths[images], own, keys, features))
     return parts[0] if len(parts) == 1 else _joined(parts)
@@ -180,7 +182,7 @@ def _attend_group(
 
 def unit_keys(key: Tensor) -> Tensor:
     """Returns the unit-norm mean over heads (T, d) of keys (T, H, d), in float32 whatever the model's type."""
-    return normalize(key.detach().float().mean(dim=1), dim=-1)
+    return normalize(key.detach().float().sum(dim=1), dim=-1)  # the norm takes out the number of heads
 
 
 def received_attention(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -11,27 +13,41 @@ from harness.reduction import Assignment
 from harness.tokens import DROPPED, TokenBatch, offsets_of
 
 
-def check_assignment(batch: TokenBatch, assignment: Assignment) -> None:
+class _Moves(NamedTuple):
+    """A checked assignment: the rows that are ``kept`` (K,), and how many go to each new row, ``counts`` (T',)."""
+
+    kept: Tensor
+    counts: Tensor
+
+
+def check_assignment(batch: TokenBatch, assignment: Assignment) -> _Moves:
     """Checks that a reduction kept its contract.
 
     Raises:
         PluginError: Protected tokens moved, a new token is empty, or a token left its image.
     """
     destination, lengths = assignment.destination, assignment.lengths
-    total = int(lengths.sum())
     if destination.shape != (len(batch.tokens),) or lengths.shape != batch.lengths.shape:
         raise PluginError("a reduction returned an assignment of the wrong shape", mend="see Assignment")
-    kept = destination != DROPPED
-    starts, ends = offsets_of(lengths)[:-1][batch.image_index], offsets_of(lengths)[1:][batch.image_index]
-    if bool((kept & ((destination < starts) | (destination >= ends))).any()):
-        raise PluginError("a reduction moved a token to another image", mend="see Assignment")
-    if bool((torch.bincount(destination[kept], minlength=total) == 0).any()):
+    starts = offsets_of(lengths)
+    owner, total = batch.image_index, int(starts[-1])
+    inside = (destination >= starts[owner]) & (destination < starts[owner + 1])
+    if not bool(inside.all()):
+        if bool((inside | (destination == DROPPED)).all()):
+            kept = inside.nonzero().squeeze(1)
+        else:
+            raise PluginError("a reduction moved a token to another image", mend="see Assignment")
+    else:
+        kept = torch.arange(len(destination), device=destination.device)
+    counts = torch.bincount(destination[kept], minlength=total)
+    if not bool(counts.all()):
         raise PluginError("a reduction left a new token without sources", mend="see Assignment")
-    prefix_old = (batch.offsets[:-1, None] + torch.arange(batch.prefix, device=starts.device)).flatten()
-    prefix_new = (offsets_of(lengths)[:-1, None] + torch.arange(batch.prefix, device=starts.device)).flatten()
-    alone = torch.bincount(destination[kept], minlength=total)[prefix_new] == 1
-    if not torch.equal(destination[prefix_old], prefix_new) or not bool(alone.all()):
+    first = torch.arange(batch.prefix, device=destination.device)
+    prefix_old = (batch.offsets[:-1, None] + first).flatten()
+    prefix_new = (starts[:-1, None] + first).flatten()
+    if not torch.equal(destination[prefix_old], prefix_new) or not bool((counts[prefix_new] == 1).all()):
         raise PluginError("a reduction touched a protected token", mend="leave the first `prefix` tokens alone")
+    return _Moves(kept, counts)
 
 
 def apply_assignment(batch: TokenBatch, assignment: Assignment) -> TokenBatch:
@@ -45,16 +61,13 @@ def apply_assignment(batch: TokenBatch, assignment: Assignment) -> TokenBatch:
         New tokens, each the size-weighted mean of its sources unless the assignment says otherwise; sizes add up and
         the merge map follows. A token with one source and no weights of its own keeps its values bit by bit.
     """
-    check_assignment(batch, assignment)
+    kept, counts = check_assignment(batch, assignment)
     destination, lengths = assignment.destination, assignment.lengths
-    total = int(lengths.sum())
-    kept = (destination != DROPPED).nonzero().squeeze(1)
-    sizes = torch.zeros(total, dtype=torch.long, device=destination.device)
-    sizes.index_add_(0, destination[kept], batch.sizes[kept])
     order = kept[torch.argsort(destination[kept], stable=True)]
-    counts = torch.bincount(destination[order], minlength=total)
+    target = destination[order]
+    sizes = torch.zeros_like(counts).index_add_(0, target, batch.sizes[order])
     if assignment.weights is None:
-        weights = batch.sizes[order].double() / sizes[destination[order]].double()
+        weights = batch.sizes[order].double() / sizes[target].double()
     else:
         weights = assignment.weights[order].double()
     weights = weights.to(batch.tokens.dtype)

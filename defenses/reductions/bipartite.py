@@ -67,8 +67,10 @@ def best_pairs(features: Tensor, lengths: Tensor, prefix: int, split: SplitName 
         place = torch.arange(match.shape[1], device=match.device)
         mutual = match.gather(1, match) == place
         paired = a.real & mutual & (match < place) & (a.number > 1)[:, None]
-    image = torch.arange(len(lengths), device=lengths.device)[:, None].expand_as(paired)
-    return Pairs(a.rows[paired], b.rows.gather(1, match)[paired], best[paired], image[paired])
+    found = paired.flatten().nonzero().squeeze(1)
+    image = torch.div(found, paired.shape[1], rounding_mode="floor")
+    target = b.rows.gather(1, match).flatten()[found]
+    return Pairs(a.rows.flatten()[found], target, best.flatten()[found], image)
 
 
 class _Side(NamedTuple):
@@ -119,11 +121,12 @@ def merge_into(lengths: Tensor, target: Tensor, group: Tensor | None = None) -> 
         group: (T,) sorts the rows that stay by this first and by their order second; None keeps their order.
     """
     stays = target == torch.arange(len(target), device=target.device)
-    images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-    counts = torch.bincount(images[stays], minlength=len(lengths))
+    so_far = torch.cat([lengths.new_zeros(1), stays.long().cumsum(0)])
+    counts = so_far[offsets_of(lengths)].diff()
     if group is None:
-        new_row = stays.long().cumsum(0) - 1
+        new_row = so_far[1:] - 1
     else:
+        images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         rows = stays.nonzero().squeeze(1)
         order = rows[torch.argsort(images[rows] * (int(group.max()) + 1) + group[rows], stable=True)]
         new_row = torch.empty_like(target)

@@ -77,8 +77,8 @@ class SimilarityMerge(Reduction):
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Matches, selects within the cap, and merges."""
         pairs = self.pairs(state)
-        chosen = self._within_cap(pairs, self.select(pairs, state), state)
-        if not bool(chosen.any()):
+        chosen = self._within_cap(pairs, self.select(pairs, state), state).nonzero().squeeze(1)
+        if len(chosen) == 0:
             return None
         target = torch.arange(len(state.keys), device=state.keys.device)
         target[pairs.source[chosen]] = pairs.target[chosen]

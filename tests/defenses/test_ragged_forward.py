@@ -81,7 +81,7 @@ def test_groups_of_images_cover_all_rows_in_order_and_keep_the_limit(lengths, li
 
 def test_groups_do_not_change_results(victim, photographs, monkeypatch):
     whole = SplitPipeline(victim, CPU, reduction={"name": "threshold", "thresholds": 0.9}).transmit(photographs, RNG)
-    monkeypatch.setattr(attention, "CPU_ROWS", 100)
+    monkeypatch.setattr(attention, "CPU_BYTES", 16 * 192 * 100)
     parts = SplitPipeline(victim, CPU, reduction={"name": "threshold", "thresholds": 0.9}).transmit(photographs, RNG)
     assert torch.equal(whole.received.merge_map, parts.received.merge_map)
     assert torch.allclose(whole.received.tokens, parts.received.tokens, rtol=1e-5, atol=1e-5)
