@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from defenses.attention import attention_half, mlp_half
 from defenses.backbones.backbone import Backbone
-from defenses.edge import reduce_tokens
-from defenses.reductions.bipartite import OrderName, SplitName
-from defenses.reductions.similarity_merge import SimilarityName
-from defenses.reductions.threshold import NEVER, ThresholdMerge
+from defenses.edge import run_edge
+from defenses.reductions.bipartite import OrderName, Pairs, SplitName
+from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from defenses.reductions.threshold import NEVER
 from harness.errors import ConfigError
 from harness.reduction import LayerState
 from harness.seeding import Streams
@@ -56,21 +55,31 @@ def calibrate_thresholds(
         raise ConfigError(
             f"shares {list(shares)!r} are not in [0, 1], at most {backbone.depth} of them", mend="give one a block"
         )
-    batch, found = backbone.embed(images), list[float]()
+    calibrating = _Calibrating(shares, similarity, split, order, cap)
     ids = tuple(str(i) for i in range(len(images)))
-    for layer, share in enumerate(shares):
-        attended = attention_half(backbone, layer, batch, proportional=proportional, keys=True)
-        batch = batch.with_tokens(attended.tokens)
-        assert attended.keys is not None
-        state = LayerState(
-            attended.keys, batch.sizes, None, batch.lengths, batch.prefix, layer, ids, tokens=attended.tokens
-        )
-        merge = ThresholdMerge(NEVER, similarity, split, order, cap)
-        tau = threshold_for_share(merge.pairs(state).similarity, share)
-        batch = reduce_tokens(batch, state, ThresholdMerge(tau, similarity, split, order, cap), Streams(0))
-        batch = mlp_half(backbone, layer, batch)
-        found.append(tau)
-    return found
+    run_edge(backbone, images, ids, calibrating, Streams(0), cut=len(shares), proportional=proportional)
+    return calibrating.found
+
+
+class _Calibrating(SimilarityMerge):
+    """Merges the wanted share of the matches of all images together, and notes the tau that does so.
+
+    No defense: here images of a batch do depend on one another.
+    """
+
+    name = "calibrating"
+
+    def __init__(
+        self, shares: Sequence[float], similarity: SimilarityName, split: SplitName, order: OrderName, cap: float
+    ) -> None:
+        super().__init__(similarity, split, order, cap)
+        self._shares, self.found = shares, [NEVER] * len(shares)
+
+    def select(self, pairs: Pairs, state: LayerState) -> Tensor:
+        """Selects the pairs above the block's tau."""
+        tau = threshold_for_share(pairs.similarity, self._shares[state.layer])
+        self.found[state.layer] = tau
+        return pairs.similarity > tau if tau < NEVER else torch.zeros_like(pairs.similarity, dtype=torch.bool)
 
 
 def threshold_for_share(similarity: Tensor, share: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from defenses.reductions.acting_layers import ActingLayers, Layers
-from defenses.reductions.keep import keep_rows
+from defenses.reductions.assignments import keep_rows
 from defenses.reductions.patches import patch_spans
 from defenses.reductions.per_layer import PerLayer
 from harness.reduction import Assignment, LayerState, Reduction

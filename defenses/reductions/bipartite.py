@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.reduction import Assignment
 from harness.tokens import offsets_of
 
 SplitName = Literal["alternating", "all_pairs"]
@@ -112,30 +111,8 @@ def rank_in_image(scores: Tensor, image: Tensor) -> Tensor:
     return rank
 
 
-def merge_into(lengths: Tensor, target: Tensor, group: Tensor | None = None) -> Assignment:
-    """Builds the assignment in which every row moves to its ``target`` row.
-
-    Args:
-        lengths: (B,) tokens an image.
-        target: (T,) packed row that each row merges into: itself for rows that stay. A target must itself stay.
-        group: (T,) sorts the rows that stay by this first and by their order second; None keeps their order.
-    """
-    stays = target == torch.arange(len(target), device=target.device)
-    so_far = torch.cat([lengths.new_zeros(1), stays.long().cumsum(0)])
-    counts = so_far[offsets_of(lengths)].diff()
-    if group is None:
-        new_row = so_far[1:] - 1
-    else:
-        images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        rows = stays.nonzero().squeeze(1)
-        order = rows[torch.argsort(images[rows] * (int(group.max()) + 1) + group[rows], stable=True)]
-        new_row = torch.empty_like(target)
-        new_row[order] = torch.arange(len(order), device=target.device)
-    return Assignment(new_row[target], counts)
-
-
 def tome_order(lengths: Tensor, prefix: int) -> Tensor:
-    """Returns the (T,) groups that make ``merge_into`` put the A tokens that stay before the B tokens, as ToMe."""
+    """Returns the (T,) groups that make ``move_rows`` put the A tokens that stay before the B tokens, as ToMe."""
     images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     place = torch.arange(len(images), device=lengths.device) - offsets_of(lengths)[images] - prefix
     return torch.where(place < 0, 0, 1 + place % 2)

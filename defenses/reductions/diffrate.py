@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from defenses.reductions.patches import by_score, move_rows, nearest, patch_spans
+from defenses.reductions.assignments import move_rows
+from defenses.reductions.patches import by_score, nearest, patch_spans
 from defenses.reductions.per_layer import PerLayer
 from harness.errors import ConfigError
 from harness.reduction import Assignment, LayerState, Reduction

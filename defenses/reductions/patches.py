@@ -11,8 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.reduction import Assignment
-from harness.tokens import DROPPED, offsets_of
+from harness.tokens import offsets_of
 
 
 def patch_spans(lengths: Tensor, prefix: int) -> Iterator[tuple[int, int]]:
@@ -43,20 +42,3 @@ def nearest(keys: Tensor, sources: Tensor, anchors: Tensor) -> Tensor:
         anchors: (Q,) rows, at least one.
     """
     return anchors[similarity(keys[sources], keys[anchors]).argmax(dim=1)]
-
-
-def move_rows(lengths: Tensor, target: Tensor) -> Assignment | None:
-    """Builds the assignment in which every row moves to its ``target``; None where all stay.
-
-    Args:
-        lengths: (B,) tokens an image.
-        target: (T,) packed row that each row merges into, itself for rows that stay (their order is kept), or
-            ``DROPPED``. A target must itself stay.
-    """
-    stays = target == torch.arange(len(target), device=target.device)
-    if bool(stays.all()):
-        return None
-    images = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-    new_row = stays.long().cumsum(0) - 1
-    destination = torch.where(target == DROPPED, DROPPED, new_row[target.clamp_min(0)])
-    return Assignment(destination, torch.bincount(images[stays], minlength=len(lengths)))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from defenses.reductions.patches import by_score, move_rows, nearest, patch_spans, similarity
+from defenses.reductions.assignments import move_rows
+from defenses.reductions.patches import by_score, nearest, patch_spans, similarity
 from defenses.reductions.share import KeptShare
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defenses.reductions.patches import move_rows, nearest, patch_spans
+from defenses.reductions.assignments import move_rows
+from defenses.reductions.patches import nearest, patch_spans
 from harness.errors import ConfigError
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from defenses.reductions.assignments import keep_rows
 from defenses.reductions.bipartite import image_start
-from defenses.reductions.keep import keep_rows
 from defenses.reductions.matched import MatchedReduction
 from harness.reduction import Assignment, LayerState
 from harness.seeding import Streams

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from defenses.reductions.bipartite import alternating, image_start, merge_into
+from defenses.reductions.assignments import move_rows
+from defenses.reductions.bipartite import alternating, image_start
 from defenses.reductions.matched import MatchedReduction
 from harness.errors import PluginError
 from harness.reduction import Assignment, LayerState
@@ -41,4 +42,4 @@ class RandomMerge(MatchedReduction):
                 chosen, b = torch.cat([a, b[more[: merges - len(a)]]]), b[more[merges - len(a) :]]
             into = b[torch.randint(len(b), (merges,), generator=generator)]
             target[start + chosen.to(target.device)] = start + into.to(target.device)
-        return merge_into(state.lengths, target)
+        return move_rows(state.lengths, target)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from defenses.reductions.assignments import move_rows
 from defenses.reductions.bipartite import (
     OrderName,
     Pairs,
     SplitName,
     best_pairs,
-    merge_into,
     rank_in_image,
     tome_order,
 )
@@ -78,12 +78,14 @@ class SimilarityMerge(Reduction):
         """Matches, selects within the cap, and merges."""
         pairs = self.pairs(state)
         chosen = self._within_cap(pairs, self.select(pairs, state), state).nonzero().squeeze(1)
-        if len(chosen) == 0:
-            return None
         target = torch.arange(len(state.keys), device=state.keys.device)
         target[pairs.source[chosen]] = pairs.target[chosen]
+        return self.combine(target, pairs.source[chosen], state)
+
+    def combine(self, target: Tensor, sources: Tensor, state: LayerState) -> Assignment | None:
+        """Builds the assignment from where each row goes (T,); ``sources`` are the rows that do not stay."""
         group = tome_order(state.lengths, state.prefix) if self._order == "tome" else None
-        return merge_into(state.lengths, target, group)
+        return move_rows(state.lengths, target, group)
 
     def _within_cap(self, pairs: Pairs, chosen: Tensor, state: LayerState) -> Tensor:
         """Drops the least similar of the chosen pairs where an image has more than the cap allows."""

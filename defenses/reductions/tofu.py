@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 
-from defenses.reductions.bipartite import OrderName, SplitName, merge_into, tome_order
+from defenses.reductions.bipartite import OrderName, SplitName
 from defenses.reductions.similarity_merge import SimilarityName
 from defenses.reductions.tome import ToMe
 from harness.errors import ConfigError
 from harness.reduction import Assignment, LayerState
-from harness.seeding import Streams
 from harness.tokens import DROPPED
 
 
@@ -54,18 +53,10 @@ class ToFu(ToMe):
             )
         self._prune_layers = prune_layers
 
-    def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
-        """Prunes or merges the r best matches, by the depth of the block."""
-        pairs = self.pairs(state)
-        chosen = self._within_cap(pairs, self.select(pairs, state), state)
-        if not bool(chosen.any()):
-            return None
-        target = torch.arange(len(state.keys), device=state.keys.device)
-        target[pairs.source[chosen]] = pairs.target[chosen]
-        group = tome_order(state.lengths, state.prefix) if self._order == "tome" else None
-        merged = merge_into(state.lengths, target, group)
+    def combine(self, target: Tensor, sources: Tensor, state: LayerState) -> Assignment | None:
+        """Prunes the sources in early blocks and merges them, with their norm, in later ones."""
         early = state.depth // 2 if self._prune_layers is None else self._prune_layers
-        if state.layer >= early:
-            return merged._replace(rescale=True)
-        merged.destination[pairs.source[chosen]] = DROPPED
-        return merged
+        if state.layer < early:
+            target[sources] = DROPPED
+        assignment = super().combine(target, sources, state)
+        return assignment if assignment is None else assignment._replace(rescale=state.layer >= early)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from defenses.reductions.acting_layers import EVERY, ActingLayers, Layers
+from defenses.reductions.assignments import keep_rows
 from defenses.reductions.bipartite import rank_in_image
-from defenses.reductions.keep import keep_rows
 from defenses.reductions.share import KeptShare
 from harness.errors import ConfigError
 from harness.reduction import Assignment, LayerState, Reduction
