@@ -15,12 +15,13 @@ from defenses.reductions.threshold import NEVER
 from harness.errors import ConfigError
 from harness.reduction import LayerState
 from harness.seeding import Streams
+from harness.tokens import TokenBatch
 
 
 @torch.no_grad()
 def calibrate_thresholds(
     backbone: Backbone,
-    images: Tensor,
+    batch: TokenBatch,
     shares: Sequence[float],
     *,
     proportional: bool = True,
@@ -37,7 +38,7 @@ def calibrate_thresholds(
 
     Args:
         backbone: The model.
-        images: (B, 3, H, W) normalised; pin this list, thresholds depend on it.
+        batch: Embedded images; pin their list, thresholds depend on it.
         shares: One share in [0, 1] for each edge block; 0 never merges.
         proportional: Proportional attention.
         similarity: As in ThresholdMerge.
@@ -56,8 +57,8 @@ def calibrate_thresholds(
             f"shares {list(shares)!r} are not in [0, 1], at most {backbone.depth} of them", mend="give one a block"
         )
     calibrating = _Calibrating(shares, similarity, split, order, cap)
-    ids = tuple(str(i) for i in range(len(images)))
-    run_edge(backbone, images, ids, calibrating, Streams(0), cut=len(shares), proportional=proportional)
+    ids = tuple(str(i) for i in range(len(batch)))
+    run_edge(backbone, batch, ids, calibrating, Streams(0), cut=len(shares), proportional=proportional)
     return calibrating.found
 
 

@@ -22,7 +22,7 @@ MATCH, MERGE = "leakgauge.match", "leakgauge.merge"
 
 def run_edge(
     backbone: Backbone,
-    images: Tensor,
+    batch: TokenBatch,
     ids: tuple[str, ...],
     reduction: Reduction,
     rng: Streams,
@@ -36,7 +36,7 @@ def run_edge(
 
     Args:
         backbone: The model.
-        images: (B, 3, H, W) normalised.
+        batch: The embedded images.
         ids: B image identifiers, for random reductions.
         reduction: What merges or drops tokens.
         rng: Random streams of the reduction.
@@ -48,7 +48,6 @@ def run_edge(
     Returns:
         The tokens after the last block and the (B, cut) token counts after each.
     """
-    batch = backbone.embed(images)
     counts = []
     for layer in range(cut):
         active = reduction.active(layer, cut)

@@ -45,6 +45,7 @@ from harness.tokens import TokenBatch
 
 Spec = str | dict[str, Any]
 PREPARATION_IMAGES = 128
+EMBEDDED_IMAGES = 8
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -149,7 +150,7 @@ class SplitPipeline(Defense):
         with torch.no_grad(), self._autocast():
             return run_edge(
                 self._backbone,
-                self._victim.normalise(images.images().to(self._device)),
+                self._embed(images),
                 images.ids,
                 reduction,
                 rng,
@@ -174,9 +175,14 @@ class SplitPipeline(Defense):
             shares: One share in [0, 1] for all edge blocks, or one for each.
         """
         wanted = shares if isinstance(shares, Sequence) else [shares] * self.cut
-        pixels = self._victim.normalise(images.images().to(self._device))
-        with self._autocast():
-            return calibrate_thresholds(self._backbone, pixels, wanted, proportional=self._proportional)
+        with torch.no_grad(), self._autocast():
+            return calibrate_thresholds(self._backbone, self._embed(images), wanted, proportional=self._proportional)
+
+    def _embed(self, images: ImageSet) -> TokenBatch:
+        """Embeds images, a few at a time: the pixels of all would leave the cache of a CPU."""
+        size = EMBEDDED_IMAGES if self._device.type == "cpu" else len(images)
+        parts = (part.images().to(self._device) for part in images.batches(size))
+        return TokenBatch.concatenate([self._backbone.embed(self._victim.normalise(part)) for part in parts])
 
     def _autocast(self) -> torch.autocast:
         """Returns the context in which the victim computes."""

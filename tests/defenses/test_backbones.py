@@ -52,8 +52,9 @@ def merged_edge(victim, images, rows, after_block=None):
     ids = tuple(images.ids[row] for row in rows)
     reduction = ThresholdMerge(0.5)
     with torch.no_grad():
+        backbone = adapt(victim.model)
         return run_edge(
-            adapt(victim.model), pixels, ids, reduction, RNG, cut=3, proportional=True, after_block=after_block
+            backbone, backbone.embed(pixels), ids, reduction, RNG, cut=3, proportional=True, after_block=after_block
         )[0]
 
 

@@ -28,7 +28,9 @@ def tokens(victim, photographs) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             pixels = victim.normalise(images.images())
             merge = ThresholdMerge(thresholds=0.9)
-            return run_edge(adapt(victim.model), pixels, images.ids, merge, RNG, cut=3, proportional=True)[0].tokens
+            backbone = adapt(victim.model)
+            embedded = backbone.embed(pixels)
+            return run_edge(backbone, embedded, images.ids, merge, RNG, cut=3, proportional=True)[0].tokens
 
     return of(crop_set("calibration").select(range(280))), of(photographs)
 

@@ -41,7 +41,13 @@ def merged(victim, photographs, backbone) -> tuple[TokenBatch, tuple[str, ...]]:
     with torch.no_grad():
         pixels = victim.normalise(images.images())
         batch, _ = run_edge(
-            backbone, pixels, images.ids, ThresholdMerge(thresholds=0.9), RNG, cut=CUT, proportional=True
+            backbone,
+            backbone.embed(pixels),
+            images.ids,
+            ThresholdMerge(thresholds=0.9),
+            RNG,
+            cut=CUT,
+            proportional=True,
         )
     assert len(set(batch.lengths.tolist())) > 3
     return batch, images.ids

@@ -114,7 +114,9 @@ def test_gradients_reach_the_pixels_through_merging(victim, photographs):
 
     def loss(pixels):
         normal = victim.normalise(pixels)
-        batch, counts = run_edge(backbone, normal, images.ids, ThresholdMerge(0.85), RNG, cut=4, proportional=True)
+        batch, counts = run_edge(
+            backbone, backbone.embed(normal), images.ids, ThresholdMerge(0.85), RNG, cut=4, proportional=True
+        )
         assert int(counts[:, -1].max()) < 65
         return run_server(backbone, batch, range(4, 6), proportional=True).square().sum()
 
@@ -182,10 +184,11 @@ def test_class_attention_equals_the_softmax_of_the_class_query(victim, photograp
 def test_calibration_gives_the_share_that_was_asked_for(victim, photographs, share):
     backbone = TimmViT(victim.model)
     images = victim.normalise(photographs.images())
-    thresholds = calibrate_thresholds(backbone, images, [share] * 6)
     with torch.no_grad():
+        batch = backbone.embed(images)
+        thresholds = calibrate_thresholds(backbone, batch, [share] * 6)
         _, counts = run_edge(
-            backbone, images, photographs.ids, ThresholdMerge(thresholds), RNG, cut=6, proportional=True
+            backbone, batch, photographs.ids, ThresholdMerge(thresholds), RNG, cut=6, proportional=True
         )
     patches = torch.cat([torch.full((32, 1), 64), counts - 1], dim=1)
     matches = (patches[:, :-1] + 1) // 2
@@ -210,8 +213,10 @@ def test_threshold_for_share_on_ties_and_ends():
 
 @pytest.mark.parametrize("shares", [[1.1] * 6, [-0.1], [float("nan")], [0.5] * 7])
 def test_shares_out_of_range_are_refused(victim, photographs, shares):
+    backbone = TimmViT(victim.model)
+    batch = backbone.embed(victim.normalise(photographs.select([0]).images()))
     with pytest.raises(ConfigError, match="shares"):
-        calibrate_thresholds(TimmViT(victim.model), victim.normalise(photographs.select([0]).images()), shares)
+        calibrate_thresholds(backbone, batch, shares)
 
 
 def test_none_computes_no_keys(victim, photographs, monkeypatch):
@@ -220,10 +225,11 @@ def test_none_computes_no_keys(victim, photographs, monkeypatch):
 
     monkeypatch.setattr(attention, "unit_keys", refuse)
     images = photographs.select(range(2))
+    backbone = TimmViT(victim.model)
     with torch.no_grad():
         run_edge(
-            TimmViT(victim.model),
-            victim.normalise(images.images()),
+            backbone,
+            backbone.embed(victim.normalise(images.images())),
             images.ids,
             NoReduction(),
             RNG,

@@ -171,7 +171,14 @@ def test_the_whole_edge_keeps_images_apart(name, victim, photographs):
         pixels = victim.normalise(images.images())
         with torch.no_grad():
             return run_edge(
-                backbone, pixels, images.ids, method, RNG, cut=6, proportional=method.proportional, targets=targets
+                backbone,
+                backbone.embed(pixels),
+                images.ids,
+                method,
+                RNG,
+                cut=6,
+                proportional=method.proportional,
+                targets=targets,
             )
 
     few = photographs.select(range(5))

@@ -61,7 +61,13 @@ def vit_small_16():
 def edge(backbone, images, ids, thresholds):
     with torch.no_grad():
         return run_edge(
-            backbone, images, ids, ThresholdMerge(thresholds), Streams(0), cut=len(thresholds), proportional=True
+            backbone,
+            backbone.embed(images),
+            ids,
+            ThresholdMerge(thresholds),
+            Streams(0),
+            cut=len(thresholds),
+            proportional=True,
         )[0]
 
 
@@ -91,7 +97,8 @@ def assert_equals_reference(model, images, thresholds, *, patch, heads, count):
 
 def test_vit_s16_equals_the_slow_reference():
     model, images = vit_small_16(), bundled(6)
-    thresholds = calibrate_thresholds(TimmViT(model), images[2:], [0.25] * 12)
+    backbone = TimmViT(model)
+    thresholds = calibrate_thresholds(backbone, backbone.embed(images[2:]), [0.25] * 12)
     batch, _ = assert_equals_reference(model, images, thresholds, patch=16, heads=6, count=2)
     assert int(batch.lengths.min()) < 60, "the test must merge to mean something"
 
@@ -118,7 +125,7 @@ def assert_batch_invariant(backbone, images, thresholds, singles):
 def test_alone_in_a_batch_of_32_and_shuffled_are_the_same():
     model, images = vit_small_16(), bundled(32)
     backbone = TimmViT(model)
-    thresholds = calibrate_thresholds(backbone, images[16:], [0.25] * 12)
+    thresholds = calibrate_thresholds(backbone, backbone.embed(images[16:]), [0.25] * 12)
     together, _ = assert_batch_invariant(backbone, images, thresholds, singles=6)
     assert len(set(together.lengths.tolist())) > 5, "the batch must be ragged to mean something"
 
@@ -130,7 +137,7 @@ def test_real_weights_and_photographs_equal_the_slow_reference_alone_and_in_batc
     paths = sorted(Path(PHOTOGRAPHS).rglob("*.jpg"))[:64]
     images = normalised([Image.open(path) for path in paths])
     backbone = TimmViT(model)
-    thresholds = calibrate_thresholds(backbone, images[32:], [0.25] * 12)
+    thresholds = calibrate_thresholds(backbone, backbone.embed(images[32:]), [0.25] * 12)
     assert_equals_reference(model, images[:8], thresholds, patch=14, heads=6, count=8)
     together, _ = assert_batch_invariant(backbone, images[:32], thresholds, singles=32)
     assert 5 < int(together.lengths.min()) < int(together.lengths.max()) < 130
