@@ -119,6 +119,13 @@ class Task(ABC):
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns (B,) quality in [0, 1] of the victim's outputs (B, ...)."""
 
+    def attributes(self, images: ImageSet) -> dict[str, Tensor]:
+        """Returns private attributes of the images by name, (B,) int64 classes from 0; empty where the task has none.
+
+        An attribute is something other than what the task asks, which an image gives away all the same.
+        """
+        return {}
+
     @property
     @abstractmethod
     def quality_name(self) -> str:
@@ -191,6 +198,18 @@ class AttackerView(Protocol):
 
     def observe(self, images: ImageSet, draw: int = 0) -> Observation:
         """Returns what the attacker would see, were the edge to transmit ``images``; cached between attacks."""
+
+    def trace(self, images: ImageSet, draw: int = 0) -> Observation:
+        """Returns ``observe(images, draw)`` with the sizes, order and merge map of these images (``white-box``).
+
+        Whoever holds the victim's weights runs the edge on its own images and watches where their patches go.
+        """
+
+    def unreduced(self, images: ImageSet, draw: int = 0) -> Observation:
+        """Returns these images' tokens without reduction and perturbation, same codec and channel (``white-box``).
+
+        Every patch has a token of its own, in order, and the merge map says so.
+        """
 
     def predict(self, images: Tensor) -> Tensor:
         """Queries the victim (needs ``query``): (B, classes) for images (B, 3, H, W) in [0, 1]."""

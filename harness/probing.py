@@ -1,0 +1,65 @@
+"""Contracts of probes: attacks on what an image shows or whose it is, rather than on its pixels.
+
+Probes are named in suites among the attacks. They answer a question and paint no picture, so that their cells have no
+PSNR; the harness scores the answers, and probes never see what they are scored against.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from harness.contracts import AttackerView, Knowledge
+from harness.images import ImageSet
+from harness.learning import LearningCurve
+from harness.observation import Observation
+from harness.seeding import Streams
+
+LABEL = "label"
+"""Name under which the task's own label is asked for as an attribute."""
+
+
+class AttributeProbe(ABC):
+    """Predicts an attribute of the image behind an observation.
+
+    Attributes:
+        attribute: Which one of ``Task.attributes``, or ``label``; the suite chooses it.
+    """
+
+    name: ClassVar[str]
+    knowledge: ClassVar[Knowledge] = Knowledge()
+    attribute: str
+
+    @abstractmethod
+    def fit(
+        self, view: AttackerView, auxiliary: ImageSet, answers: Tensor, classes: int, rng: Streams
+    ) -> LearningCurve | None:
+        """Learns from the auxiliary images and their own attribute, ``answers`` (B,) int64 below ``classes``."""
+
+    @abstractmethod
+    def predict(self, observations: Observation, rng: Streams) -> Tensor:
+        """Returns (B, classes) scores; the highest is the answer, and the order of images by a score gives its AUC."""
+
+
+class IdentityProbe(ABC):
+    """Finds the image behind an observation in a gallery of candidates."""
+
+    name: ClassVar[str]
+    knowledge: ClassVar[Knowledge] = Knowledge()
+
+    @abstractmethod
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Learns from the auxiliary images."""
+
+    @abstractmethod
+    def rank(self, observations: Observation, view: AttackerView, gallery: ImageSet, rng: Streams) -> Tensor:
+        """Returns (B, G) scores of the candidates, highest for the one that the observation seems to come from.
+
+        Args:
+            observations: What was seen of B images.
+            view: The attacker's handle; it may push the candidates through the edge as its own images.
+            gallery: G candidates without labels, in an order that the harness draws; the originals are among them.
+            rng: The attack's random streams.
+        """
