@@ -12,6 +12,7 @@ from torch import Tensor
 from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
 from defenses.channels.analog import image_power
+from defenses.differentiation import differentiable_tokens
 from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.inspection import inspect_layers
 from defenses.payload import Serialised, parse
@@ -261,6 +262,11 @@ class SplitPipeline(Defense):
             return sum(len(packet.data) for packet in self.packets(batch, self._sizes_sent_at(blocks))[0])
 
         return inspect_layers(lambda see: self.edge(image, self._reduction, rng, see), size)
+
+    def edge_tokens(self, images: Tensor) -> TokenBatch:
+        """Runs the edge blocks without reduction on images (B, 3, H, W) in [0, 1]; gradients reach the images."""
+        with self._autocast():
+            return differentiable_tokens(self._victim.model, self._backbone, self._victim.normalise(images), self.cut)
 
     def send(self, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
         """Sends packets, or over an analog channel token values as symbols.

@@ -90,7 +90,8 @@ class _Side(NamedTuple):
 
 def _similarity(features: Tensor, a: _Side, b: _Side) -> Tensor:
     """Returns cosine similarities (B, La, Lb), minus infinity where B is padding."""
-    similarity = torch.bmm(features[a.rows], features[b.rows].transpose(1, 2))
+    left, right = (features.index_select(0, side.rows.flatten()).view(*side.rows.shape, -1) for side in (a, b))
+    similarity = torch.bmm(left, right.transpose(1, 2))
     if bool(b.real.all()):
         return similarity
     return similarity.masked_fill(~b.real[:, None, :], -torch.inf)
@@ -103,12 +104,13 @@ def rank_in_image(scores: Tensor, image: Tensor) -> Tensor:
         scores: (P,) to rank, highest first.
         image: (P,) image of each entry, ascending.
     """
-    by_score = torch.argsort(scores, descending=True, stable=True)
-    order = by_score[torch.argsort(image[by_score], stable=True)]
     counts = torch.bincount(image)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device) - offsets_of(counts)[image]
-    return rank
+    place = torch.arange(len(image), device=image.device) - torch.repeat_interleave(offsets_of(counts)[:-1], counts)
+    padded = scores.new_full((len(counts), int(counts.max()) if len(counts) else 0), -torch.inf)
+    padded[image, place] = scores
+    order = padded.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)[image, place]
 
 
 def tome_order(lengths: Tensor, prefix: int) -> Tensor:
