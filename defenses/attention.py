@@ -53,13 +53,43 @@ def image_groups(lengths: Tensor, rows: int | None) -> list[tuple[slice, slice]]
     return [*groups, (slice(image, len(lengths)), slice(start, end))]
 
 
-def mlp_half(backbone: Backbone, layer: int, batch: TokenBatch) -> TokenBatch:
-    """Runs the MLP half of a block, in even runs of rows."""
+class ResidualStream:
+    """Tokens to which a half of a block adds, some rows at a time.
+
+    Args:
+        tokens: (T, D).
+        in_place: Add into ``tokens`` themselves, which saves putting the parts together; not for gradients.
+    """
+
+    def __init__(self, tokens: Tensor, *, in_place: bool) -> None:
+        self._tokens, self._in_place = tokens, in_place
+        self._parts: list[Tensor] = []
+
+    def add(self, rows: slice, update: Tensor) -> None:
+        """Adds to the next rows."""
+        # Under autocast an update may be of fewer bits than the tokens, never of more.
+        if self._in_place and torch.promote_types(update.dtype, self._tokens.dtype) == self._tokens.dtype:
+            self._tokens[rows] += update
+        else:
+            self._parts.append(self._tokens[rows] + update)
+
+    def result(self) -> Tensor:
+        """Returns the tokens after all parts were added."""
+        if not self._parts:
+            return self._tokens
+        return self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts)
+
+
+def mlp_half(backbone: Backbone, layer: int, batch: TokenBatch, *, in_place: bool = False) -> TokenBatch:
+    """Runs the MLP half of a block, in even runs of rows; ``in_place`` as in ResidualStream."""
     rows = group_rows(batch.tokens)
     # Even runs, because a remainder of a few rows would be computed by another kernel, with other last bits.
     runs = 1 if rows is None else max(1, -(-len(batch.tokens) // rows))
-    parts = [backbone.mlp(layer, part) for part in batch.tokens.tensor_split(runs)]
-    return batch.with_tokens(parts[0] if runs == 1 else torch.cat(parts))
+    stream, start = ResidualStream(batch.tokens, in_place=in_place), 0
+    for part in batch.tokens.tensor_split(runs):
+        stream.add(slice(start, start + len(part)), backbone.mlp(layer, part))
+        start += len(part)
+    return batch.with_tokens(stream.result())
 
 
 def equal_lengths(lengths: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -121,6 +151,7 @@ def attention_half(
     proportional: bool,
     keys: bool = False,
     features: frozenset[Feature] = frozenset(),
+    in_place: bool = False,
 ) -> Attended:
     """Runs the attention half of a block.
 
@@ -131,30 +162,33 @@ def attention_half(
         proportional: Weigh each key by its size, adding log(size) to the attention logits (ToMe, section 3.2).
         keys: Whether a reduction will read the keys.
         features: Which other features it will read.
+        in_place: As in ResidualStream.
     """
     log_sizes = None
     if proportional and bool((batch.sizes != 1).any()):
         log_sizes = batch.sizes.to(batch.tokens.dtype).log()
-    parts = []
+    stream, ranked = ResidualStream(batch.tokens, in_place=in_place), []
     for images, rows in image_groups(batch.lengths, group_rows(batch.tokens)):
         own = None if log_sizes is None else log_sizes[rows]
-        parts.append(_attend_group(backbone, layer, batch.tokens[rows], batch.lengths[images], own, keys, features))
-    return parts[0] if len(parts) == 1 else _joined(parts)
+        part = _attend_group(backbone, layer, batch.tokens[rows], batch.lengths[images], own, keys, features)
+        stream.add(rows, part.update)
+        ranked.append((part.keys, part.attention, part.significance))
+    return Attended(stream.result(), *map(_joined, zip(*ranked, strict=True)))
 
 
-def _joined(parts: list[Attended]) -> Attended:
-    """Joins the results of consecutive groups of images."""
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Joins what consecutive groups of images have of one feature."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if len(present) > 1 else present[0] if present else None
 
-    def column(values: list[Tensor | None]) -> Tensor | None:
-        present = [value for value in values if value is not None]
-        return torch.cat(present) if present else None
 
-    return Attended(
-        torch.cat([part.tokens for part in parts]),
-        column([part.keys for part in parts]),
-        column([part.attention for part in parts]),
-        column([part.significance for part in parts]),
-    )
+class _Group(NamedTuple):
+    """What the attention half of a block makes of some images: what it adds to their tokens, and features."""
+
+    update: Tensor
+    keys: Tensor | None
+    attention: Tensor | None
+    significance: Tensor | None
 
 
 def _attend_group(
@@ -165,19 +199,19 @@ def _attend_group(
     log_sizes: Tensor | None,
     keys: bool,
     features: frozenset[Feature],
-) -> Attended:
+) -> _Group:
     """Runs the attention half of a block on some images: ``tokens`` (T, D), ``lengths`` (B,), ``log_sizes`` (T,)."""
     inputs = backbone.project(layer, tokens)
     scale = backbone.scale(layer)
     bias = None if log_sizes is None else log_sizes.to(inputs.query.dtype)
-    after = backbone.output(layer, tokens, segment_attention(inputs, lengths, bias, scale), inputs.gate)
+    update = backbone.output(layer, segment_attention(inputs, lengths, bias, scale), inputs.gate)
     attention = significance = None
     if features:
         per_head = received_attention(inputs, lengths, bias, scale, class_token=backbone.class_token)
         attention = per_head.mean(dim=1)
         if "significance" in features:
             significance = (per_head * inputs.value.float().norm(dim=-1)).sum(dim=1)
-    return Attended(after, unit_keys(inputs.key) if keys else None, attention, significance)
+    return _Group(update, unit_keys(inputs.key) if keys else None, attention, significance)
 
 
 def unit_keys(key: Tensor) -> Tensor:

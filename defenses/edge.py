@@ -43,12 +43,14 @@ def run_edge(
         cut: Blocks to run.
         proportional: Proportional attention.
         targets: (B, cut) token counts that a matched control must reach, or None.
-        after_block: Called with each block's number and the tokens after it.
+        after_block: Called with each block's number and the tokens after it, which the next block may write over.
 
     Returns:
         The tokens after the last block and the (B, cut) token counts after each.
     """
-    counts = []
+    counts, in_place = [], not torch.is_grad_enabled()
+    if in_place:
+        batch = batch.with_tokens(batch.tokens.clone())
     for layer in range(cut):
         active = reduction.active(layer, cut)
         attended = attention_half(
@@ -58,6 +60,7 @@ def run_edge(
             proportional=proportional,
             keys=active,
             features=reduction.needs if active else frozenset(),
+            in_place=in_place,
         )
         batch = batch.with_tokens(attended.tokens)
         if attended.keys is not None:
@@ -76,7 +79,7 @@ def run_edge(
                 depth=backbone.depth,
             )
             batch = reduce_tokens(batch, state, reduction, rng)
-        batch = mlp_half(backbone, layer, batch)
+        batch = mlp_half(backbone, layer, batch, in_place=in_place)
         counts.append(batch.lengths)
         if after_block is not None:
             after_block(layer, batch)
@@ -98,7 +101,10 @@ def reduce_tokens(batch: TokenBatch, state: LayerState, reduction: Reduction, rn
 
 def run_server(backbone: Backbone, batch: TokenBatch, layers: Sequence[int], *, proportional: bool) -> Tensor:
     """Runs the blocks ``layers`` without reduction, and the head: (B, classes)."""
+    in_place = not torch.is_grad_enabled()
+    if in_place:
+        batch = batch.with_tokens(batch.tokens.clone())
     for layer in layers:
-        attended = attention_half(backbone, layer, batch, proportional=proportional)
-        batch = mlp_half(backbone, layer, batch.with_tokens(attended.tokens))
+        attended = attention_half(backbone, layer, batch, proportional=proportional, in_place=in_place)
+        batch = mlp_half(backbone, layer, batch.with_tokens(attended.tokens), in_place=in_place)
     return backbone.finish(batch)

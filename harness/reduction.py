@@ -29,12 +29,12 @@ class LayerState:
         prefix: Protected tokens at the start of every image.
         layer: Block number, from 0.
         ids: B image identifiers, by which random reductions address their streams.
+        layers: Blocks on the edge, in each of which the reduction is called.
+        depth: Blocks of the whole model.
         target_lengths: (B,) lengths that a matched control must reach in this layer, or None.
         tokens: (T, D) values after the attention's residual; None only where no reduction that reads them runs.
         significance: (T,) float32 class attention times the norm of the value, summed over heads (ATS, eq. 4, before
             its normalisation). None unless the reduction ``needs`` it.
-        layers: Blocks on the edge, in each of which the reduction is called.
-        depth: Blocks of the whole model.
     """
 
     keys: Tensor
@@ -44,11 +44,11 @@ class LayerState:
     prefix: int
     layer: int
     ids: tuple[str, ...]
+    layers: int
+    depth: int
     target_lengths: Tensor | None = None
     tokens: Tensor | None = None
     significance: Tensor | None = None
-    layers: int = 12
-    depth: int = 12
 
 
 class Assignment(NamedTuple):

@@ -24,8 +24,8 @@ class Backbone(ABC):
     """A vision transformer seen as embed, then in each block project / output / mlp, then finish.
 
     Adapters call the model's own modules and never modify the model. Everything between ``project`` and ``output`` is
-    shared by all families (``defenses.attention``). Dropout and stochastic depth are left out: victims are in
-    evaluation mode.
+    shared by all families (``defenses.attention``), and so are the residual sums. Dropout and stochastic depth are left
+    out: victims are in evaluation mode.
 
     Attributes:
         depth: Number of blocks.
@@ -56,12 +56,12 @@ class Backbone(ABC):
         """Returns the factor on the attention logits of a block."""
 
     @abstractmethod
-    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
-        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
+    def output(self, layer: int, context: Tensor, gate: Tensor | None) -> Tensor:
+        """Projects attention results (T, H, d) to what the block adds to its tokens: (T, D)."""
 
     @abstractmethod
     def mlp(self, layer: int, tokens: Tensor) -> Tensor:
-        """Runs the MLP half of a block, residual included, on tokens (T, D)."""
+        """Returns what the MLP half of a block adds to its tokens (T, D)."""
 
     @abstractmethod
     def finish(self, batch: TokenBatch) -> Tensor:

@@ -64,16 +64,16 @@ class HfDinov2(HfBackbone):
         """Returns the factor on the attention logits of a block."""
         return float(self.layers[layer].attention.scaling)
 
-    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
-        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
+    def output(self, layer: int, context: Tensor, gate: Tensor | None) -> Tensor:
+        """Projects attention results (T, H, d) to what the block adds to its tokens: (T, D)."""
         block = self.layers[layer]
-        result: Tensor = tokens + block.layer_scale1(block.attention.o_proj(context.flatten(1)))
+        result: Tensor = block.layer_scale1(block.attention.o_proj(context.flatten(1)))
         return result
 
     def mlp(self, layer: int, tokens: Tensor) -> Tensor:
-        """Runs the MLP half of a block, plain or SwiGLU, residual included, on tokens (T, D)."""
+        """Returns what the MLP half of a block, plain or SwiGLU, adds to its tokens (T, D)."""
         block = self.layers[layer]
-        result: Tensor = tokens + block.layer_scale2(block.mlp(block.norm2(tokens)))
+        result: Tensor = block.layer_scale2(block.mlp(block.norm2(tokens)))
         return result
 
     def finish(self, batch: TokenBatch) -> Tensor:

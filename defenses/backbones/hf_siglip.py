@@ -13,12 +13,12 @@ from transformers.models.siglip.modeling_siglip import (
 )
 
 from defenses.attention import equal_lengths
-from defenses.backbones.backbone import Projected, size_weighted_mean
-from defenses.backbones.hf_backbone import HfBackbone
+from defenses.backbones.backbone import size_weighted_mean
+from defenses.backbones.hf_tower import HfTower
 from harness.tokens import TokenBatch
 
 
-class HfSiglip(HfBackbone):
+class HfSiglip(HfTower):
     """SiglipVisionModel and SiglipForImageClassification. There is no class token.
 
     The bare model answers with its pooler output, from its attention-pooling head. One without that head is refused: it
@@ -27,15 +27,6 @@ class HfSiglip(HfBackbone):
 
     family: ClassVar[type[nn.Module]] = SiglipPreTrainedModel
     classes: ClassVar[tuple[type[nn.Module], ...]] = (SiglipVisionModel, SiglipForImageClassification)
-    parts: ClassVar[tuple[str, ...]] = (
-        "layer_norm1",
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.out_proj",
-        "layer_norm2",
-        "mlp",
-    )
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -46,26 +37,6 @@ class HfSiglip(HfBackbone):
     def _tower(self) -> nn.Module:
         tower: nn.Module = self.model if isinstance(self.model, SiglipVisionModel) else self.model.vision_model
         return tower
-
-    def project(self, layer: int, tokens: Tensor) -> Projected:
-        """Returns the attention inputs of block ``layer`` for tokens (T, D)."""
-        block = self.layers[layer]
-        return self._heads(block.self_attn, block.layer_norm1(tokens))
-
-    def scale(self, layer: int) -> float:
-        """Returns the factor on the attention logits of a block."""
-        return float(self.layers[layer].self_attn.scale)
-
-    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
-        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
-        result: Tensor = tokens + self.layers[layer].self_attn.out_proj(context.flatten(1))
-        return result
-
-    def mlp(self, layer: int, tokens: Tensor) -> Tensor:
-        """Runs the MLP half of a block, residual included, on tokens (T, D)."""
-        block = self.layers[layer]
-        result: Tensor = tokens + block.mlp(block.layer_norm2(tokens))
-        return result
 
     def finish(self, batch: TokenBatch) -> Tensor:
         """Returns logits (B, classes), or of the bare model the pooled tokens (B, D)."""

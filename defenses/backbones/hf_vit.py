@@ -47,15 +47,15 @@ class HfViT(HfBackbone):
         """Returns the factor on the attention logits of a block."""
         return float(self.layers[layer].attention.scaling)
 
-    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
-        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
-        result: Tensor = tokens + self.layers[layer].attention.o_proj(context.flatten(1))
+    def output(self, layer: int, context: Tensor, gate: Tensor | None) -> Tensor:
+        """Projects attention results (T, H, d) to what the block adds to its tokens: (T, D)."""
+        result: Tensor = self.layers[layer].attention.o_proj(context.flatten(1))
         return result
 
     def mlp(self, layer: int, tokens: Tensor) -> Tensor:
-        """Runs the MLP half of a block, residual included, on tokens (T, D)."""
+        """Returns what the MLP half of a block adds to its tokens (T, D)."""
         block = self.layers[layer]
-        result: Tensor = tokens + block.mlp(block.layernorm_after(tokens))
+        result: Tensor = block.mlp(block.layernorm_after(tokens))
         return result
 
     def finish(self, batch: TokenBatch) -> Tensor:

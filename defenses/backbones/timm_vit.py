@@ -99,21 +99,21 @@ class TimmViT(Backbone):
         """Returns the factor on the attention logits of a block."""
         return float(self.model.blocks[layer].attn.scale)
 
-    def output(self, layer: int, tokens: Tensor, context: Tensor, gate: Tensor | None) -> Tensor:
-        """Projects attention results (T, H, d) and adds the residual: (T, D)."""
+    def output(self, layer: int, context: Tensor, gate: Tensor | None) -> Tensor:
+        """Projects attention results (T, H, d) to what the block adds to its tokens: (T, D)."""
         block = self.model.blocks[layer]
         mixed = block.attn.norm(context.flatten(1))
         mixed = block.attn.proj(mixed if gate is None else mixed * gate)
-        result: Tensor = tokens + (block.ls1(mixed) if type(block) is Block else block.norm1(mixed))
+        result: Tensor = block.ls1(mixed) if type(block) is Block else block.norm1(mixed)
         return result
 
     def mlp(self, layer: int, tokens: Tensor) -> Tensor:
-        """Runs the MLP half of a block, residual included, on tokens (T, D)."""
+        """Returns what the MLP half of a block adds to its tokens (T, D)."""
         block = self.model.blocks[layer]
         if type(block) is Block:
-            result: Tensor = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+            result: Tensor = block.ls2(block.mlp(block.norm2(tokens)))
         else:
-            result = tokens + block.norm2(block.mlp(tokens))
+            result = block.norm2(block.mlp(tokens))
         return result
 
     def finish(self, batch: TokenBatch) -> Tensor:

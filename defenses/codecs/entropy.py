@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from defenses.codecs.checks import DAMAGED, WHERE
-from defenses.codecs.uniform import Axis, Quantiser, Ranges
+from defenses.codecs.uniform import Axis, QuantisedCodec, Quantiser, Ranges
 from harness.errors import PayloadError
-from harness.link import Codec
 
 VALUES_PER_BYTE = 16
 """No payload holds more values a byte of coded levels: bounds memory and time by the length of what was received."""
@@ -101,7 +100,7 @@ def _least_bytes(values: int) -> int:
     return -(-values // (VALUES_PER_BYTE * _WORD)) * _WORD
 
 
-class EntropyCodec(Codec):
+class EntropyCodec(QuantisedCodec):
     """The uniform quantiser with entropy-coded levels: bounds as ``uniform`` sends them, then range-coded words.
 
     Decodes to the very values of ``uniform`` with the same options. Compresses more the more tokens an image has; with
@@ -115,16 +114,7 @@ class EntropyCodec(Codec):
     name = "entropy"
 
     def __init__(self, bits: int = 4, per: Axis = "token") -> None:
-        self._quantiser = Quantiser(bits, per)
-
-    @property
-    def signature(self) -> str:
-        """Name, bits and what has a range."""
-        return f"{self.name} bits={self._quantiser.bits} per={self._quantiser.per}"
-
-    def side_bytes(self, count: int, width: int) -> int:
-        """Returns the bytes of the bounds; the model costs none."""
-        return self._quantiser.bound_bytes(count, width)
+        super().__init__(bits, per)
 
     def encode(self, tokens: Tensor) -> bytes:
         """Returns bounds and coded levels; nothing where there are no values."""

@@ -88,7 +88,28 @@ class Quantiser:
         return Ranges(low, step, high) if self.per == "token" else Ranges(low.T, step.T, high.T)
 
 
-class UniformCodec(Codec):
+class QuantisedCodec(Codec):
+    """What the codecs of quantised levels share; they differ in how they write the levels after the bounds.
+
+    Args:
+        bits: 2 to 8.
+        per: What has a range of its own, ``token`` or ``channel``.
+    """
+
+    def __init__(self, bits: int, per: Axis) -> None:
+        self._quantiser = Quantiser(bits, per)
+
+    @property
+    def signature(self) -> str:
+        """Name, bits and what has a range."""
+        return f"{self.name} bits={self._quantiser.bits} per={self._quantiser.per}"
+
+    def side_bytes(self, count: int, width: int) -> int:
+        """Returns the bytes of the bounds."""
+        return self._quantiser.bound_bytes(count, width)
+
+
+class UniformCodec(QuantisedCodec):
     """Uniform quantiser: the bounds, then ``bits`` a value packed without gaps, unused bits at the end zero.
 
     Args:
@@ -100,16 +121,7 @@ class UniformCodec(Codec):
     name = "uniform"
 
     def __init__(self, bits: int = 8, per: Axis = "token") -> None:
-        self._quantiser = Quantiser(bits, per)
-
-    @property
-    def signature(self) -> str:
-        """Name, bits and what has a range."""
-        return f"{self.name} bits={self._quantiser.bits} per={self._quantiser.per}"
-
-    def side_bytes(self, count: int, width: int) -> int:
-        """Returns the bytes of the bounds."""
-        return self._quantiser.bound_bytes(count, width)
+        super().__init__(bits, per)
 
     def encode(self, tokens: Tensor) -> bytes:
         """Returns bounds and packed levels; nothing where there are no values."""

@@ -10,7 +10,7 @@ import transformers
 from tiny_models import HF_MODELS, MODELS, PX, perturb, tiny_victim, two_towers, vit
 from torch.nn.functional import interpolate
 
-from defenses.attention import attention_half
+from defenses.attention import attention_half, mlp_half
 from defenses.backbones import hf_backbone, hf_clip, hf_dinov2, hf_siglip, hf_vit
 from defenses.backbones.families import SUPPORTED, adapt
 from defenses.edge import run_edge, run_server
@@ -89,7 +89,7 @@ def run_all(backbone, batch):
     with torch.no_grad():
         for layer in range(backbone.depth):
             attended = attention_half(backbone, layer, batch, proportional=True)
-            batch = batch.with_tokens(backbone.mlp(layer, attended.tokens))
+            batch = mlp_half(backbone, layer, batch.with_tokens(attended.tokens))
         return backbone.finish(batch)
 
 

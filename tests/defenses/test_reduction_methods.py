@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_states import RNG, Case, X, Y, Z, case_of, dot, first_best, one_image, random_case, real_case, values_of
 
-from defenses.attention import attention_half
+from defenses.attention import attention_half, mlp_half
 from defenses.backbones.timm_vit import TimmViT
 from defenses.reductions.pitome import PiToMe, energies
 from defenses.reductions.proportion import ProportionMerge
@@ -61,7 +61,7 @@ def test_real_tokens_merge_block_after_block(victim, photographs):
             attended = attention_half(backbone, layer, batch, proportional=True, keys=True)
             batch = case_of(batch.with_tokens(attended.tokens), attended.keys).reduced(ThresholdMerge(0.85))
             batch.check()
-            batch = batch.with_tokens(backbone.mlp(layer, batch.tokens))
+            batch = mlp_half(backbone, layer, batch)
     assert int(batch.lengths.min()) < 65
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn.functional import normalize
 
-from defenses.attention import attention_half
+from defenses.attention import attention_half, mlp_half
 from defenses.backbones.timm_vit import TimmViT
 from defenses.merging import apply_assignment
 from harness.reduction import Assignment, LayerState, Reduction
@@ -126,7 +126,7 @@ def real_case(victim, images, layer: int = 3) -> Case:
             attended = attention_half(backbone, block, batch, proportional=True, keys=True, features=features)
             batch = batch.with_tokens(attended.tokens)
             if block < layer:
-                batch = batch.with_tokens(backbone.mlp(block, batch.tokens))
+                batch = mlp_half(backbone, block, batch)
     state = LayerState(
         keys=attended.keys,
         sizes=batch.sizes,
