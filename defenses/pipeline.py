@@ -16,29 +16,12 @@ from defenses.differentiation import differentiable_tokens
 from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.inspection import inspect_layers
 from defenses.payload import Serialised, parse
-from defenses.transport import (
-    NoValues,
-    OnLoss,
-    Stand,
-    account_of,
-    mean_stand,
-    pack,
-    received_batch,
-    unpack,
-)
+from defenses.transport import NoValues, OnLoss, Stand, account_of, mean_stand, pack, received_batch, unpack
 from harness.contracts import Defense, Victim
 from harness.errors import ConfigError, PluginError
 from harness.images import ImageSet
 from harness.inspection import LayerView
-from harness.link import (
-    Channel,
-    Codec,
-    Encoded,
-    PacketChannel,
-    Perturbation,
-    SymbolCodec,
-    Transmission,
-)
+from harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
 from harness.reduction import Reduction
 from harness.registry import create, suggest
 from harness.seeding import Streams
@@ -128,6 +111,8 @@ class SplitPipeline(Defense):
         if on_loss not in get_args(OnLoss):
             raise ConfigError(f"unknown on_loss {on_loss!r}", mend=suggest(str(on_loss), [*get_args(OnLoss)]))
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
+        self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
+        self._link |= {"packet_tokens": packet_tokens, "on_loss": on_loss}
         self._stand: Stand | None = None
         asked = proportional_attention
         self._proportional = self._reduction.proportional if asked is None else asked
@@ -198,10 +183,22 @@ class SplitPipeline(Defense):
             self._reference_counts.update(zip(images.ids, counts.cpu(), strict=True))
         return torch.stack([self._reference_counts[image_id] for image_id in images.ids])
 
+    @property
+    def _learned_codec(self) -> bool:
+        return isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the codec is fitted, or lost tokens are stood in for."""
+        return self._learned_codec or isinstance(self.channel, PacketChannel)
+
+    def unreduced(self) -> SplitPipeline:
+        """Returns the pipeline with neither reduction nor perturbations, all else equal; unprepared."""
+        return SplitPipeline(self._victim, self._device, **self._link)
+
     def prepare(self, calibration: ImageSet, rng: Streams) -> None:
         """Fits what edge and server share beforehand: a learned codec, and what stands in for lost tokens."""
-        learned = isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
-        if not learned and not isinstance(self.channel, PacketChannel):
+        if not self.needs_calibration:
             return
         count = min(PREPARATION_IMAGES, len(calibration))
         images = calibration.select(torch.linspace(0, len(calibration) - 1, count).round().long())
@@ -209,7 +206,7 @@ class SplitPipeline(Defense):
         self._stand = mean_stand(batch)
         if isinstance(self._codec, SymbolCodec):
             self._codec.prepare(batch.tokens.float(), rng.child("codec"))
-        elif learned:
+        elif self._learned_codec:
             self._codec.prepare(batch.tokens.float())
 
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:

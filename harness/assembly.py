@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.images import ImageSet
-from harness.results import SCORE_NAMES
-from harness.scoring.statistics import Interval, mean_interval
-from harness.seeding import Streams
+from harness.results import ATTRIBUTE_CORRECT, SCORE_NAMES
+from harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
 
 Part = dict[str, Any]
+Row = dict[str, Any]
 Values = NDArray[np.float64]
+_UNPROVEN = "does not beat {} on the undefended payload, so a low score here proves nothing"
 
 
 class Tables(NamedTuple):
     """Rows of cells.csv and of images.parquet."""
 
-    cells: list[dict[str, Any]]
-    images: list[dict[str, Any]]
+    cells: list[Row]
+    images: list[Row]
 
 
 def _exposure(part: Part) -> tuple[Any, ...]:
@@ -35,6 +36,17 @@ def _exposure(part: Part) -> tuple[Any, ...]:
 def _scores(part: Part, name: str, count: int) -> Values:
     values = part["scores"].get(name)
     return np.full(count, np.nan) if values is None else np.asarray(values, dtype=np.float64)
+
+
+def _is_probe(part: Part) -> bool:
+    return bool(part.get("kind", "reconstruction") != "reconstruction")
+
+
+def _shows_skill(part: Part, row: Row) -> bool:
+    """Tells whether a cell clearly beats the floors, or as a probe clearly beats chance by one of its scores."""
+    if _is_probe(part):
+        return any(row[f"{name}_lo"] > chance for name, chance in part["chance"].items())
+    return bool(row["leakage_lo"] > 0)
 
 
 class Assembler:
@@ -49,17 +61,17 @@ class Assembler:
     def __init__(self, evaluation: ImageSet, baseline: str, seed: int) -> None:
         self._images, self._baseline = evaluation, baseline
         self._groups = None if evaluation.groups is None else evaluation.groups.numpy()
-        self._streams = Streams(seed, ("bootstrap",))
+        self._streams = bootstrap_streams(seed)
 
     def tables(self, parts: list[Part]) -> Tables:
         """Returns all rows, in the order of ``parts``."""
         floors = self._best_floors(parts)
         leaks = [self._leakage(part, floors) for part in parts]
-        intervals = [self._interval(leak) for leak in leaks]
-        proven = self._proven(parts, intervals)
-        cells, images = [], []
-        for part, leak, interval in zip(parts, leaks, intervals, strict=True):
-            cells.append(self._cell_row(part, interval, proven))
+        cells = [self._cell_row(part, leak) for part, leak in zip(parts, leaks, strict=True)]
+        proven = self._proven(parts, cells)
+        images: list[Row] = []
+        for part, leak, row in zip(parts, leaks, cells, strict=True):
+            self._judge(part, row, proven)
             if part["status"] == "done":
                 images.extend(self._image_rows(part, leak))
         return Tables(cells, images)
@@ -81,19 +93,21 @@ class Assembler:
         floor = floors.get(_exposure(part), np.full(count, np.nan))
         return _scores(part, "psnr_db", count) - floor
 
-    def _proven(self, parts: list[Part], intervals: list[Interval]) -> set[tuple[Any, ...]]:
-        """Returns (attack, threat model, seed) that clearly beat the floors on an undefended payload."""
+    def _proven(self, parts: list[Part], cells: list[Row]) -> set[tuple[Any, ...]]:
+        """Returns (attack, threat model, seed) that clearly beat the floors, or chance, on an undefended payload."""
         return {
             self._attacker(part)
-            for part, interval in zip(parts, intervals, strict=True)
-            if part["identity"]["operating_point"] == self._baseline and interval.lo > 0
+            for part, row in zip(parts, cells, strict=True)
+            if part["status"] == "done"
+            and part["identity"]["operating_point"] == self._baseline
+            and _shows_skill(part, row)
         }
 
     @staticmethod
     def _attacker(part: Part) -> tuple[Any, ...]:
         return part["identity"]["attack"], part["identity"]["threat_model"], part["identity"]["seed"]
 
-    def _doubt(self, part: Part, leakage: Interval, proven: set[tuple[Any, ...]]) -> str:
+    def _doubt(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> str:
         """Says why a cell is inconclusive; empty where it is conclusive."""
         if part["status"] != "done":
             return str(part["reason"])
@@ -101,35 +115,45 @@ class Assembler:
             return ""
         if part["unconverged"]:
             return f"convergence not shown: {part['unconverged']}"
-        if math.isnan(leakage.mean):
+        proven_here = self._attacker(part) in proven
+        if _is_probe(part):
+            return "" if proven_here or not part["proves_on_baseline"] else _UNPROVEN.format("chance")
+        if math.isnan(row["leakage"]):
             return "no floor attack in this exposure to compare with"
-        if self._attacker(part) not in proven:
-            return "does not beat the floors on the undefended payload, so a low score here proves nothing"
-        return ""
+        return "" if proven_here else _UNPROVEN.format("the floors")
 
-    def _cell_row(self, part: Part, leakage: Interval, proven: set[tuple[Any, ...]]) -> dict[str, Any]:
-        count = len(self._images)
-        done = part["status"] == "done"
-        row: dict[str, Any] = {**part["identity"], "n": count if done else 0, "status": part["status"]}
-        for name, values in part["costs"].items():
-            row[name] = float(np.mean(values))
-        row["latency_ms"] = part["latency_ms"]
-        quality = self._interval(np.asarray(part["costs"]["quality"], dtype=np.float64))
-        row["quality_lo"], row["quality_hi"] = quality.lo, quality.hi
-        for name in SCORE_NAMES:
-            score = self._interval(_scores(part, name, count))
-            row[name], row[f"{name}_lo"], row[f"{name}_hi"] = score.mean, score.lo, score.hi
-        row["leakage"], row["leakage_lo"], row["leakage_hi"] = leakage.mean, leakage.lo, leakage.hi
-        doubt = self._doubt(part, leakage, proven)
+    def _judge(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> None:
+        """Adds the verdict to a cell's row, and what is to be said of it."""
+        doubt = self._doubt(part, row, proven)
         unscored = [f"{name} unscored: {reason}" for name, reason in part.get("unscored", {}).items()]
         row["verdict"] = "inconclusive" if doubt else "conclusive"
         row["reason"] = "; ".join([doubt, *unscored] if doubt else unscored)
+
+    def _cell_row(self, part: Part, leakage: Values) -> Row:
+        """Returns a cell's row but for its verdict."""
+        count = len(self._images)
+        done = part["status"] == "done"
+        row: Row = {**part["identity"], "n": count if done else 0, "status": part["status"]}
+        for name, values in part["costs"].items():
+            row[name] = float(np.mean(values))
+        row["latency_ms"] = part["latency_ms"]
+        measured = {
+            "quality": np.asarray(part["costs"]["quality"], dtype=np.float64),
+            **{name: _scores(part, name, count) for name in SCORE_NAMES},
+            "attribute_accuracy": _scores(part, ATTRIBUTE_CORRECT.name, count),
+            "leakage": leakage,
+        }
+        for name, values in measured.items():
+            score = self._interval(values)
+            row[name], row[f"{name}_lo"], row[f"{name}_hi"] = score.mean, score.lo, score.hi
+        row["attribute"] = part.get("attribute", "")
+        row |= part.get("cell_scores", {})
         row["attack_seconds"] = part.get("attack_seconds")
         return row
 
-    def _image_rows(self, part: Part, leakage: Values) -> list[dict[str, Any]]:
+    def _image_rows(self, part: Part, leakage: Values) -> list[Row]:
         columns: dict[str, Any] = dict(part["costs"])
-        columns |= {name: _scores(part, name, len(self._images)) for name in SCORE_NAMES}
+        columns |= {name: _scores(part, name, len(self._images)) for name in (*SCORE_NAMES, ATTRIBUTE_CORRECT.name)}
         columns["leakage"] = leakage
         labels, groups = self._images.labels, self._images.groups
         return [

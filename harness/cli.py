@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
+import pandas as pd
 import torch
 import typer
 from rich.console import Console
@@ -78,25 +80,12 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
 
 def _summary(store: RunFolder) -> None:
     cells = store.cells()
-    table = Table(title=None, header_style="bold")
-    for name in (
-        "operating point",
-        "channel",
-        "attack",
-        "quality",
-        "bytes",
-        "PSNR dB",
-        "SSIM",
-        "LPIPS",
-        "leakage dB",
-        "",
-    ):
-        left = name in {"operating point", "channel", "attack", ""}
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in cells.to_dict("records"):
-        numbers = [f"{row[c]:.{d}f}" if row[c] == row[c] else "unscored" for c, d in _SUMMARY_DIGITS.items()]
-        table.add_row(row["operating_point"], row["channel"], row["attack"], *numbers, row["verdict"])
-    _out.print(table)
+    stated = store.manifest().get("attacks", {})
+    probes = [label for label, entry in stated.items() if entry.get("kind", "reconstruction") != "reconstruction"]
+    asked = cells["attack"].isin(probes)
+    for rows, columns in ((cells[~asked], _REBUILT), (cells[asked], _ASKED)):
+        if len(rows):
+            _out.print(_cells_table(rows, columns))
     failed = int((cells["status"] == "failed").sum())
     doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed
     _out.print(f"{len(cells)} cells: {failed} failed, {doubtful} inconclusive. Results in {store.path}")
@@ -104,7 +93,46 @@ def _summary(store: RunFolder) -> None:
         _out.print(f"  note: {reason}", markup=False)
 
 
-_SUMMARY_DIGITS = {"quality": 3, "payload_bytes": 0, "psnr_db": 2, "ssim": 3, "lpips": 3, "leakage": 2}
+class _Shown(NamedTuple):
+    name: str
+    heading: str
+    digits: int | None = None
+
+
+_REBUILT = (
+    _Shown("quality", "quality", 3),
+    _Shown("payload_bytes", "bytes", 0),
+    _Shown("psnr_db", "PSNR dB", 2),
+    _Shown("ssim", "SSIM", 3),
+    _Shown("lpips", "LPIPS", 3),
+    _Shown("leakage", "leakage dB", 2),
+)
+_ASKED = (
+    _Shown("attribute", "attribute"),
+    _Shown("attribute_accuracy", "named", 3),
+    _Shown("attribute_chance", "by chance", 3),
+    _Shown("attribute_auc", "AUC", 3),
+    _Shown("reid_top1", "re-identified", 3),
+)
+
+
+def _cells_table(cells: pd.DataFrame, columns: tuple[_Shown, ...]) -> Table:
+    table = Table(title=None, header_style="bold")
+    for name in ("operating point", "channel", "attack"):
+        table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="left" if column.digits is None else "right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in cells.to_dict("records"):
+        values = [_written(row[c.name], c.digits) for c in columns]
+        table.add_row(row["operating_point"], row["channel"], row["attack"], *values, row["verdict"])
+    return table
+
+
+def _written(value: Any, digits: int | None) -> str:
+    if digits is None:
+        return str(value)
+    return "unscored" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 @app.command(name="list")

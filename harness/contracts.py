@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, PluginError
 from harness.images import ImageSet
 from harness.inspection import LayerView
 from harness.learning import LearningCurve
 from harness.link import Channel, Encoded, Transmission
 from harness.observation import Observation
 from harness.seeding import Streams
+from harness.tokens import TokenBatch
 
 SplitName = Literal["attacker", "calibration", "search", "evaluation"]
 SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
@@ -151,6 +152,11 @@ class Defense(ABC):
     def prepare(self, calibration: ImageSet, rng: Streams) -> None:  # noqa: B027 - optional to override
         """Fits what edge and server share beforehand to images of the calibration split; called before all else."""
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether ``prepare`` must be called, for which a split is loaded; by default where it is overridden."""
+        return type(self).prepare is not Defense.prepare
+
     @abstractmethod
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
         """Runs the edge half on images and serialises the payloads."""
@@ -167,6 +173,17 @@ class Defense(ABC):
         """Encodes and sends images."""
         return self.send(self.encode(images, rng.child("encode")), rng.child("channel"))
 
+    def unreduced(self) -> Defense:
+        """Returns this defense without reduction and perturbations, all else equal; unprepared. Optional to offer.
+
+        Raises:
+            PluginError: The defense does not offer it.
+        """
+        raise PluginError(
+            f"defense {self.name!r} cannot send unreduced tokens",
+            mend="give it an `unreduced` method, or leave out the attack that asks for them",
+        )
+
     def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
         """Returns one image's tokens after every edge block; ``rng`` is what ``encode`` gets. Optional to offer.
 
@@ -174,6 +191,17 @@ class Defense(ABC):
             ConfigError: The defense does not offer it.
         """
         raise ConfigError(f"defense {self.name!r} cannot be inspected", mend="give it an `inspect` method")
+
+    def edge_tokens(self, images: Tensor) -> TokenBatch:
+        """Returns the unreduced tokens after the edge blocks, float32; gradients reach the images. Optional to offer.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1] on the device of the defense.
+
+        Raises:
+            ConfigError: The defense does not offer it.
+        """
+        raise ConfigError(f"defense {self.name!r} cannot be differentiated", mend="give it an `edge_tokens` method")
 
 
 class Knowledge(NamedTuple):
@@ -217,6 +245,13 @@ class AttackerView(Protocol):
     def white_box(self) -> Victim:
         """Returns the victim itself (needs ``white-box``)."""
 
+    def edge_tokens(self, images: Tensor) -> TokenBatch:
+        """Returns what the edge makes of images without reduction (``white-box``); gradients reach the images.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1] on ``device``.
+        """
+
 
 class Attack(ABC):
     """A model-inversion attack. It never sees the images it is scored on."""
@@ -225,6 +260,8 @@ class Attack(ABC):
     knowledge: ClassVar[Knowledge] = Knowledge()
     floor: ClassVar[bool] = False
     """True for attacks that rebuild nothing specific; leakage is counted above the best of them."""
+    doubt: str | None = None
+    """Set by ``reconstruct``: why this attacker may be under-trained, where a learning curve cannot tell."""
 
     @abstractmethod
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -10,20 +13,47 @@ from harness.errors import LeakgaugeError, PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.probing import AttributeProbe, IdentityProbe
 from harness.seeding import Streams
 
 
-def fit(attack: Attack, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
-    """Fits an attack; failures other than ours become a PluginError that names it."""
+@contextmanager
+def _named(method: str, where: str) -> Iterator[None]:
+    """Turns failures other than ours into a PluginError that names the plug-in and its method."""
     try:
-        curve = attack.fit(view, auxiliary, rng)
+        yield
     except LeakgaugeError:
         raise
     except Exception as error:
-        raise PluginError(f"fit failed: {type(error).__name__}: {error}", where=f"attack {attack.name!r}") from error
-    if curve is not None and not isinstance(curve, LearningCurve):
-        raise PluginError("fit must return a LearningCurve or None", where=f"attack {attack.name!r}")
-    return curve
+        raise PluginError(f"{method} failed: {type(error).__name__}: {error}", where=where) from error
+
+
+def _curve(found: object, where: str) -> LearningCurve | None:
+    if found is not None and not isinstance(found, LearningCurve):
+        raise PluginError("fit must return a LearningCurve or None", where=where)
+    return found
+
+
+def _shape(found: object) -> object:
+    return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+
+
+def fit(attack: Attack | IdentityProbe, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+    """Fits an attack; failures other than ours become a PluginError that names it."""
+    where = f"attack {attack.name!r}"
+    with _named("fit", where):
+        curve = attack.fit(view, auxiliary, rng)
+    return _curve(curve, where)
+
+
+def fit_probe(
+    probe: AttributeProbe, view: AttackerView, auxiliary: ImageSet, answers: Tensor, classes: int, rng: Streams
+) -> LearningCurve | None:
+    """Fits an attribute probe to the attacker's own answers (B,); failures as for ``fit``."""
+    where = f"attack {probe.name!r}"
+    with _named("fit", where):
+        curve = probe.fit(view, auxiliary, answers, classes, rng)
+    return _curve(curve, where)
 
 
 def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[int, int, int], rng: Streams) -> Tensor:
@@ -35,15 +65,12 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
         (B, 3, H, W) uint8.
     """
     where = f"attack {attack.name!r}"
-    try:
+    with _named("reconstruct", where):
         images = attack.reconstruct(observations, rng)
-    except LeakgaugeError:
-        raise
-    except Exception as error:
-        raise PluginError(f"reconstruct failed: {type(error).__name__}: {error}", where=where) from error
     if not isinstance(images, Tensor) or images.shape != (len(observations), *image_shape):
-        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise PluginError(f"reconstructions are {found}, expected {(len(observations), *image_shape)}", where=where)
+        raise PluginError(
+            f"reconstructions are {_shape(images)}, expected {(len(observations), *image_shape)}", where=where
+        )
     images = images.detach().cpu().float()
     if not bool(torch.isfinite(images).all()):
         raise PluginError("reconstructions hold NaN or infinite values", where=where, mend="lower the learning rate")
@@ -58,3 +85,43 @@ def quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
     if values.shape != (len(output),) or not bool(((values >= 0) & (values <= 1)).all()):
         raise PluginError("quality must be (B,) in [0, 1]", where=f"task {task.name!r}")
     return values
+
+
+def predict(probe: AttributeProbe, observations: Observation, classes: int, rng: Streams) -> Tensor:
+    """Asks an attribute probe; returns finite scores (B, classes) float64 on the CPU."""
+    where = f"attack {probe.name!r}"
+    with _named("predict", where):
+        scores = probe.predict(observations, rng)
+    return _scores(scores, (len(observations), classes), where)
+
+
+def rank(
+    probe: IdentityProbe, observations: Observation, view: AttackerView, gallery: ImageSet, rng: Streams
+) -> Tensor:
+    """Asks an identity probe; returns finite scores (B, G) float64 on the CPU."""
+    where = f"attack {probe.name!r}"
+    with _named("rank", where):
+        scores = probe.rank(observations, view, gallery, rng)
+    return _scores(scores, (len(observations), len(gallery)), where)
+
+
+def _scores(found: object, expected: tuple[int, int], where: str) -> Tensor:
+    if not isinstance(found, Tensor) or found.shape != expected:
+        raise PluginError(f"scores are {_shape(found)}, expected {expected}", where=where)
+    scores = found.detach().cpu().double()
+    if not bool(torch.isfinite(scores).all()):
+        raise PluginError("scores hold NaN or infinite values", where=where, mend="give logarithms, not likelihoods")
+    return scores
+
+
+def attributes(task: Task, images: ImageSet) -> dict[str, Tensor]:
+    """Returns a task's private attributes of images; each must be (B,) int64 from 0."""
+    where = f"task {task.name!r}"
+    with _named("attributes", where):
+        found = task.attributes(images)
+    for name, values in found.items():
+        if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.shape != (len(images),):
+            raise PluginError(f"attribute {name!r} is {_shape(values)}, expected int64 ({len(images)},)", where=where)
+        if len(values) and int(values.min()) < 0:
+            raise PluginError(f"attribute {name!r} has classes below 0", where=where, mend="count them from 0")
+    return found

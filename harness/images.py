@@ -70,6 +70,12 @@ class ImageSet:
         for start in range(0, len(self), size):
             yield self.select(range(start, min(start + size, len(self))))
 
+    def apart(self) -> ImageSet:
+        """Returns the set on memory that holds nothing else; pixels are copied only where they lie among others."""
+        pixels = self.pixels if self.pixels.untyped_storage().nbytes() == self.pixels.nbytes else self.pixels.clone()
+        labels, groups = (None if column is None else column.clone() for column in (self.labels, self.groups))
+        return ImageSet(pixels, self.ids, labels, groups)
+
     def digest(self) -> str:
         """Returns a content hash of the whole set, order included."""
         labels = "" if self.labels is None else ",".join(map(str, self.labels.tolist()))

@@ -95,12 +95,9 @@ def inspect_photograph(
         for point in points:
             defense = build_defense(defense_config(suite, point, suite.channels[0]), point.name, victim, device)
             streams = Streams(suite.seeds[0], ("evaluation",))
-            try:
-                layers = defense.inspect(image, streams.child("encode"))
-            except PluginError:
-                # Few defenses fit anything beforehand, and a split may take long to load: only then is it loaded.
+            if defense.needs_calibration:  # a split may take long to load
                 defense.prepare(task.split("calibration"), streams.child("prepare"))
-                layers = defense.inspect(image, streams.child("encode"))
+            layers = defense.inspect(image, streams.child("encode"))
             seen = Inspection(point.name, image.pixels[0], defense.grid, layers)
             written = []
             for figure, draw in figures.items():

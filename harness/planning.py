@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from harness.contracts import Attack, Defense, Knowledge, Victim
-from harness.errors import AccessDeniedError
+from harness.contracts import Defense, Knowledge, Victim
+from harness.errors import AccessDeniedError, PluginError
+from harness.probing import Attacker, kind_of
 from harness.registry import create, load
 from harness.suite import CellBlock, NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
 
@@ -137,6 +138,18 @@ def missing_grant(needs: Knowledge, model: ThreatModel) -> str | None:
     return None
 
 
+def needed_knowledge(config: NamedPlugin) -> Knowledge:
+    """Returns what the attack that a suite names needs to know, without building it.
+
+    An attack whose needs depend on its options, such as one around another attack, says so in a class method
+    ``knowledge_for(options)``.
+    """
+    attack: type[Attacker] = load("attacks", config.plugin.name, where=f"attacks: {config.label}")
+    asked = getattr(attack, "knowledge_for", None)
+    needs: Knowledge = attack.knowledge if asked is None else asked(config.plugin.options)
+    return needs
+
+
 def check_knowledge(cells: list[Cell]) -> None:
     """Refuses attacks that need more than their threat model grants, before anything runs.
 
@@ -144,8 +157,7 @@ def check_knowledge(cells: list[Cell]) -> None:
         AccessDeniedError: Names the attack, the threat model and what is missing.
     """
     for cell in cells:
-        attack: type[Attack] = load("attacks", cell.attack.plugin.name, where=f"attacks: {cell.attack.label}")
-        missing = missing_grant(attack.knowledge, cell.exposure.threat_model)
+        missing = missing_grant(needed_knowledge(cell.attack), cell.exposure.threat_model)
         if missing:
             raise AccessDeniedError(
                 f"attack {cell.attack.label!r} needs the {missing}, which threat model "
@@ -162,7 +174,19 @@ def build_defense(config: PluginConfig, point: str, victim: Victim, device: torc
     return defense
 
 
-def build_attack(config: NamedPlugin) -> Attack:
-    """Builds the attack that a suite names."""
-    attack: Attack = create("attacks", config.plugin.name, config.plugin.options, where=f"attacks: {config.label}")
-    return attack
+def build_attack(config: NamedPlugin) -> Attacker:
+    """Builds the attack or probe that a suite names.
+
+    Raises:
+        ConfigError: The name or an option is unknown.
+        PluginError: It implements none of the contracts.
+    """
+    where = f"attacks: {config.label}"
+    attacker: Attacker = create("attacks", config.plugin.name, config.plugin.options, where=where)
+    if kind_of(attacker) is None:
+        raise PluginError(
+            f"{type(attacker).__name__} is no attack",
+            where=where,
+            mend="derive it from Attack, AttributeProbe or IdentityProbe",
+        )
+    return attacker

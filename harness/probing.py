@@ -7,11 +7,11 @@ PSNR; the harness scores the answers, and probes never see what they are scored 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from harness.contracts import AttackerView, Knowledge
+from harness.contracts import Attack, AttackerView, Knowledge
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
@@ -30,6 +30,11 @@ class AttributeProbe(ABC):
 
     name: ClassVar[str]
     knowledge: ClassVar[Knowledge] = Knowledge()
+    proves_on_baseline: ClassVar[bool] = True
+    """Whether this probe must beat chance on the undefended payload before a low score elsewhere counts. False for one
+    that reads only what the undefended payload does not vary in, such as the number of tokens: it cannot beat chance
+    there, however well it works.
+    """
     attribute: str
 
     @abstractmethod
@@ -48,6 +53,8 @@ class IdentityProbe(ABC):
 
     name: ClassVar[str]
     knowledge: ClassVar[Knowledge] = Knowledge()
+    proves_on_baseline: ClassVar[bool] = True
+    """As for an AttributeProbe."""
 
     @abstractmethod
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
@@ -63,3 +70,14 @@ class IdentityProbe(ABC):
             gallery: G candidates without labels, in an order that the harness draws; the originals are among them.
             rng: The attack's random streams.
         """
+
+
+Attacker = Attack | AttributeProbe | IdentityProbe
+"""Whatever a suite may name among its attacks."""
+Kind = Literal["reconstruction", "attribute", "identity"]
+_KINDS: dict[Kind, type] = {"reconstruction": Attack, "attribute": AttributeProbe, "identity": IdentityProbe}
+
+
+def kind_of(attacker: object) -> Kind | None:
+    """Returns which of the three contracts an object implements; None where it is no attacker."""
+    return next((kind for kind, contract in _KINDS.items() if isinstance(attacker, contract)), None)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import torch
 
 from harness.assembly import Assembler
-from harness.measure import Bench
+from harness.attempt import score_reconstructions
+from harness.bench import Bench
 from harness.runner import suite_of
-from harness.scoring.identification import reid_top1
-from harness.scoring.metrics import score_images
 from harness.store import RunFolder
 
 
 def rescore(store: RunFolder, device: torch.device) -> int:
-    """Scores all finished cells with the metrics as they are now; returns how many.
+    """Scores all finished cells with the metrics as they are now; returns how many. What probes answered stays.
 
-    Originals and reconstructions are the run's own; the task is loaded for its victim (re-identification) and
-    its groups. No attack and no defense runs.
+    Originals and reconstructions are the run's own; the task is loaded for its victim (re-identification,
+    label agreement) and its groups. No attack and no defense runs.
     """
     manifest = store.manifest()
     suite = suite_of(store)
@@ -26,10 +25,9 @@ def rescore(store: RunFolder, device: torch.device) -> int:
     done, parts = store.done(), []
     for key in (key for key in manifest["cells"] if key in done):
         part = store.read_part(key)
-        if part["status"] == "done":
+        if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
             rebuilt = torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2)
-            scores = score_images(suite, originals, rebuilt, device)
-            scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), bench.features(originals))
+            scores = score_reconstructions(bench, originals, rebuilt, bench.features(originals))
             part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
             part["unscored"] = scores.reasons
             store.write_part(key, part)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)
-"""Version 1 lacks side_bytes, air_time_ms, spectral_efficiency_bits and lost_tokens; they are read as NaN."""
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
+"""What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
+and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes.
+"""
 
 Kind = Literal["text", "int", "float"]
 
@@ -63,10 +65,29 @@ SCORES = (
         "reid_top1",
         "float",
         "0..1",
-        "share of reconstructions whose nearest gallery image, by victim features, is the original",
+        "share of images whose original comes first in the gallery of all: nearest to the reconstruction by victim "
+        "features, or ranked by an identity probe",
+    ),
+    _c(
+        "label_agreement",
+        "float",
+        "0..1",
+        "share of reconstructions whose top class, by the unmodified victim, is that of the original",
     ),
 )
 SCORE_NAMES = tuple(c.name for c in SCORES)
+ATTRIBUTE_CORRECT = _c("attribute_correct", "float", "0..1", "1 where a probe names the image's attribute, else 0")
+ATTRIBUTES = (
+    _c("attribute", "text", "", "what an attribute probe was asked; empty for all else"),
+    _c("attribute_accuracy", "float", "0..1", "share of images whose attribute the probe names"),
+    _c(
+        "attribute_chance",
+        "float",
+        "0..1",
+        "the same share for the attribute most common among the attacker's images of the task label",
+    ),
+    _c("attribute_auc", "float", "0..1", "area under the ROC curve, each class against the rest; mean over classes"),
+)
 INTERVALS = tuple(
     _c(
         f"{name}_{end}",
@@ -74,7 +95,7 @@ INTERVALS = tuple(
         "",
         f"{'lower' if end == 'lo' else 'upper'} end of the 95 % bootstrap interval of {name}",
     )
-    for name in ("quality", *SCORE_NAMES)
+    for name in ("quality", *SCORE_NAMES, "attribute_accuracy", "attribute_auc")
     for end in ("lo", "hi")
 )
 OUTCOME = (
@@ -92,6 +113,7 @@ CELL_COLUMNS = (
     _c("status", "text", "", "done or failed"),
     *COSTS,
     *SCORES,
+    *ATTRIBUTES,
     *INTERVALS,
     *OUTCOME,
 )
@@ -106,5 +128,6 @@ IMAGE_COLUMNS = (
     _c("group", "int", "", "cluster of dependent images"),
     *[c for c in COSTS if c.name not in {"latency_ms"}],
     *SCORES,
+    ATTRIBUTE_CORRECT,
     _c("leakage", "float", "dB", "PSNR minus the best floor's PSNR on this image"),
 )

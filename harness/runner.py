@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 from harness.assembly import Assembler
+from harness.attributes import answers
+from harness.bench import Bench
 from harness.contracts import SPLITS, SplitName
 from harness.errors import ConfigError, LeakgaugeError, PluginError, StoreError
 from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
-from harness.measure import Bench, run_exposure
+from harness.measure import run_exposure
 from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
+from harness.probing import AttributeProbe, kind_of
 from harness.provenance import collect
 from harness.registry import create
 from harness.results import SCHEMA_VERSION
@@ -61,12 +64,17 @@ class Plan:
 
 
 def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
-    """Builds every plug-in that the cells name, once, so that bad options show before anything is measured."""
+    """Builds every plug-in that the cells name, once, so that bad options show before anything is measured.
+
+    Attribute probes are also checked to ask for something that the task knows.
+    """
     suite = bench.suite
     for config in suite.metrics:
         create("metrics", config.name, config.options, where="metrics")
-    for attack in {cell.attack.label: cell.attack for cell in cells}.values():
-        build_attack(attack)
+    for named in {cell.attack.label: cell.attack for cell in cells}.values():
+        attacker = build_attack(named)
+        if isinstance(attacker, AttributeProbe):
+            answers(bench.task, bench.evaluation, attacker, f"attacks: {named.label}")
     for cells_of_exposure in by_exposure(cells):
         exposure = cells_of_exposure[0].exposure
         defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
@@ -155,7 +163,12 @@ def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
         },
         "data": plan_.data,
         "attacks": {
-            label: {"plugin": attack.name, "floor": attack.floor, "knowledge": attack.knowledge._asdict()}
+            label: {
+                "plugin": attack.name,
+                "kind": kind_of(attack),
+                "floor": getattr(attack, "floor", False),
+                "knowledge": attack.knowledge._asdict(),
+            }
             for label, attack in attacks.items()
         },
         "cells": [cell.key for cell in plan_.cells],

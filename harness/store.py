@@ -174,7 +174,7 @@ class RunFolder:
     def cells(self) -> pd.DataFrame:
         """Reads cells.csv; see ``harness.results.CELL_COLUMNS`` for units.
 
-        Unscored numbers are NaN, and so are columns that an older schema version lacks.
+        Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
         kinds = {c.name: _PANDAS_KIND[c.kind] for c in CELL_COLUMNS}
         try:
@@ -186,6 +186,8 @@ class RunFolder:
             )
         except (OSError, ValueError) as error:
             raise StoreError(f"cells.csv cannot be read: {error}", where=str(self.path), mend="run it again") from error
+        for name in (c.name for c in CELL_COLUMNS if c.kind == "text" and c.name not in frame):
+            frame[name] = pd.Series("", index=frame.index, dtype=object)
         return frame.reindex(columns=[c.name for c in CELL_COLUMNS])
 
     def images(self) -> pd.DataFrame:

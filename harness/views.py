@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from harness.contracts import Defense, Victim
-from harness.errors import AccessDeniedError, ConfigError
+from harness.errors import AccessDeniedError, ConfigError, PluginError
 from harness.images import ImageSet
 from harness.link import Channel, Encoded, PacketChannel, Transmission
 from harness.observation import Observation
 from harness.registry import create
 from harness.seeding import Streams
 from harness.suite import ThreatModel
-from harness.tokens import TokenBatch
+from harness.tokens import DROPPED, TokenBatch
 
 
 def transmit_all(defense: Defense, images: ImageSet, rng: Streams, batch_size: int) -> Encoded:
@@ -75,7 +78,7 @@ def observe(
         batch = _shuffled(batch, transmission.encoded.ids, rng)
     state = transmission.state
     return Observation(
-        tokens=batch.tokens.float(),
+        tokens=batch.tokens.detach().float(),
         lengths=batch.lengths,
         prefix=batch.prefix,
         grid=grid,
@@ -83,14 +86,84 @@ def observe(
         merge_map=batch.merge_map if knows.merge_map else None,
         noise_std=state.noise_std if state is not None and knows.channel_state else None,
         ordered=knows.order,
-        output=output if model.victim != "none" else None,
+        output=output.detach() if output is not None and model.victim != "none" else None,
     )
+
+
+def _patches_a_token(batch: TokenBatch) -> Tensor:
+    """Returns (T,) how many patches the merge map lays on each token; 1 for tokens that none points to."""
+    kept = batch.merge_map != DROPPED
+    rows = (batch.offsets[:-1, None] + batch.merge_map)[kept]
+    return torch.bincount(rows, minlength=len(batch.tokens)).clamp_min(1)
+
+
+def trace(transmission: Transmission, model: ThreatModel, grid: tuple[int, int]) -> Observation:
+    """Shows a transmission of the attacker's own images whole: sizes, order and merge map, whatever is granted."""
+    batch, state = transmission.received, transmission.state
+    return Observation(
+        tokens=batch.tokens.detach().float(),
+        lengths=batch.lengths,
+        prefix=batch.prefix,
+        grid=grid,
+        sizes=_patches_a_token(batch),
+        merge_map=batch.merge_map,
+        noise_std=state.noise_std if state is not None and model.knows.channel_state else None,
+    )
+
+
+class Preparation(NamedTuple):
+    """What an operating point is prepared with: images of the calibration split, and random streams."""
+
+    calibration: ImageSet
+    rng: Streams
+
+
+class _Line:
+    """The attacker's own transmissions through one defense. Tokens are computed once, noise is drawn for every draw.
+
+    Args:
+        defense: The defense, prepared.
+        eavesdropping: The eavesdropper's own channel; None hears the server's.
+        streams: Random streams.
+        batch_size: Images at a time on the edge.
+    """
+
+    def __init__(self, defense: Defense, eavesdropping: Channel | None, streams: Streams, batch_size: int) -> None:
+        self.defense, self.eavesdropping = defense, eavesdropping
+        self._streams, self._batch_size = streams, batch_size
+        self._encoded: dict[str, Encoded] = {}
+        self._sent: dict[str, tuple[int, Transmission]] = {}
+        heard = eavesdropping or defense.channel
+        self.noisy = heard.random or heard.snr_db is not None
+
+    def transmission(self, images: ImageSet, draw: int) -> Transmission:
+        """Returns the transmission of a draw: the same object until another draw of these images is asked for."""
+        draw = draw if self.noisy else 0
+        key = images.digest()
+        if key not in self._encoded:
+            self._encoded[key] = transmit_all(self.defense, images, self._streams, self._batch_size)
+        # One draw only is kept: they are large, and each is used for one epoch.
+        if key not in self._sent or self._sent[key][0] != draw:
+            # An eavesdropper's noise is its own, not the server's.
+            noise = self._streams.child("eavesdropper" if self.eavesdropping else "channel", draw)
+            self._sent[key] = (draw, self.defense.send(self._encoded[key], noise, self.eavesdropping))
+        return self._sent[key][1]
+
+    def branch(self) -> _Line:
+        """Returns a line that starts with what is cached here and keeps to itself what it adds."""
+        twin = copy(self)
+        twin._encoded, twin._sent = dict(self._encoded), dict(self._sent)
+        return twin
 
 
 class GrantedView:
     """The attacker's handle under one threat model (see ``harness.contracts.AttackerView``).
 
     An eavesdropper's own images come to it through its own channel, as the images under attack do.
+
+    Nothing that is scored against can be reached from here through attributes or closures. Python hides nothing from
+    code that means to cheat, though: a plug-in can import the task, walk the garbage collector or the frames of its
+    callers, or repeat a random stream. Read the code of an attack whose numbers you publish.
 
     Args:
         victim: The victim.
@@ -100,6 +173,7 @@ class GrantedView:
         streams: Random streams of the attacker's own transmissions.
         batch_size: Images at a time on the edge.
         device: Where attacks compute.
+        preparation: What ``defense`` was prepared with; None where it needs no preparation.
     """
 
     def __init__(
@@ -112,33 +186,55 @@ class GrantedView:
         streams: Streams,
         batch_size: int,
         device: torch.device,
+        preparation: Preparation | None = None,
     ) -> None:
         self._victim, self._defense, self._model = victim, defense, model
-        self._streams, self._batch_size = streams, batch_size
-        self._encoded: dict[str, Encoded] = {}
-        self._observed: dict[str, Observation] = {}
+        self._streams, self._batch_size, self._preparation = streams, batch_size, preparation
         self.image_shape, self.grid, self.device = image_shape, defense.grid, device
-        self._eavesdropping = eavesdropping_channel(model, defense)
-        observed = self._eavesdropping or defense.channel
-        self.noisy = observed.random or observed.snr_db is not None
+        self._line = _Line(defense, eavesdropping_channel(model, defense), streams, batch_size)
+        self._plain: _Line | None = None
+        self._observed: dict[str, tuple[Transmission, Observation]] = {}
+        self.noisy = self._line.noisy
 
     def observe(self, images: ImageSet, draw: int = 0) -> Observation:
-        """Transmits the attacker's images once more; tokens are computed once, noise is drawn for every ``draw``."""
-        draw = draw if self.noisy else 0
-        key = images.digest()
-        if key not in self._encoded:
-            self._encoded[key] = transmit_all(self._defense, images, self._streams, self._batch_size)
-        name = f"{key}/{draw}"
-        if name not in self._observed:
-            if self.noisy:  # keep one draw only: they are large, and each is used for one epoch
-                self._observed = {k: v for k, v in self._observed.items() if not k.startswith(f"{key}/")}
-            # An eavesdropper's noise is its own, not the server's.
-            noise = self._streams.child("eavesdropper" if self._eavesdropping else "channel", draw)
-            transmission = self._defense.send(self._encoded[key], noise, self._eavesdropping)
-            self._observed[name] = observe(
-                transmission, self._model, self.grid, None, self._streams.child("observer", draw)
-            )
-        return self._observed[name]
+        """Transmits the attacker's images once more, cut down to what the threat model grants."""
+        sent, key = self._line.transmission(images, draw), images.digest()
+        if key not in self._observed or self._observed[key][0] is not sent:
+            rng = self._streams.child("observer", draw if self.noisy else 0)
+            self._observed[key] = (sent, observe(sent, self._model, self.grid, None, rng))
+        return self._observed[key][1]
+
+    def trace(self, images: ImageSet, draw: int = 0) -> Observation:
+        """Returns what ``observe`` does of this draw, in the edge's order, with sizes and merge map."""
+        self._need_white_box("watch where the patches of its own images go")
+        return trace(self._line.transmission(images, draw), self._model, self.grid)
+
+    def unreduced(self, images: ImageSet, draw: int = 0) -> Observation:
+        """Transmits the attacker's images without reduction and perturbation."""
+        self._need_white_box("run the edge without its reduction")
+        if self._plain is None:
+            self._plain = self._without_reduction()
+        return trace(self._plain.transmission(images, draw), self._model, self.grid)
+
+    def _without_reduction(self) -> _Line:
+        """Prepares the unreduced sibling as the operating point was; only now, because it may take a training."""
+        sibling = self._defense.unreduced()
+        if sibling.needs_calibration:
+            if self._preparation is None:
+                raise PluginError(
+                    "the unreduced sibling needs calibration images, the operating point did not",
+                    where=f"defense {self._defense.name!r}",
+                    mend="let `needs_calibration` of both agree",
+                )
+            sibling.prepare(*self._preparation)
+        return _Line(sibling, self._line.eavesdropping, self._streams.child("unreduced"), self._batch_size)
+
+    def branch(self) -> GrantedView:
+        """Returns a view of the same grants that keeps to itself what it caches from now on."""
+        twin = copy(self)
+        twin._line, twin._observed = self._line.branch(), dict(self._observed)
+        twin._plain = None if self._plain is None else self._plain.branch()
+        return twin
 
     def predict(self, images: Tensor) -> Tensor:
         """Queries the victim on images (B, 3, H, W) in [0, 1]."""
@@ -149,9 +245,17 @@ class GrantedView:
 
     def white_box(self) -> Victim:
         """Hands out the victim."""
-        if self._model.victim != "white-box":
-            raise self._denied("see the victim's weights")
+        self._need_white_box("see the victim's weights")
         return self._victim
+
+    def edge_tokens(self, images: Tensor) -> TokenBatch:
+        """Runs the edge without reduction on images (B, 3, H, W) in [0, 1]; gradients reach them."""
+        self.white_box()
+        return self._defense.edge_tokens(images)
+
+    def _need_white_box(self, what: str) -> None:
+        if self._model.victim != "white-box":
+            raise self._denied(what)
 
     def _denied(self, what: str) -> AccessDeniedError:
         return AccessDeniedError(

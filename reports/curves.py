@@ -15,10 +15,12 @@ _COLUMNS = 2
 
 
 def curves_at(run: LoadedRun, setting: Setting) -> dict[str, list[tuple[Row, LearningCurve]]]:
-    """Reads the learning curves of a setting, by attack; attacks that do not train are left out."""
+    """Reads the learning curves of a setting, by attack; those that do not train, and probes, are left out."""
     found: dict[str, list[tuple[Row, LearningCurve]]] = {}
     for cell in run.cells_at(setting):
-        curve = run.folder.read_curve(str(cell["cell"])) if cell["cell"] else None
+        # What a probe learns is not measured in dB of PSNR.
+        drawn = cell["cell"] and not run.is_probe(str(cell["attack"]))
+        curve = run.folder.read_curve(str(cell["cell"])) if drawn else None
         if curve is not None and curve.points:
             found.setdefault(str(cell["attack"]), []).append((cell, curve))
     return found

@@ -63,6 +63,10 @@ class LoadedRun:
         """Tells whether an attack rebuilds nothing specific and only marks the floor."""
         return bool(self.attacks.get(attack, {}).get("floor", False))
 
+    def is_probe(self, attack: str) -> bool:
+        """Tells whether an attack answers a question and paints no picture."""
+        return bool(self.attacks.get(attack, {}).get("kind", "reconstruction") != "reconstruction")
+
     @property
     def settings(self) -> list[Setting]:
         """The pairs of channel and threat model that have cells, in the order of the cells."""

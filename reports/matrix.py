@@ -26,8 +26,8 @@ def _entry(run: LoadedRun, cells: Sequence[Row], point: str, attack: str, settin
 
 
 def leakage_matrix(run: LoadedRun, setting: Setting) -> Grid:
-    """Returns mean leakage in dB above the best floor: a row an attack, a column an operating point."""
-    cells = run.cells_at(setting)
+    """Returns mean leakage in dB above the best floor: a row an attack but for probes, a column an operating point."""
+    cells = [cell for cell in run.cells_at(setting) if not run.is_probe(str(cell["attack"]))]
     points = run.points_at(setting)
     rows = []
     for attack in dict.fromkeys(str(cell["attack"]) for cell in cells):

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 UNSCORED = "unscored"
-_DIGITS = {"psnr_db": 2, "leakage": 2, "ssim": 3, "lpips": 3, "quality": 1, "reid_top1": 1}
+_DIGITS = {"psnr_db": 2, "leakage": 2, "ssim": 3, "lpips": 3, "quality": 1, "reid_top1": 1, "label_agreement": 1}
 
 
 def is_number(value: Any) -> bool:

@@ -14,11 +14,15 @@ from reports.loaded import LoadedRun, Row, Setting, rows_of
 from reports.notation import digits_of, is_number, percent
 from reports.table import POINT_COLUMNS
 
-_PERCENT = frozenset({"quality", "reid_top1"})
+_PERCENT = frozenset({"quality", "reid_top1", "label_agreement"})
+_SCORE_HEADINGS = (("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified", "%"), ("Same top class", "%"))
 
 
 def _text(name: str, unit: str = "") -> Heading:
     return Heading(name, unit, numeric=False)
+
+
+_ATTRIBUTE_HEADINGS = (_text("Attribute"), Heading("Named", "%"), Heading("By chance", "%"), Heading("AUC"))
 
 
 def _verdict(status: str, verdict: str, reason: str) -> Value:
@@ -113,21 +117,34 @@ def air_time_note(run: LoadedRun) -> str:
     )
 
 
+def _attribute_values(row: Row) -> list[Value]:
+    """Returns the entries under ``_ATTRIBUTE_HEADINGS``."""
+    return [
+        words(row["attribute"]),
+        ranged(row, "attribute_accuracy", 1, scale=100),
+        figure(row["attribute_chance"], 1, scale=100),
+        ranged(row, "attribute_auc", 3),
+    ]
+
+
 def cells_grid(run: LoadedRun) -> Grid:
     """Returns every cell: attack by operating point, with failed, missing and inconclusive ones in plain sight."""
+    rows = rows_of(run.cells)
+    asked = any(row["attribute"] for row in rows)
     headings = [
         _text("Operating point"),
         _text("Attack"),
         _text("Channel"),
         _text("Verdict"),
         Heading("Leakage", "dB above floor"),
-        *(Heading(text, unit) for text, unit in (("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified", "%"))),
+        *(Heading(text, unit) for text, unit in _SCORE_HEADINGS),
+        *(_ATTRIBUTE_HEADINGS if asked else ()),
         Heading("Images", "scored"),
         Heading("Seed"),
         _text("Threat model"),
     ]
     table: list[list[Value]] = []
-    for row in rows_of(run.cells):
+    for row in rows:
         scores = [ranged(row, c.name, digits_of(c.name), scale=100.0 if c.name in _PERCENT else 1.0) for c in SCORES]
         table.append(
             [
@@ -137,6 +154,7 @@ def cells_grid(run: LoadedRun) -> Grid:
                 _verdict(row["status"], row["verdict"], row["reason"]),
                 ranged(row, "leakage", 2),
                 *scores,
+                *(_attribute_values(row) if asked else ()),
                 figure(int(row["n"]), 0),
                 Value(str(row["seed"]), "", str(row["seed"]), "", True),
                 words(row["threat_model"]),
@@ -216,7 +234,7 @@ def attacks_grid(run: LoadedRun) -> Grid:
         rows.append(
             [
                 words(label),
-                words(entry.get("plugin", "not stated")),
+                words(entry.get("plugin", "not stated"), f"{entry['kind']} probe" if run.is_probe(label) else ""),
                 words("yes" if run.is_floor(label) else "no"),
                 words(known or "nothing beyond the tokens"),
             ]

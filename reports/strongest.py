@@ -37,8 +37,9 @@ def estimate(values: pd.Series[float], groups: pd.Series[int], seed: int) -> Est
 
 
 def candidates(run: LoadedRun, point: str, setting: Setting) -> list[str]:
-    """Returns the attacks that may be the strongest: floors only where the suite has nothing else here."""
-    attacks = list(dict.fromkeys(str(row["attack"]) for row in run.cells_at(setting, point)))
+    """Returns the attacks that may rebuild most: floors only where the suite has nothing else here, probes never."""
+    labels = dict.fromkeys(str(row["attack"]) for row in run.cells_at(setting, point))
+    attacks = [a for a in labels if not run.is_probe(a)]
     return [a for a in attacks if not run.is_floor(a)] or attacks
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.tasks.photo_attributes import SceneMedians
 from benchmarks.tasks.photo_crops import CROP_PX, cut_crops
 from benchmarks.victims.photos_vit import load_photos_vit
 from harness.contracts import SplitName, Task, Victim
@@ -27,6 +28,12 @@ def crop_set(split: SplitName) -> ImageSet:
         torch.tensor([crop.label for crop in crops]),
         torch.tensor([crop.tile for crop in crops]),
     )
+
+
+@cache
+def scene_medians() -> SceneMedians:
+    """Returns what the attributes of a crop are relative to: the medians over the attacker's crops."""
+    return SceneMedians(crop_set("attacker"))
 
 
 class Photos(Task):
@@ -57,6 +64,10 @@ class Photos(Task):
         if images.labels is None:
             raise ValueError("photos always carries labels")
         return images.labels
+
+    def attributes(self, images: ImageSet) -> dict[str, Tensor]:
+        """Returns ``brightness`` and ``detail``, (B,) int64: 1 for crops above the median of their scene, else 0."""
+        return scene_medians().attributes(images)
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns 1 where the top class is right, else 0."""

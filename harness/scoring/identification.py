@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 TIE = 1e-12
-"""Cosine difference below which two gallery images count as equally near: float64 rounding, no more."""
+"""Difference of cosines, or of scores over their magnitude, below which two images tie: float64 rounding, no more."""
 
 _ROWS = 1024  # rows of the similarity matrix held at once
 
@@ -47,6 +47,24 @@ def reid_top1(reconstruction_features: Tensor, gallery_features: Tensor) -> Tens
         rival = similarity.amax(dim=1)
         hits[rows] = (mine > rival + TIE).float().masked_fill(rival.isinf(), torch.nan)
     return hits.masked_fill(~(queries_usable & gallery_usable), torch.nan)
+
+
+def ranked_first(scores: Tensor, own: Tensor) -> Tensor:
+    """Says for each observation whether its own image has the highest score of the gallery; a tie does not count.
+
+    Args:
+        scores: (B, G) finite scores.
+        own: (B,) column of each one's own image.
+
+    Returns:
+        (B,) float32: 1 ranked first, 0 not; NaN where the gallery holds nothing else. Scores tie where they differ by
+        no more than ``TIE`` of the larger magnitude.
+    """
+    rows = scores.detach().double()
+    mine = rows.gather(1, own[:, None]).squeeze(1)
+    rival = rows.scatter(1, own[:, None], -torch.inf).amax(dim=1)
+    margin = TIE * torch.maximum(mine.abs(), rival.abs())
+    return (mine - rival > margin).float().masked_fill(rival.isinf(), torch.nan)
 
 
 def _unit_rows(features: Tensor) -> tuple[Tensor, Tensor]:

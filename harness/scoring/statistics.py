@@ -7,6 +7,7 @@ narrow. Whole clusters of such images are resampled instead.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -74,9 +75,26 @@ def mean_interval(
         return Interval(mean, math.nan, math.nan, len(scores), unscored)
     sums = np.bincount(member, weights=scores).astype(np.float64)
     means = _resampled_means(sums, counts, streams.numpy(), resamples)
-    tail = _tail(len(counts))
-    lo, hi = np.quantile(means, [tail, 1.0 - tail])
-    return Interval(mean, float(lo), float(hi), len(scores), unscored)
+    return Interval(mean, *expanded_percentiles(means, len(counts)), len(scores), unscored)
+
+
+def bootstrap_streams(seed: int) -> Streams:
+    """Returns the stream that all intervals of a run are drawn from, so that they share their draws."""
+    return Streams(seed, ("bootstrap",))
+
+
+def drawn_clusters(clusters: int, rng: np.random.Generator, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields (r, clusters) numbers of clusters drawn with replacement, block by block: ``resamples`` rows in all."""
+    block = max(1, _BLOCK // clusters)
+    for start in range(0, resamples, block):
+        yield rng.integers(0, clusters, size=(min(block, resamples - start), clusters))
+
+
+def expanded_percentiles(resampled: npt.NDArray[np.float64], clusters: int) -> tuple[float, float]:
+    """Returns the ends of the 95 % interval, given (resamples,) values of the resampled statistic."""
+    tail = _tail(clusters)
+    lo, hi = np.quantile(resampled, [tail, 1.0 - tail])
+    return float(lo), float(hi)
 
 
 def _array(column: Tensor | npt.ArrayLike) -> npt.NDArray[np.generic]:
@@ -87,13 +105,8 @@ def _resampled_means(
     sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> npt.NDArray[np.float64]:
     """Returns (resamples,) means of clusters drawn with replacement, given each cluster's sum and count (G,)."""
-    clusters = len(sums)
-    block = max(1, _BLOCK // clusters)
-    means = np.empty(resamples)
-    for start in range(0, resamples, block):
-        drawn = rng.integers(0, clusters, size=(min(block, resamples - start), clusters))
-        means[start : start + block] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return means
+    drawn = drawn_clusters(len(sums), rng, resamples)
+    return np.concatenate([sums[block].sum(axis=1) / counts[block].sum(axis=1) for block in drawn])
 
 
 def _tail(clusters: int) -> float:

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.tasks.photo_attributes import brightness, detail
 from benchmarks.tasks.photo_crops import CLASSES, GUARD_PX, PHOTOGRAPHS, SCENES, cut_crops, lit_side, tiles
 from benchmarks.tasks.photos import Photos, crop_set
 from benchmarks.victims.photos_vit import WEIGHTS
 from harness.contracts import SPLITS
+from harness.errors import DataError
+from harness.images import ImageSet
+from harness.scoring.attributes import informed_guess
 from harness.seeding import Streams
 from harness.splits import check_disjoint
 
@@ -83,3 +87,51 @@ def test_the_victim_is_as_accurate_as_recorded(victim):
     # One image in 560 may fall the other way on another machine's arithmetic.
     assert accuracy == pytest.approx(record["evaluation_accuracy"], abs=2.5 / 560)
     assert accuracy > 0.8
+
+
+def test_attributes_are_balanced_in_every_scene_and_not_given_away_by_the_class():
+    task = Photos()
+    public, images = crop_set("attacker"), crop_set("evaluation")
+    scenes = public.labels // 4
+    for name, values in task.attributes(public).items():
+        assert values.dtype == torch.int64
+        assert set(values.tolist()) == {0, 1}
+        shares = torch.stack([values[scenes == scene].float().mean() for scene in range(len(SCENES))])
+        assert (shares - 0.5).abs().max() < 0.005, (name, shares)
+        assert 0.3 < task.attributes(images)[name].float().mean() < 0.7
+    # What a guess by the class reaches on the evaluation crops is near one half.
+    for name, known in task.attributes(public).items():
+        guess = informed_guess(known, public.labels, task.attributes(images)[name], images.labels, 2)
+        assert guess.accuracy < 0.6, name
+        assert guess.auc < 0.6, name
+
+
+def test_attributes_measure_what_they_say():
+    images = crop_set("evaluation")
+    found = Photos().attributes(images)
+    assert sorted(found) == ["brightness", "detail"]
+    gray = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
+    for i in (0, 111, 333):
+        pixels = images.pixels[i].double()
+        assert float(brightness(images.pixels[i : i + 1])) == pytest.approx(float(pixels.mean()) * 3 * 64 * 64)
+        luminance = (pixels * gray).sum(dim=0)
+        kernel = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]], dtype=torch.float64)
+        edges = torch.nn.functional.conv2d(luminance[None, None], kernel[None, None]).abs().sum()
+        assert float(detail(images.pixels[i : i + 1])) == pytest.approx(1000 * float(edges))
+
+
+def test_attributes_depend_on_nothing_but_the_crop():
+    task, images = Photos(), crop_set("evaluation").select(range(0, 560, 40))
+    together = task.attributes(images)
+    alone = [task.attributes(images.select([i])) for i in range(len(images))]
+    turned = ImageSet(images.pixels.rot90(1, (2, 3)), images.ids, images.labels)
+    for name, values in together.items():
+        assert [int(one[name]) for one in alone] == values.tolist()
+        assert torch.equal(task.attributes(turned)[name], values)
+        assert torch.equal(task.attributes(images)[name], values)
+
+
+def test_attributes_of_crops_without_a_class_are_refused():
+    images = crop_set("evaluation").select([0])
+    with pytest.raises(DataError, match="carry no class"):
+        Photos().attributes(ImageSet(images.pixels, images.ids))

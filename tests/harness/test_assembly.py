@@ -58,3 +58,60 @@ def test_unscored_metrics_stay_unscored():
     assert math.isnan(found["lpips"])
     assert math.isnan(found["lpips_lo"])
     assert found["ssim"] == 0.5
+
+
+def probe(point, attack, correct, *, chance=0.5, area=(0.5, 0.4, 0.6), proves=True, plateau=None):
+    made = part(point, attack, [], plateau=plateau)
+    made |= {"kind": "attribute", "attribute": "mood", "proves_on_baseline": proves}
+    made["scores"] = {"attribute_correct": correct}
+    made["cell_scores"] = dict(zip(("attribute_auc", "attribute_auc_lo", "attribute_auc_hi"), area, strict=True))
+    made["cell_scores"]["attribute_chance"] = chance
+    return {**made, "chance": {"attribute_accuracy": chance, "attribute_auc": 0.5}}
+
+
+def seeker(point, attack, found):
+    made = part(point, attack, [])
+    made["scores"] = {"reid_top1": found}
+    return {**made, "kind": "identity", "proves_on_baseline": True, "chance": {"reid_top1": 1 / N}}
+
+
+def test_a_probe_proves_itself_by_accuracy_or_area_on_the_undefended_payload():
+    deaf = [probe("undefended", "x", [1.0, 0] * 3), probe("m", "x", [1.0] * N)]
+    found = rows([*FLOORS, *deaf])
+    for cell in ("undefended-x", "m-x"):
+        assert found[cell]["verdict"] == "inconclusive"
+        assert (
+            found[cell]["reason"]
+            == "does not beat chance on the undefended payload, so a low score here proves nothing"
+        )
+    hears = [probe("undefended", "x", [1.0] * N), probe("m", "x", [0.0] * N)]
+    assert rows(hears)["m-x"]["verdict"] == "conclusive", "no floor is needed"
+    ranks = [probe("undefended", "x", [1.0, 0] * 3, area=(0.8, 0.7, 0.9)), probe("m", "x", [0.0] * N)]
+    assert rows(ranks)["m-x"]["verdict"] == "conclusive"
+    # By chance alone the answer would be right as often.
+    lopsided = [probe("undefended", "x", [1.0] * N, chance=1.0), probe("m", "x", [0.0] * N)]
+    assert rows(lopsided)["m-x"]["verdict"] == "inconclusive"
+
+
+def test_an_excused_probe_need_not_prove_itself_but_converge():
+    assert rows([probe("m", "x", [0.0] * N, proves=False)])["m-x"]["verdict"] == "conclusive"
+    late = rows([probe("m", "x", [0.0] * N, proves=False, plateau="still gaining")])["m-x"]
+    assert late["reason"] == "convergence not shown: still gaining"
+
+
+def test_an_identity_probe_must_beat_one_in_the_gallery():
+    assert rows([seeker("undefended", "x", [0.0] * N)])["undefended-x"]["verdict"] == "inconclusive"
+    assert rows([seeker("undefended", "x", [1.0] * N)])["undefended-x"]["verdict"] == "conclusive"
+
+
+def test_a_probe_s_row_holds_its_scores_and_no_others():
+    tables = Assembler(IMAGES, "undefended", 0).tables([*FLOORS, probe("undefended", "x", [1.0, 1, 1, 1, 0, 0])])
+    row = tables.cells[-1]
+    assert row["attribute"] == "mood"
+    assert row["attribute_accuracy"] == 4 / 6
+    assert row["attribute_accuracy_lo"] < 4 / 6 < row["attribute_accuracy_hi"]
+    assert (row["attribute_chance"], row["attribute_auc"], row["attribute_auc_hi"]) == (0.5, 0.5, 0.6)
+    assert all(math.isnan(row[name]) for name in ("psnr_db", "leakage", "reid_top1", "label_agreement"))
+    assert [image["attribute_correct"] for image in tables.images[-N:]] == [1, 1, 1, 1, 0, 0]
+    assert tables.cells[0]["attribute"] == ""
+    assert all(math.isnan(image["attribute_correct"]) for image in tables.images[:N])

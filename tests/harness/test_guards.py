@@ -4,7 +4,9 @@ import torch
 from harness import guards
 from harness.contracts import Attack
 from harness.errors import PluginError
+from harness.images import ImageSet
 from harness.observation import Observation
+from harness.probing import AttributeProbe, IdentityProbe
 from harness.seeding import Streams
 
 SEEN = Observation(torch.zeros(4, 2), torch.tensor([2, 2]), 1, (1, 1))
@@ -50,3 +52,82 @@ def test_a_broken_answer_names_the_attack(answer, message):
 def test_fit_must_return_a_curve_or_nothing():
     with pytest.raises(PluginError, match="LearningCurve"):
         guards.fit(Fixed(3), None, None, Streams(0))
+
+
+class Asked(AttributeProbe, IdentityProbe):
+    name = "asked"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def fit(self, view, auxiliary, answers, classes=2, rng=None):
+        return self.answer
+
+    def predict(self, observations, rng):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def rank(self, observations, view, gallery, rng):
+        return self.predict(observations, rng)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (torch.zeros(2, 3), r"scores are \(2, 3\), expected \(2, 2\)"),
+        (torch.zeros(2), r"scores are \(2,\)"),
+        ([1, 0], "scores are list"),
+        (torch.tensor([[0.0, float("nan")], [0, 0]]), "NaN or infinite"),
+        (torch.tensor([[0.0, float("-inf")], [0, 0]]), "NaN or infinite"),
+        (ZeroDivisionError("boom"), "(predict|rank) failed: ZeroDivisionError: boom"),
+    ],
+)
+def test_a_broken_probe_is_named(answer, message):
+    gallery = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    for ask in (
+        lambda: guards.predict(Asked(answer), SEEN, 2, Streams(0)),
+        lambda: guards.rank(Asked(answer), SEEN, None, gallery, Streams(0)),
+    ):
+        with pytest.raises(PluginError, match=message) as caught:
+            ask()
+        assert "asked" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_scores_too():
+    assert guards.predict(Asked(torch.tensor([[1, 0], [0, 2]])), SEEN, 2, Streams(0)).dtype == torch.float64
+
+
+def test_a_probe_s_fit_must_return_a_curve_or_nothing():
+    with pytest.raises(PluginError, match="'asked': fit must return a LearningCurve"):
+        guards.fit_probe(Asked(3), None, None, None, 2, Streams(0))
+    with pytest.raises(PluginError, match="fit failed: TypeError"):
+        guards.fit_probe(Fixed(3), None, None, None, 2, Streams(0))
+
+
+class Odd:
+    name = "odd"
+
+    def __init__(self, values):
+        self.values = values
+
+    def attributes(self, images):
+        return {"mood": self.values}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.zeros(3, dtype=torch.long), r"'mood' is \(3,\), expected int64 \(2,\)"),
+        (torch.zeros(2), "expected int64"),
+        ([0, 1], "is list"),
+        (torch.tensor([0, -1]), "classes below 0"),
+    ],
+)
+def test_attributes_are_classes_from_0(values, message):
+    images = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(PluginError, match=message) as caught:
+        guards.attributes(Odd(values), images)
+    assert "task 'odd'" in str(caught.value)
+    assert guards.attributes(Odd(torch.tensor([0, 4])), images)["mood"].tolist() == [0, 4]

@@ -31,6 +31,7 @@ def test_missing_columns_are_read_as_nan() -> None:
     assert list(images.columns) == [c.name for c in IMAGE_COLUMNS]
     for frame in (cells, images):
         assert frame[ADDED].isna().all(axis=None)
+    assert set(cells["attribute"]) == {""}
     done = cells[cells["status"] == "done"]
     assert len(done) == 7
     assert len(images) == 70

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.scoring import identification
-from harness.scoring.identification import reid_top1
+from harness.scoring.identification import ranked_first, reid_top1
 
 
 def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -80,3 +80,24 @@ def test_a_gallery_without_rivals_identifies_nothing() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"\(B, D\)"):
         reid_top1(features(3, 4), features(4, 4))
+
+
+def test_ranked_first_by_brute_force() -> None:
+    scores, own = features(40, 25), torch.arange(40) % 25
+    expected = [float(scores[i].argmax() == own[i]) for i in range(40)]
+    assert 0 < sum(expected) < 40
+    assert ranked_first(scores, own).tolist() == expected
+    # Neither scale nor unit of a score matters.
+    assert ranked_first(scores.double() * 1e-30, own).tolist() == expected
+    assert ranked_first(scores - 1e6, own).tolist() == ranked_first((scores - 1e6).double(), own).tolist()
+
+
+def test_a_tied_rank_does_not_count() -> None:
+    scores = torch.tensor([[3.0, 3, 1], [3, 2, 1], [0, 0, 0]], dtype=torch.float64)
+    scores[1, 1] = 3 - 1e-14
+    assert ranked_first(scores, torch.tensor([0, 0, 1])).tolist() == [0.0, 0.0, 0.0]
+    assert ranked_first(torch.tensor([[3.0, 2]]), torch.tensor([0])).tolist() == [1.0]
+
+
+def test_a_gallery_of_one_is_unscored() -> None:
+    assert ranked_first(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long)).isnan().all()

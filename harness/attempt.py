@@ -1,0 +1,167 @@
+"""One attempt: an attack or probe is fitted, asked about the images under attack, and scored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import guards
+from harness.attributes import answers
+from harness.bench import Bench
+from harness.contracts import Attack
+from harness.images import ImageSet
+from harness.learning import LearningCurve, convergence_failure
+from harness.observation import Observation
+from harness.planning import Cell, build_attack, content_hash
+from harness.probing import LABEL, AttributeProbe, IdentityProbe
+from harness.scoring.attributes import auc_interval, informed_guess
+from harness.scoring.identification import ranked_first, reid_top1
+from harness.scoring.metrics import ImageScores, score_images
+from harness.scoring.statistics import bootstrap_streams
+from harness.seeding import Streams
+from harness.store import RunFolder
+from harness.views import GrantedView
+
+NO_CLASSES = "the victim's answer is no vector of classes"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an attack faces.
+
+    Args:
+        bench: The bench; attacks never see it.
+        cell: The cell.
+        observation: What is seen of the evaluation images.
+        view: The attacker's handle.
+        auxiliary: The attacker's images.
+        streams: The attack's random streams, one for all operating points: attackers start alike, so that differences
+            are the defense's.
+    """
+
+    bench: Bench
+    cell: Cell
+    observation: Observation
+    view: GrantedView
+    auxiliary: ImageSet
+    streams: Streams
+
+    def reconstruction(self, attack: Attack, store: RunFolder) -> dict[str, Any]:
+        """Rebuilds the evaluation images, scores and stores them."""
+        start = time.monotonic()
+        curve = guards.fit(attack, self.view, self.auxiliary, self.streams.child("fit"))
+        shape, rng = self.view.image_shape, self.streams.child("reconstruct")
+        rebuilt = guards.reconstruct(attack, self.observation, shape, rng)
+        seconds = time.monotonic() - start
+        scores = score_reconstructions(self.bench, self.bench.evaluation.pixels, rebuilt, self.bench.gallery)
+        store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
+        return {
+            **self._outcome(curve, seconds, scores.values, store),
+            "kind": "reconstruction",
+            "unconverged": (None if curve is None else convergence_failure(curve)) or attack.doubt,
+            "floor": attack.floor,
+            "unscored": scores.reasons,
+        }
+
+    def attribute(self, probe: AttributeProbe, store: RunFolder) -> dict[str, Any]:
+        """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""
+        bench, where = self.bench, f"attacks: {self.cell.attack.label}"
+        public = bench.task.split("attacker")
+        known = answers(bench.task, public, probe, where)
+        true = answers(bench.task, bench.evaluation, probe, where)
+        classes = int(known.max()) + 1
+        own = answers(bench.task, self.auxiliary, probe, where).clone()
+        start = time.monotonic()
+        curve = guards.fit_probe(probe, self.view, self.auxiliary, own, classes, self.streams.child("fit"))
+        scores = guards.predict(probe, self.observation, classes, self.streams.child("predict"))
+        seconds = time.monotonic() - start
+        helped = probe.attribute != LABEL
+        labels = [images.labels if helped else None for images in (public, bench.evaluation)]
+        guess = informed_guess(known, labels[0], true, labels[1], classes)
+        area = auc_interval(scores, true, bench.evaluation.groups, bootstrap_streams(bench.suite.seeds[0]))
+        return {
+            **self._outcome(curve, seconds, {"attribute_correct": (scores.argmax(dim=1) == true).float()}, store),
+            "kind": "attribute",
+            "attribute": probe.attribute,
+            "cell_scores": {
+                "attribute_chance": guess.accuracy,
+                "attribute_auc": area.mean,
+                "attribute_auc_lo": area.lo,
+                "attribute_auc_hi": area.hi,
+            },
+            "proves_on_baseline": probe.proves_on_baseline,
+            "chance": {"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
+        }
+
+    def identity(self, probe: IdentityProbe, store: RunFolder) -> dict[str, Any]:
+        """Asks which of the evaluation images, shown without labels and in random order, an observation comes from."""
+        evaluation = self.bench.evaluation
+        # Only who knows their order, labels included, could repeat the draw.
+        secret = Streams(self.cell.exposure.seed, ("gallery", evaluation.digest()))
+        order = torch.randperm(len(evaluation), generator=secret.torch())
+        gallery = ImageSet(evaluation.pixels[order], tuple(evaluation.ids[i] for i in order.tolist()))
+        start = time.monotonic()
+        curve = guards.fit(probe, self.view, self.auxiliary, self.streams.child("fit"))
+        # A branch, so that what the edge made of the candidates is not left behind for the next attack.
+        scores = guards.rank(probe, self.observation, self.view.branch(), gallery, self.streams.child("rank"))
+        seconds = time.monotonic() - start
+        return {
+            **self._outcome(curve, seconds, {"reid_top1": ranked_first(scores, torch.argsort(order))}, store),
+            "kind": "identity",
+            "proves_on_baseline": probe.proves_on_baseline,
+            "chance": {"reid_top1": 1.0 / len(gallery)},
+        }
+
+    def _outcome(
+        self, curve: LearningCurve | None, seconds: float, scores: dict[str, Tensor], store: RunFolder
+    ) -> dict[str, Any]:
+        """Stores the learning curve; returns what all kinds of parts hold."""
+        if curve is not None:
+            store.write_curve(self.cell.key, curve)
+        return {
+            "unconverged": None if curve is None else convergence_failure(curve),
+            "floor": False,
+            "unscored": {},
+            "attack_seconds": seconds,
+            "scores": {name: values.tolist() for name, values in scores.items()},
+        }
+
+
+def score_reconstructions(bench: Bench, originals: Tensor, rebuilt: Tensor, gallery: Tensor) -> ImageScores:
+    """Scores uint8 reconstructions (B, 3, H, W) by the suite's metrics and by what the victim makes of them.
+
+    Args:
+        bench: The bench.
+        originals: (B, 3, H, W) uint8.
+        rebuilt: (B, 3, H, W) uint8.
+        gallery: (B, D) the victim's features of the originals.
+    """
+    scores = score_images(bench.suite, originals, rebuilt, bench.device)
+    scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), gallery)
+    scores.values["label_agreement"] = bench.label_agreement(rebuilt)
+    if bench.top1 is None:
+        scores.reasons["label_agreement"] = NO_CLASSES
+    return scores
+
+
+def run_attack(
+    bench: Bench, cell: Cell, observation: Observation, view: GrantedView, store: RunFolder
+) -> dict[str, Any]:
+    """Runs one attack against one exposure; returns the part to write.
+
+    Raises:
+        LeakgaugeError: The attack failed, or asks for what the task does not have.
+    """
+    attacker = build_attack(cell.attack)
+    streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
+    auxiliary = bench.auxiliary(cell.exposure.threat_model.auxiliary.n)
+    attempt = Attempt(bench, cell, observation, view, auxiliary, streams)
+    if isinstance(attacker, AttributeProbe):
+        return attempt.attribute(attacker, store)
+    if isinstance(attacker, IdentityProbe):
+        return attempt.identity(attacker, store)
+    return attempt.reconstruction(attacker, store)

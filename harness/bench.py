@@ -1,0 +1,104 @@
+"""Bench: what all exposures of a run share, built once a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import guards
+from harness.contracts import Task, Victim
+from harness.images import ImageSet
+from harness.registry import create
+from harness.suite import Suite
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The task, its victim, the evaluation images, and what the unmodified victim makes of them.
+
+    Args:
+        suite: The suite.
+        task: The task.
+        victim: Its victim, on ``device``.
+        evaluation: B images, all that is scored.
+        quality_base: (B,) quality of the unmodified victim.
+        gallery: (B, D) its features of the images.
+        top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
+        device: Where to compute.
+    """
+
+    suite: Suite
+    task: Task
+    victim: Victim
+    evaluation: ImageSet
+    quality_base: Tensor
+    gallery: Tensor
+    top1: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def build(cls, suite: Suite, device: torch.device) -> Bench:
+        """Loads the task and runs the unmodified victim on the evaluation images."""
+        task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
+        victim, evaluation = task.victim(), task.split("evaluation")
+        if suite.evaluation_images is not None:
+            # Every k-th image: splits are in class order, so this keeps all classes.
+            rows = np.linspace(0, len(evaluation) - 1, min(suite.evaluation_images, len(evaluation))).round()
+            evaluation = evaluation.select(torch.from_numpy(np.unique(rows).astype(np.int64)))
+        victim.model.to(device)
+        outputs, features = [], []
+        with torch.no_grad():
+            for batch in evaluation.batches(suite.batch_size):
+                pixels = batch.images().to(device)
+                outputs.append(victim.predict(pixels).cpu())
+                features.append(victim.embed(pixels).cpu())
+        output, gallery, target = torch.cat(outputs), torch.cat(features), task.target(evaluation)
+        base = guards.quality(task, output, target)
+        top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
+        return cls(suite, task, victim, evaluation, base, gallery, top1, device)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns victim features (B, D) of uint8 images."""
+        with torch.no_grad():
+            parts = [
+                self.victim.embed(part.to(self.device).float() / 255.0).cpu()
+                for part in torch.split(images, self.suite.batch_size)
+            ]
+        return torch.cat(parts)
+
+    def label_agreement(self, images: Tensor) -> Tensor:
+        """Returns (B,) 1 where the victim's top class on uint8 reconstructions is that on the originals, else 0.
+
+        NaN where the victim's answer is no vector of classes: the largest entry of a feature means nothing.
+        """
+        if self.top1 is None:
+            return torch.full((len(images),), torch.nan)
+        with torch.no_grad():
+            parts = [
+                self.victim.predict(part.to(self.device).float() / 255.0).argmax(dim=1).cpu()
+                for part in torch.split(images, self.suite.batch_size)
+            ]
+        return (torch.cat(parts) == self.top1).float()
+
+    def auxiliary(self, n: int | None) -> ImageSet:
+        """Returns the attacker's images: all, or every k-th so that ``n`` remain."""
+        images = self.task.split("attacker")
+        if n is None or n >= len(images):
+            return images.apart()
+        rows = np.linspace(0, len(images) - 1, n).round().astype(np.int64)
+        return images.select(torch.from_numpy(np.unique(rows)))
+
+
+def _are_classes(output: Tensor, features: Tensor, target: Tensor) -> bool:
+    """Tells whether outputs (B, C) score classes.
+
+    They do where the task's targets are class numbers. Otherwise a model without a head is told by its answer, which
+    is its features.
+    """
+    if output.ndim != 2 or output.shape[1] < 2:
+        return False
+    numbers = target.ndim == 1 and not target.is_floating_point()
+    return numbers or output.shape != features.shape or not torch.equal(output, features)

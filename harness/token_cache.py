@@ -1,0 +1,116 @@
+"""Keeps what the edge sent on disk: the victim runs once for an operating point, whoever attacks it and how often.
+
+Files are safetensors, mapped into memory when read. The key covers all that decides the tokens, the code that computes
+them included, so that an entry is right or not found. The oldest entries go when the cache outgrows its limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from harness.encoded_file import read_encoded, to_bytes
+from harness.errors import ConfigError, StoreError
+from harness.link import Encoded
+from harness.store import write_atomic
+
+FOLDER_VARIABLE, LIMIT_VARIABLE = "LEAKGAUGE_CACHE", "LEAKGAUGE_CACHE_GIB"
+OFF = "off"
+DEFAULT_GIB = 8.0
+_log = logging.getLogger(__name__)
+
+
+class TokenCache:
+    """Encoded image sets by key.
+
+    Args:
+        folder: Where they are kept; None keeps nothing.
+        limit_bytes: Size that the folder may have.
+
+    Attributes:
+        hits: Sets that were found.
+        misses: Sets that had to be computed.
+    """
+
+    def __init__(self, folder: Path | None, limit_bytes: int) -> None:
+        self._folder, self._limit = folder, limit_bytes
+        self.hits = self.misses = 0
+
+    @classmethod
+    def from_environment(cls) -> TokenCache:
+        """Opens the cache at ``LEAKGAUGE_CACHE`` (a folder, or ``off``), of at most ``LEAKGAUGE_CACHE_GIB``.
+
+        Raises:
+            ConfigError: The limit is not a number of GiB.
+        """
+        text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_GIB))
+        try:
+            limit = int(float(text) * 2**30)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{text!r} is not a size", where=LIMIT_VARIABLE, mend="give GiB, 8 say") from error
+        chosen = os.environ.get(FOLDER_VARIABLE)
+        if chosen == OFF:
+            return cls(None, 0)
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cls(Path(chosen) if chosen else base / "leakgauge" / "tokens", limit)
+
+    def encoded(self, key: str, compute: Callable[[], Encoded]) -> Encoded:
+        """Returns the set stored under ``key``, or computes and stores it.
+
+        A cache that cannot be written is a loss of time, not of results: the set is returned all the same.
+        """
+        path = None if self._folder is None else self._folder / f"{key}.safetensors"
+        found = None if path is None else self._read(path)
+        if found is not None:
+            self.hits += 1
+            return found
+        self.misses += 1
+        encoded = compute()
+        if path is not None:
+            self._write(path, encoded)
+        return encoded
+
+    @staticmethod
+    def _read(path: Path) -> Encoded | None:
+        """Reads an entry and marks it as used; None where there is none, or it is damaged."""
+        try:
+            encoded = read_encoded(path)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            _log.warning("token cache: %s cannot be read (%s); its tokens are computed again", path, error)
+            return None
+        return encoded
+
+    def _write(self, path: Path, encoded: Encoded) -> None:
+        data = to_bytes(encoded)
+        if len(data) > self._limit:
+            return
+        try:
+            self._make_room(len(data))
+            write_atomic(path, data)
+        except (OSError, StoreError) as error:
+            _log.warning("token cache: %s cannot be written (%s); going on without", path, error)
+
+    def _make_room(self, needed: int) -> None:
+        """Deletes the entries that were not used for longest until ``needed`` bytes fit."""
+        assert self._folder is not None
+        entries = []
+        for path in self._folder.glob("*.safetensors") if self._folder.is_dir() else ():
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # another worker made room
+                continue
+            entries.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total + needed <= self._limit:
+                return
+            # Whoever has it mapped keeps reading it.
+            path.unlink(missing_ok=True)
+            total -= size

@@ -1,0 +1,154 @@
+"""The token cache: what is read back is what was sent, stale or damaged entries are computed again, size is bounded."""
+
+import os
+
+import pytest
+import torch
+
+from defenses.pipeline import SplitPipeline
+from harness import store
+from harness.code_digest import code_digest
+from harness.encoded_file import read_encoded, to_bytes
+from harness.errors import ConfigError, StoreError
+from harness.link import Encoded
+from harness.seeding import Streams
+from harness.token_cache import TokenCache
+from harness.tokens import TokenBatch
+from harness.views import transmit_all
+
+CPU, RNG = torch.device("cpu"), Streams(0)
+MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}}
+
+
+@pytest.fixture(scope="module")
+def few(photographs):
+    return photographs.select(range(6))
+
+
+def sent(victim, images, calibration=None, **options) -> Encoded:
+    pipeline = SplitPipeline(victim, CPU, **{**MERGED, **options})
+    pipeline.prepare(images if calibration is None else calibration, RNG)
+    return transmit_all(pipeline, images, RNG, 4)
+
+
+def assert_same(a: Encoded, b: Encoded) -> None:
+    assert a.ids == b.ids
+    assert a.sizes_sent == b.sizes_sent
+    assert a.packets == b.packets
+    assert list(a.account) == list(b.account)
+    assert all(torch.equal(a.account[name], b.account[name]) for name in a.account)
+    for name in ("payload_bytes", "side_bytes", "tokens_per_layer"):
+        assert torch.equal(getattr(a, name), getattr(b, name))
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+    assert (a.symbols is None) == (b.symbols is None)
+    for one, other in ((a.decoded, b.decoded), (a.symbols, b.symbols)):
+        if one is not None:
+            assert_same_tokens(one, other)
+
+
+def assert_same_tokens(one: TokenBatch, other: TokenBatch) -> None:
+    assert one.prefix == other.prefix
+    for name in ("tokens", "lengths", "sizes", "merge_map"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"codec": "float16"},
+        {"codec": {"name": "uniform", "bits": 4}},
+        {"codec": {"name": "jscc", "uses_per_token": 4, "steps": 0}},
+        {"channel": {"name": "erasure", "loss": 0.2}},
+    ],
+    ids=["float32", "float16", "uniform", "symbols", "packets"],
+)
+def test_what_is_stored_is_what_was_sent(victim, few, tmp_path, options):
+    encoded = sent(victim, few, **options)
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(encoded))
+    assert_same(read_encoded(tmp_path / "a.safetensors"), encoded)
+
+
+def test_the_second_time_nothing_is_computed(victim, few, tmp_path):
+    encoded = sent(victim, few)
+    first, second = TokenCache(tmp_path, 2**30), TokenCache(tmp_path, 2**30)
+    assert_same(first.encoded("key", lambda: encoded), encoded)
+
+    def refuse() -> Encoded:
+        raise AssertionError("computed again")
+
+    assert_same(second.encoded("key", refuse), encoded)
+    assert (first.hits, first.misses, second.hits, second.misses) == (0, 1, 1, 0)
+    assert_same(second.encoded("another key", lambda: encoded), encoded)
+    assert second.misses == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut short", "text", "another version"])
+def test_a_damaged_entry_is_computed_again(victim, few, tmp_path, damage):
+    encoded = sent(victim, few)
+    cache = TokenCache(tmp_path, 2**30)
+    cache.encoded("key", lambda: encoded)
+    path = tmp_path / "key.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "cut short": data[: len(data) // 2],
+            "text": b"not safetensors" * 100,
+            "another version": data.replace(b'"version":"1"', b'"version":"0"'),
+        }[damage]
+    )
+    assert path.read_bytes() != data
+    assert_same(cache.encoded("key", lambda: encoded), encoded)
+    assert cache.misses == 2
+    assert_same(read_encoded(path), encoded)
+
+
+def test_the_least_recently_used_go_first(victim, few, tmp_path):
+    encoded = sent(victim, few)
+    size = len(to_bytes(encoded))
+    cache = TokenCache(tmp_path, 3 * size)
+    for age, key in enumerate(("c", "b", "a")):
+        cache.encoded(key, lambda: encoded)
+        os.utime(tmp_path / f"{key}.safetensors", (1000 + age, 1000 + age))
+    cache.encoded("c", lambda: pytest.fail("c is stored"))
+    cache.encoded("d", lambda: encoded)
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "c", "d"}
+    TokenCache(tmp_path, size - 1).encoded("too large", lambda: encoded)
+    assert not (tmp_path / "too large.safetensors").exists()
+
+
+def test_a_cache_that_cannot_be_written_loses_no_result(victim, few, tmp_path, monkeypatch, caplog):
+    def full(path, data):
+        raise StoreError("cannot write: No space left on device", where=str(path))
+
+    monkeypatch.setattr("harness.token_cache.write_atomic", full)
+    encoded = sent(victim, few)
+    assert TokenCache(tmp_path, 2**30).encoded("key", lambda: encoded) is encoded
+    assert "No space left" in caplog.text
+    assert store.write_atomic is not full
+
+
+def test_the_environment_chooses_folder_and_limit(monkeypatch, tmp_path, victim, few):
+    encoded = sent(victim, few)
+    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "here"))
+    TokenCache.from_environment().encoded("key", lambda: encoded)
+    assert (tmp_path / "here" / "key.safetensors").is_file()
+    monkeypatch.setenv("LEAKGAUGE_CACHE", "off")
+    off = TokenCache.from_environment()
+    assert off.encoded("key", lambda: encoded) is encoded
+    assert off.encoded("key", lambda: encoded) is encoded
+    assert off.misses == 2
+    monkeypatch.setenv("LEAKGAUGE_CACHE_GIB", "plenty")
+    with pytest.raises(ConfigError, match="'plenty' is not a size"):
+        TokenCache.from_environment()
+
+
+def test_the_code_is_part_of_the_key(tmp_path, monkeypatch):
+    before = code_digest()
+    assert code_digest() == before
+    code_digest.cache_clear()
+    monkeypatch.setattr("harness.code_digest.package_versions", lambda: {"torch": "another"})
+    assert code_digest() != before
+    code_digest.cache_clear()
