@@ -7,38 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
+from attacks.networks.attention import CrossAttention, SelfAttentionLayer, padding_bias
 from attacks.networks.layout import from_patches
 from harness.observation import Observation
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention from queries (B, N, C) to a masked set (B, L, C), in plain matrix products.
-
-    Not the fused kernel: on CPUs its backward pass takes several times as long.
-
-    Args:
-        width: C.
-        heads: Attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attends; ``bias`` (B, 1, 1, L) is very negative where a token is padding."""
-        batch, count, width = queries.shape
-        head = width // self.heads
-        query = self.query(queries).view(batch, count, self.heads, head).transpose(1, 2) * head**-0.5
-        key, value = self.key_value(tokens).view(len(tokens), -1, 2, self.heads, head).permute(2, 0, 3, 1, 4)
-        weights = (query @ key.transpose(2, 3) + bias).softmax(dim=-1)
-        mixed: Tensor = self.out((weights @ value).transpose(1, 2).reshape(batch, count, width))
-        return mixed
+from harness.tokens import DROPPED, TokenBatch
 
 
 class Layer(nn.Module):
@@ -70,21 +44,42 @@ class Layer(nn.Module):
         return refined
 
 
-class Placed(NamedTuple):
-    """Standardised tokens (B, L, D) with zeros as padding, the mask's bias (B, 1, L), tokens by position (B, N, D)."""
+RANK_WAVES = 8
+"""Wave lengths in which the rank of a token among the others is told."""
 
-    tokens: Tensor
+
+class EncodedTokens(NamedTuple):
+    """A padded set of tokens.
+
+    Args:
+        values: (B, L, D), standardised, zeros as padding.
+        context: (B, L, C), each having read the others.
+        bias: (B, 1, L) of the padding.
+    """
+
+    values: Tensor
+    context: Tensor
     bias: Tensor
+
+
+class Placed(NamedTuple):
+    """Tokens on the grid.
+
+    Args:
+        tokens: The set.
+        by_position: (B, N, D), for every grid position the token that it gets.
+        logits: (B, N, L) how strongly each position claims each token; None where that was known.
+    """
+
+    tokens: EncodedTokens
     by_position: Tensor
+    logits: Tensor | None = None
 
 
-class SetNetwork(nn.Module):
-    """Maps a set of tokens, in any number, to an image.
+class PaintingNetwork(nn.Module):
+    """What painting networks over a grid share: tokens read one another, decoder layers refine what was placed, paint.
 
-    A soft unmerge comes first: every grid position has a learned query, every token a key made from its content, and
-    cosine attention copies tokens to positions. Where the order is seen, attention also favours tokens of nearby
-    rank, as reductions keep the order; where it is not, the network does not depend on the order. Decoder layers then
-    refine what was placed, and a linear skip paints it: the skip alone is the ridge attack.
+    A linear skip paints the placed tokens: the skip alone is the ridge attack.
 
     Args:
         mean: (D,) of the observed token values.
@@ -95,6 +90,9 @@ class SetNetwork(nn.Module):
         layers: Decoder layers.
         heads: Attention heads of the decoder.
     """
+
+    outer = ("size", "skip", "paint")
+    """Layers that read sizes or paint pixels: not hidden, and so not for Muon."""
 
     def __init__(
         self,
@@ -113,49 +111,144 @@ class SetNetwork(nn.Module):
         pixels = 3 * (image_shape[1] // grid[0]) * (image_shape[2] // grid[1])
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
         self.size = nn.Linear(1, values)
-        self.key = nn.Sequential(nn.Linear(values, width), nn.GELU(), nn.Linear(width, width))
-        self.query = nn.Parameter(torch.randn(positions, width))
-        self.sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
-        # Favour of near ranks: exp(rank[0] + rank[1] * log(n / N)) per squared distance; sharp for unreduced payloads.
-        self.rank = nn.Parameter(torch.tensor([2.0, 3.0]))
-        self.protected = nn.Parameter(torch.tensor(-3.0))
         self.value, self.position = nn.Linear(values, width), nn.Parameter(torch.zeros(1, positions, width))
-        self.token, self.norm_token = nn.Linear(values, width), nn.LayerNorm(width)
+        self.token, self.rank_waves = nn.Linear(values, width), nn.Linear(2 * RANK_WAVES, width, bias=False)
+        self.encoder, self.norm_token = SelfAttentionLayer(width, heads), nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(width, heads, grid) for _ in range(layers))
         self.norm_out, self.paint = nn.LayerNorm(width), nn.Linear(width, pixels)
         self.skip = nn.Linear(values, pixels)
-        nn.init.zeros_(self.paint.weight)
+        # Sizes say nothing at first: where they are never seen in training they must not disturb.
+        for linear in (self.size, self.paint):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def standardised(self, observations: Observation) -> TokenBatch:
+        """Returns the tokens in units of standard deviations, with the embedding of their size added."""
+        batch = observations.as_batch()
+        values = (batch.tokens - self.mean) / self.std
+        return batch.with_tokens(values + self.size(batch.sizes.to(values.dtype).log()[:, None]))
+
+    def ranks(self, observations: Observation, length: int) -> Tensor:
+        """Returns (B, L) the rank of every token, stretched to 0 ... N; protected tokens lie below 0."""
+        count = (observations.lengths - observations.prefix).clamp_min(1).float()[:, None]
+        rank = torch.arange(length, device=count.device)[None, :] - observations.prefix
+        return (rank + 0.5) / count * (self.grid[0] * self.grid[1])
+
+    def encode(self, observations: Observation) -> EncodedTokens:
+        """Lets the tokens of each image read one another; their order enters only where it is seen."""
+        values, mask = self.standardised(observations).padded()
+        bias, hidden = padding_bias(mask), self.token(values)
+        if observations.ordered:
+            waves = math.pi / (2 * self.grid[0] * self.grid[1]) * torch.exp2(torch.arange(RANK_WAVES))
+            angles = self.ranks(observations, values.shape[1])[..., None] * waves.to(values.device)
+            hidden = hidden + self.rank_waves(torch.cat([angles.sin(), angles.cos()], dim=2))
+        return EncodedTokens(values, self.norm_token(self.encoder(hidden, bias)), bias)
+
+    def place(self, observations: Observation) -> Placed:
+        """Lays the tokens on the grid."""
+        raise NotImplementedError
+
+    def decode(self, placed: Placed) -> Tensor:
+        """Paints what was placed: (B, 3, H, W), not clamped."""
+        hidden = self.value(placed.by_position) + self.position
+        for layer in self.layers:
+            hidden = layer(hidden, placed.tokens.context, placed.tokens.bias[:, None])
+        patches = self.skip(placed.by_position) + self.paint(self.norm_out(hidden))
+        return 0.5 + 0.5 * from_patches(patches, self.grid, *self.image_shape[1:])
+
+    def forward(self, observations: Observation) -> Tensor:
+        """Returns images (B, 3, H, W), not clamped."""
+        return self.decode(self.place(observations))
+
+
+class SetNetwork(PaintingNetwork):
+    """Maps a set of tokens, in any number, to an image.
+
+    A soft unmerge comes first: every grid position has a learned query, every token a key made from its content and
+    from the other tokens, and cosine attention copies tokens to positions. Where the order is seen, attention also
+    favours tokens of nearby rank, as reductions keep the order; where it is not, the network does not depend on it.
+
+    Arguments are those of PaintingNetwork.
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        image_shape: tuple[int, int, int],
+        grid: tuple[int, int],
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+    ) -> None:
+        super().__init__(mean, std, image_shape, grid, width=width, layers=layers, heads=heads)
+        positions = grid[0] * grid[1]
+        self.key = nn.Linear(width, width)
+        self.query = nn.Parameter(torch.randn(positions, width))
+        self.sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
+        # Strength of the favour is exp(nearness[0] + nearness[1] * log(n / N)): it decides for unreduced payloads, and
+        # for merged ones, whose ranks say little, it must not stand against the content.
+        self.nearness = nn.Parameter(torch.tensor([math.log(4.0), 3.0]))
+        self.protected = nn.Parameter(torch.tensor(-3.0))
 
     def _near_rank(self, observations: Observation, length: int) -> Tensor:
         """Returns (B, N, L) favour of tokens whose rank, stretched to N, is near a position."""
         positions = self.grid[0] * self.grid[1]
-        device, prefix = self.query.device, observations.prefix
-        count = (observations.lengths - prefix).clamp_min(1).float()[:, None, None]
-        rank = torch.arange(length, device=device)[None, None, :] - prefix
-        place = torch.arange(positions, device=device)[None, :, None] + 0.5
-        distance = place - (rank + 0.5) / count * positions
-        steepness = (self.rank[0] + self.rank[1] * (count / positions).log()).exp()
-        return torch.where(rank < 0, self.protected, -steepness * distance.square())
+        count = (observations.lengths - observations.prefix).clamp_min(1).float()[:, None, None]
+        strength = (self.nearness[0] + self.nearness[1] * (count / positions).log()).exp()
+        rank = self.ranks(observations, length)[:, None, :]
+        distance = torch.arange(positions, device=rank.device)[None, :, None] + 0.5 - rank
+        # Heavy tails: a squared distance would rule out far sources for good.
+        return torch.where(rank < 0, self.protected, -strength * torch.log1p(8.0 * distance.square()))
 
     def place(self, observations: Observation) -> Placed:
         """Copies tokens softly to the grid positions that they seem to come from."""
-        batch = observations.as_batch()
-        values = (batch.tokens - self.mean) / self.std
-        values = values + self.size(batch.sizes.to(values.dtype).log()[:, None])
-        tokens, mask = batch.with_tokens(values).padded()
-        bias = torch.zeros(mask.shape, device=tokens.device).masked_fill_(~mask, -1e4)[:, None, :]
-        keys, queries = normalize(self.key(tokens), dim=-1), normalize(self.query, dim=-1)
-        logits = (queries @ keys.transpose(1, 2)) * self.sharpness.exp() + bias
+        tokens = self.encode(observations)
+        keys, queries = normalize(self.key(tokens.context), dim=-1), normalize(self.query, dim=-1)
+        logits = (queries @ keys.transpose(1, 2)) * self.sharpness.exp() + tokens.bias
         if observations.ordered:
-            logits = logits + self._near_rank(observations, tokens.shape[1])
-        return Placed(tokens, bias, logits.softmax(dim=-1) @ tokens)
+            logits = logits + self._near_rank(observations, tokens.values.shape[1])
+        return Placed(tokens, logits.softmax(dim=-1) @ tokens.values, logits)
 
-    def forward(self, observations: Observation) -> Tensor:
-        """Returns images (B, 3, H, W), not clamped."""
-        tokens, bias, by_position = self.place(observations)
-        hidden = self.value(by_position) + self.position
-        context = self.norm_token(self.token(tokens))
-        for layer in self.layers:
-            hidden = layer(hidden, context, bias[:, None])
-        patches = self.skip(by_position) + self.paint(self.norm_out(hidden))
-        return 0.5 + 0.5 * from_patches(patches, self.grid, *self.image_shape[1:])
+    def supervised(self, observations: Observation) -> tuple[Tensor, Tensor]:
+        """Returns images as ``forward`` does, and how badly the merge map was guessed.
+
+        Args:
+            observations: B images with their merge map, which is compared with and not used.
+
+        Returns:
+            Images (B, 3, H, W), and the mean cross-entropy () over patches of the token that each went to.
+        """
+        placed, merge_map = self.place(observations), observations.merge_map
+        assert placed.logits is not None
+        assert merge_map is not None
+        miss = cross_entropy(placed.logits.float().flatten(0, 1), merge_map.flatten(), ignore_index=DROPPED)
+        return self.decode(placed), miss
+
+
+class MappedNetwork(PaintingNetwork):
+    """Paints tokens whose source patches are known: every token is copied to all of them.
+
+    Arguments are those of PaintingNetwork.
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        image_shape: tuple[int, int, int],
+        grid: tuple[int, int],
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+    ) -> None:
+        super().__init__(mean, std, image_shape, grid, width=width, layers=layers, heads=heads)
+        self.absent = nn.Parameter(torch.zeros(len(mean)))
+
+    def place(self, observations: Observation) -> Placed:
+        """Copies tokens to their source patches; a learned value stands where a patch was dropped."""
+        batch = self.standardised(observations)
+        dropped = (batch.merge_map == DROPPED)[..., None]
+        return Placed(self.encode(observations), torch.where(dropped, self.absent, batch.unmerge()))

@@ -1,18 +1,20 @@
-"""The training loop that learned attacks share: held-out images, schedule, learning curve."""
+"""The training loop that learned attacks share: held-out images, schedule, learning curve, step-doubling check."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from attacks.networks.trainee import Trainee
 from harness.contracts import AttackerView
 from harness.images import ImageSet
-from harness.learning import LearningCurve
+from harness.learning import CurvePoint, LearningCurve
 from harness.observation import Observation
 from harness.seeding import Streams
 
@@ -43,14 +45,18 @@ def hold_out(images: ImageSet, rng: Streams) -> Holdout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train.
+    """How to train: linear warm-up, constant until half of the steps, then a squared half cosine to zero.
+
+    The long constant part is what makes a training of half the steps cheap to have beside this one: up to a quarter
+    of the steps the two are the same. The squared cosine ends in a long tail at small rates, which settles sooner.
 
     Args:
         steps: Optimiser steps.
         batch_size: Images a step.
-        peak_lr: Learning rate after warm-up, annealed to zero along a squared half cosine.
+        peak_lr: Learning rate after warm-up.
         warmup_steps: Steps of linear warm-up.
-        weight_decay: AdamW's, on matrices only.
+        weight_decay: On matrices only.
+        muon: Learning rate of Muon on hidden matrices over AdamW's on the rest; 0 for AdamW alone.
     """
 
     steps: int
@@ -58,12 +64,22 @@ class Schedule:
     peak_lr: float
     warmup_steps: int = 50
     weight_decay: float = 0.01
+    muon: float = 0.0
+
+    @property
+    def decay_start(self) -> int:
+        """The first step at which the learning rate falls."""
+        return self.steps // 2
 
     def rate(self, step: int) -> float:
         """Returns the learning rate at a step."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        # Squared: more of a short training is spent at small rates, which costs nothing here and settles sooner.
-        return self.peak_lr * warm * (0.5 * (1.0 + math.cos(math.pi * step / self.steps))) ** 2
+        decayed = max(0, step - self.decay_start) / max(1, self.steps - self.decay_start)
+        return self.peak_lr * warm * (0.5 * (1.0 + math.cos(math.pi * decayed))) ** 2
+
+    def halved(self) -> Schedule:
+        """Returns the schedule of a training of half the steps, warm-up unchanged."""
+        return replace(self, steps=self.steps // 2)
 
 
 def bf16_pays(device: torch.device) -> bool:
@@ -79,7 +95,52 @@ def mean_psnr_db(images: Tensor, targets: Tensor) -> float:
     return float((-10.0 * error.log10()).mean())
 
 
+class Batch(NamedTuple):
+    """What one step is taken on: its number, the channel draw, row numbers of the attacker's images, observations."""
+
+    step: int
+    draw: int
+    rows: Tensor
+    observed: Observation
+
+
+Source = Callable[[int], Observation]
+"""Returns one draw of the observations of all the attacker's images."""
+
+
+def batches(source: Source, rows: Tensor, schedule: Schedule, rng: Streams) -> Iterator[Batch]:
+    """Yields a batch for every step, in an order drawn anew every epoch.
+
+    A noisy channel is drawn anew every epoch too, so that an attacker learns the channel and not one draw of it.
+
+    Args:
+        source: The observations to train on.
+        rows: Row numbers of the images to train on.
+        schedule: Steps and batch size.
+        rng: The attack's random streams.
+    """
+    order_rng, epoch, position, order = rng.child("order").torch(), -1, len(rows), rows
+    for step in range(schedule.steps):
+        if position + schedule.batch_size > len(order):
+            epoch, position = epoch + 1, 0
+            observed = source(epoch)
+            order = rows[torch.randperm(len(rows), generator=order_rng)]
+        chosen = order[position : position + schedule.batch_size]
+        position += schedule.batch_size
+        yield Batch(step, epoch, chosen, observed.select(chosen))
+
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""Compares images (B, 3, H, W), not clamped, with targets in [0, 1]: ()."""
+Forward = Callable[[nn.Module, Observation], tuple[Tensor, Tensor | None]]
+"""Returns a network's images (B, 3, H, W), not clamped, and what to add to their loss, or None."""
+Rebuild = Callable[[nn.Module, Observation], Tensor]
+"""Returns the reconstructions (B, 3, H, W) in [0, 1], on the CPU, that a network in training stands for."""
+
+
+def paint(network: nn.Module, observed: Observation) -> tuple[Tensor, Tensor | None]:
+    """Runs a network that returns images; nothing is added to their loss."""
+    return network(observed), None
 
 
 def train(
@@ -89,53 +150,100 @@ def train(
     schedule: Schedule,
     loss: Loss,
     rng: Streams,
+    *,
+    forward: Forward = paint,
+    lessons: Source | None = None,
+    rebuild: Rebuild | None = None,
+    double_check: bool = True,
 ) -> LearningCurve:
     """Trains ``network``: Observation -> images (B, 3, H, W) on the attacker's own transmissions.
 
-    A noisy channel is drawn anew every epoch, so that the attacker learns the channel and not one draw of it.
+    The step-doubling check costs a quarter more: where a training of half the steps would begin to decay, a copy of
+    network and optimiser branches off, decays on the same batches as that training would, and is measured. The main
+    training goes on untouched.
+
+    Args:
+        network: What to train.
+        view: The attacker's handle.
+        auxiliary: Its images.
+        schedule: How to train.
+        loss: Compares images with originals.
+        rng: The attack's random streams.
+        forward: Runs the network, for attacks that supervise more than the images.
+        lessons: What to train on; what is observed, if None. The curve is always measured on what is observed.
+        rebuild: What the curve is measured on; the network's own images, if None.
+        double_check: Whether to train the branch.
     """
-    split = hold_out(auxiliary, rng)
-    targets = auxiliary.select(split.heldout).images().to(view.device)
-    network.to(view.device).train()
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=schedule.peak_lr,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    curve = LearningCurve(schedule.steps)
-    order_rng = rng.child("order").torch()
+    split, device = hold_out(auxiliary, rng), view.device
+    targets = auxiliary.select(split.heldout).images()
+    autocast, half = bf16_pays(device), schedule.halved()
+
+    def heldout_psnr_db(trained: nn.Module, draw: int) -> float:
+        seen = view.observe(auxiliary, draw).select(split.heldout)
+        return mean_psnr_db(predict(trained, seen, device) if rebuild is None else rebuild(trained, seen), targets)
+
+    def loss_on(batch: Batch, learner: nn.Module) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            images, extra = forward(learner, to_device(batch.observed, device))
+        value = loss(images.float(), auxiliary.pixels[batch.rows].to(device).float() / 255.0)
+        return value if extra is None else value + extra
+
+    main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
+    branch: Trainee | None = None
+    curve, half_budget = LearningCurve(schedule.steps), None
     every = max(1, schedule.steps // CURVE_POINTS)
-    running, counted, epoch, position = 0.0, 0, -1, len(split.train)
-    observed = view.observe(auxiliary, 0)
-    order = split.train
-    autocast = bf16_pays(view.device)
-    for step in range(schedule.steps):
-        if position + schedule.batch_size > len(order):
-            epoch, position = epoch + 1, 0
-            observed = view.observe(auxiliary, epoch)
-            order = split.train[torch.randperm(len(split.train), generator=order_rng)]
-        rows = order[position : position + schedule.batch_size]
-        position += schedule.batch_size
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=autocast):
-            images = network(to_device(observed.select(rows), view.device))
-        value = loss(images.float(), auxiliary.pixels[rows].to(view.device).float() / 255.0)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        running, counted = running + value.item(), counted + 1
-        if (step + 1) % every == 0 or step + 1 == schedule.steps:
-            rebuilt = predict(network, observed.select(split.heldout), view.device)
-            curve.add(step + 1, running / counted, mean_psnr_db(rebuilt, targets.cpu()))
-            running, counted = 0.0, 0
-            network.train()
+    losses, branch_losses = list[float](), list[float]()
+    for batch in batches(lessons or partial(view.observe, auxiliary), split.train, schedule, rng):
+        done = batch.step + 1
+        if double_check and batch.step == half.decay_start and half.steps > 0:
+            branch = main.twin()
+        losses.append(main.step(schedule.rate(batch.step), partial(loss_on, batch)))
+        if branch is not None:
+            branch_losses.append(branch.step(half.rate(batch.step), partial(loss_on, batch)))
+            if done == half.steps:
+                mean_loss = sum(branch_losses) / len(branch_losses)
+                half_budget = CurvePoint(done, mean_loss, heldout_psnr_db(branch.network, batch.draw))
+                branch = None
+        if done % every == 0 or done == schedule.steps:
+            curve.add(done, sum(losses) / len(losses), heldout_psnr_db(network, batch.draw))
+            losses.clear()
     network.eval()
+    if half_budget is not None:
+        curve.compare(half_budget)
     return curve
+
+
+def train_part(
+    network: nn.Module,
+    source: Source,
+    rows: Tensor,
+    schedule: Schedule,
+    objective: Callable[[nn.Module, Observation], Tensor],
+    rng: Streams,
+    device: torch.device,
+) -> None:
+    """Trains a part of an attack that paints nothing, and so has no learning curve.
+
+    Args:
+        network: What to train.
+        source: The observations to train on.
+        rows: Row numbers of the images to train on.
+        schedule: How to train.
+        objective: Returns the loss () on a batch of observations.
+        rng: Random streams of this part.
+        device: Where to train.
+    """
+    autocast = bf16_pays(device)
+    trainee = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
+    for batch in batches(source, rows, schedule, rng):
+        observed = to_device(batch.observed, device)
+
+        def loss_of(learner: nn.Module, observed: Observation = observed) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                return objective(learner, observed)
+
+        trainee.step(schedule.rate(batch.step), loss_of)
+    network.eval()
 
 
 def to_device(observations: Observation, device: torch.device) -> Observation:

@@ -1,0 +1,94 @@
+"""Deep image prior: an untrained network draws the image that explains the tokens. Needs no data at all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.networks.descent import Descent, best_rows, chunks, descend, late_fall
+from attacks.networks.edge_profile import EdgeProfile, made_up_images
+from attacks.networks.image_priors import total_variation
+from attacks.networks.matching import Matching, check_distance
+from attacks.networks.skip_network import SkipNetwork
+from harness.contracts import Attack, AttackerView, Knowledge
+from harness.errors import ConfigError
+from harness.images import ImageSet
+from harness.learning import LearningCurve
+from harness.observation import Observation
+from harness.seeding import Streams
+
+PROFILE_IMAGES = 256
+
+
+class DeepImagePrior(Attack):
+    """Minimises distance(E(G(noise)), z) over the parameters of a small network G, one for every image.
+
+    Ulyanov et al., CVPR 2018: Adam at 1e-2, some thousand steps; as an attack on split inference after He et al. 2020.
+    The auxiliary images that every attack is handed are not looked at: the edge is measured on made-up images.
+
+    Args:
+        iterations: Steps of Adam.
+        restarts: Networks an image, drawn apart; the one with the lowest observation loss is kept.
+        distance: ``l2`` or ``cosine``, between standardised tokens.
+        learning_rate: Of Adam.
+        total_variation: Weight of a TV prior on top of the network's own.
+        widths: Channels of each level of the network.
+        skip: Channels of its skips.
+        place_weight: Weight of a token's likely places in estimating what it stands for.
+        batch_size: Images at a time.
+    """
+
+    name = "deep_image_prior"
+    knowledge = Knowledge(victim="white-box", auxiliary=False)
+
+    def __init__(
+        self,
+        iterations: int = 600,
+        restarts: int = 1,
+        distance: str = "l2",
+        learning_rate: float = 1e-2,
+        total_variation: float = 0.02,
+        widths: tuple[int, ...] | list[int] = (16, 32, 64),
+        skip: int = 4,
+        place_weight: float = 1.0,
+        batch_size: int = 16,
+    ) -> None:
+        if iterations < 10 or restarts < 1 or not widths or min(widths) < 1 or skip < 1:
+            raise ConfigError(
+                "iterations, restarts, widths and skip must be positive, iterations at least 10",
+                mend="write iterations: 600 and widths: [16, 32, 64]",
+            )
+        self._how = Descent(iterations, learning_rate)
+        self._restarts, self._variation = restarts, total_variation
+        self._distance, self._place_weight, self._batch_size = check_distance(distance), place_weight, batch_size
+        self._widths, self._skip = tuple(widths), skip
+
+    def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
+        """Takes the measure of the edge with made-up images; there is nothing to train."""
+        self._view = view
+        images = made_up_images(PROFILE_IMAGES, view.image_shape, rng.child("made up"))
+        self._profile = EdgeProfile.learn(view, images)
+        return None
+
+    def _draw_from(self, observations: Observation, rng: Streams) -> tuple[Tensor, Tensor, Tensor]:
+        """Optimises one network for every observation: images, their losses, and the losses at every step."""
+        matching = Matching(self._profile, observations, distance=self._distance, place_weight=self._place_weight)
+        network = SkipNetwork(len(observations), self._view.image_shape, self._widths, self._skip, rng)
+        network.to(self._view.device)
+        parameters = list(network.parameters())
+
+        def penalty(images: Tensor) -> Tensor:
+            return self._variation * total_variation(images)
+
+        return descend(self._view, matching, parameters, network, penalty, self._how)
+
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Optimises every image's networks; of these the one with the lowest observation loss answers."""
+        rebuilt, history = [], []
+        for part in chunks(observations, self._batch_size, self._view):
+            tries = [self._draw_from(part, rng.child("network", restart)) for restart in range(self._restarts)]
+            rows = best_rows(torch.cat([losses for _, losses, _ in tries]), self._restarts)
+            rebuilt.append(torch.cat([images for images, _, _ in tries])[rows].cpu())
+            history.append(torch.cat([path for _, _, path in tries], dim=1)[:, rows.cpu()])
+        self.doubt = late_fall(torch.cat(history, dim=1))
+        return torch.cat(rebuilt)

@@ -1,0 +1,67 @@
+"""Attacks that run another attack under changed circumstances."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from harness.contracts import Attack, Knowledge
+from harness.errors import ConfigError
+from harness.observation import Observation
+from harness.registry import create, load
+from harness.seeding import Streams
+
+Spec = str | dict[str, Any]
+
+
+def _name_and_options(spec: Any) -> tuple[str, dict[str, Any]]:
+    """Reads ``name`` or ``{name: ..., options}``."""
+    options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"attack = {spec!r} names no attack", mend="write attack: {name: set_decoder}")
+    return name, options
+
+
+class Wrapped(Attack):
+    """An attack around another one. Answers for it in what it must know and in whether it is a floor.
+
+    Args:
+        attack: The attack within: its name, or ``{name: ..., options}``.
+    """
+
+    extra: ClassVar[Knowledge] = Knowledge()
+    """What the wrapper itself needs to know."""
+
+    def __init__(self, attack: Spec) -> None:
+        name, options = _name_and_options(attack)
+        inner = create("attacks", name, options, where=f"attack {self.name!r}")
+        if not isinstance(inner, Attack):
+            raise ConfigError(f"{name!r} rebuilds no images", mend="wrap an attack, not a probe")
+        self._inner = inner
+        # These are of the class elsewhere; a wrapper learns them from its options.
+        vars(self).update(knowledge=self.knowledge_for({"attack": attack}), floor=inner.floor)
+
+    @classmethod
+    def knowledge_for(cls, options: dict[str, Any]) -> Knowledge:
+        """Returns what the attack that these options build needs to know; asked before it is built."""
+        name, inner_options = _name_and_options(options.get("attack"))
+        inner = load("attacks", name, where=f"attack {cls.name!r}")
+        asked = getattr(inner, "knowledge_for", None)
+        needs: Knowledge = inner.knowledge if asked is None else asked(inner_options)
+        access = ("none", "query", "white-box")
+        return Knowledge(
+            sizes=needs.sizes or cls.extra.sizes,
+            order=needs.order or cls.extra.order,
+            merge_map=needs.merge_map or cls.extra.merge_map,
+            channel_state=needs.channel_state or cls.extra.channel_state,
+            victim=max(needs.victim, cls.extra.victim, key=access.index),
+            auxiliary=needs.auxiliary or cls.extra.auxiliary,
+        )
+
+    def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
+        """Answers as the attack within does."""
+        images = self._inner.reconstruct(observations, rng)
+        self.doubt = self._inner.doubt
+        return images

@@ -1,0 +1,39 @@
+"""Views of the embedded photographs through a pipeline, as attacks get them."""
+
+import torch
+
+from benchmarks.tasks.photos import crop_set
+from defenses.pipeline import SplitPipeline
+from harness.images import ImageSet
+from harness.observation import Observation
+from harness.seeding import Streams
+from harness.suite import ThreatModel
+from harness.views import GrantedView, observe, transmit_all
+
+CPU, RNG = torch.device("cpu"), Streams(0)
+MERGE = {"reduction": {"name": "threshold", "thresholds": 0.9}}
+WHITE_BOX = ThreatModel(victim="white-box")
+
+
+def few_images() -> ImageSet:
+    """308 of the attacker's crops, of all classes."""
+    return crop_set("attacker").select(range(0, 6160, 20))
+
+
+def view_of(victim, model=None, **options) -> GrantedView:
+    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
+    return GrantedView(
+        victim,
+        pipeline,
+        model or ThreatModel(),
+        image_shape=(3, 64, 64),
+        streams=Streams(0, ("attacker",)),
+        batch_size=64,
+        device=CPU,
+    )
+
+
+def seen_by_attacker(victim, images, model=None, **options) -> Observation:
+    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
+    sent = pipeline.send(transmit_all(pipeline, images, RNG, 64), RNG)
+    return observe(sent, model or ThreatModel(), pipeline.grid, pipeline.respond(sent), RNG)
