@@ -12,7 +12,7 @@ LossOf = Callable[[nn.Module], Tensor]
 """Returns the loss () of a network on one batch."""
 
 
-def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(network: nn.Module) -> list[Tensor]:
     """Returns the weights of linear layers, but for children that ``network.outer`` names: first and last layers."""
     outer = tuple(f"{name}." for name in getattr(network, "outer", ()))
     return [
