@@ -118,6 +118,7 @@ class Attribute(AttributeProbe):
                 best, waited, kept = missed, 0, copy.deepcopy(network.state_dict())
             if waited >= self._patience:
                 break
+        self.doubt = None if waited >= self._patience else f"still learning after all {self._epochs} epochs"
         network.load_state_dict(kept)
         self._network, self._device = network.eval(), device
         return None

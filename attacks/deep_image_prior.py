@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.networks.descent import Descent, best_rows, chunks, descend, late_fall
+from attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import total_variation
 from attacks.networks.matching import Matching, check_distance
@@ -73,6 +73,7 @@ class DeepImagePrior(Attack):
     def _draw_from(self, observations: Observation, rng: Streams) -> tuple[Tensor, Tensor, Tensor]:
         """Optimises one network for every observation: images, their losses, and the losses at every step."""
         matching = Matching(self._profile, observations, distance=self._distance, place_weight=self._place_weight)
+        self._estimated |= matching.estimated
         network = SkipNetwork(len(observations), self._view.image_shape, self._widths, self._skip, rng)
         network.to(self._view.device)
         parameters = list(network.parameters())
@@ -84,11 +85,11 @@ class DeepImagePrior(Attack):
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Optimises every image's networks; of these the one with the lowest observation loss answers."""
-        rebuilt, history = [], []
+        rebuilt, history, self._estimated = [], [], False
         for part in chunks(observations, self._batch_size, self._view):
             tries = [self._draw_from(part, rng.child("network", restart)) for restart in range(self._restarts)]
             rows = best_rows(torch.cat([losses for _, losses, _ in tries]), self._restarts)
             rebuilt.append(torch.cat([images for images, _, _ in tries])[rows].cpu())
             history.append(torch.cat([path for _, _, path in tries], dim=1)[:, rows.cpu()])
-        self.doubt = late_fall(torch.cat(history, dim=1))
+        self.doubt = search_failure(torch.cat(history, dim=1), estimated=self._estimated)
         return torch.cat(rebuilt)

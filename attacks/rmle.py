@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from attacks.floors import mean_image
-from attacks.networks.descent import Descent, best_rows, chunks, descend, late_fall, repeated
+from attacks.networks.descent import Descent, best_rows, chunks, descend, repeated, search_failure
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import energy, patch_seams, total_variation
 from attacks.networks.matching import Matching, check_distance
@@ -130,15 +130,16 @@ class RegularisedMLE(Attack):
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Optimises every image; restarts and iterates are chosen by the observation loss alone."""
-        rebuilt, history = [], []
+        rebuilt, history, estimated = [], [], False
         trial = max(1, round(TRIAL_SHARE * self._iterations))
         for part in chunks(observations, self._batch_size, self._view):
             matching = self._matching(repeated(part, self._restarts))
+            estimated |= matching.estimated
             start = self._starts(matching, len(part), rng)
             tried, losses, _ = self._descend(matching, start, trial)
             rows = best_rows(losses, self._restarts)
             images, _, path = self._descend(self._matching(part), tried[rows], self._iterations - trial)
             rebuilt.append(images.cpu())
             history.append(path)
-        self.doubt = late_fall(torch.cat(history, dim=1))
+        self.doubt = search_failure(torch.cat(history, dim=1), estimated=estimated)
         return torch.cat(rebuilt)

@@ -73,11 +73,13 @@ class Sara(Attack):
         imputer_layers: Its layers.
         imputer_lr: Its learning rate after warm-up.
         assignment: How tokens are laid: ``argmax`` (the most confident wins) or ``hungarian``.
-        double_check: Whether to run the decoder's step-doubling check; without it every result is inconclusive.
+        double_check: Whether to run the decoder's step-doubling check. Predictor and imputer have none, so that every
+            result is inconclusive.
     """
 
     name = "sara"
     knowledge = Knowledge(victim="white-box")
+    doubt = "the step-doubling check covers the decoder, not the position predictor and the imputer"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from attacks.networks.training import Schedule, hold_out, mean_psnr_db, predict,
 from harness.contracts import Attack, AttackerView, Knowledge
 from harness.errors import PluginError
 from harness.images import ImageSet
-from harness.learning import LearningCurve, plateau_failure
+from harness.learning import LearningCurve, convergence_failure
 from harness.observation import Observation
 from harness.seeding import Streams
 
@@ -88,7 +88,7 @@ class Surrogate(Attack):
         seen = to_device(without_prefix(observations), self._device)
         training = _Training(self, seen, rng)
         curve = training.run()
-        self.doubt = plateau_failure(curve)
+        self.doubt = convergence_failure(curve)
         return predict(training.decoder, seen, self._device)
 
 

@@ -11,13 +11,23 @@ from torch.profiler import record_function
 from defenses.attention import attention_half, mlp_half
 from defenses.backbones.backbone import Backbone
 from defenses.merging import apply_assignment
+from harness.contracts import Victim
+from harness.images import ImageSet
 from harness.reduction import LayerState, Reduction
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
+EMBEDDED_IMAGES = 8
 AfterBlock = Callable[[int, TokenBatch], None]
 MATCH, MERGE = "leakgauge.match", "leakgauge.merge"
 """Names of the spans that a profiler sees for deciding what to merge and for merging."""
+
+
+def embed(backbone: Backbone, victim: Victim, images: ImageSet, device: torch.device) -> TokenBatch:
+    """Embeds images, a few at a time: the pixels of all would leave the cache of a CPU."""
+    size = EMBEDDED_IMAGES if device.type == "cpu" else len(images)
+    parts = (part.images().to(device) for part in images.batches(size))
+    return TokenBatch.concatenate([backbone.embed(victim.normalise(part)) for part in parts])
 
 
 def run_edge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
 from defenses.channels.analog import image_power
 from defenses.differentiation import differentiable_tokens
-from defenses.edge import AfterBlock, run_edge, run_server
+from defenses.edge import AfterBlock, embed, run_edge, run_server
 from defenses.inspection import inspect_layers
 from defenses.payload import Serialised, parse
+from defenses.precision import Precision, dtype_of
 from defenses.transport import NoValues, OnLoss, Stand, account_of, mean_stand, pack, received_batch, unpack
 from harness.contracts import Defense, Victim
 from harness.errors import ConfigError, PluginError
@@ -29,8 +30,6 @@ from harness.tokens import TokenBatch
 
 Spec = str | dict[str, Any]
 PREPARATION_IMAGES = 128
-EMBEDDED_IMAGES = 8
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def _build(group: str, spec: Spec) -> Any:
@@ -39,16 +38,6 @@ def _build(group: str, spec: Spec) -> Any:
     if "name" not in options:
         raise ConfigError(f"{group[:-1]} needs a name", where="defense 'split_pipeline'", mend="add `name: ...`")
     return create(group, options.pop("name"), options, where="defense 'split_pipeline'")
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Returns the number type; raises ConfigError where it is unknown or of no use on the device."""
-    if precision not in get_args(Precision):
-        raise ConfigError(f"unknown precision {precision!r}", mend=suggest(str(precision), [*get_args(Precision)]))
-    if precision == "float16" and device.type == "cpu":
-        raise ConfigError("float16 is for GPUs", where="precision", mend="take bfloat16 on the CPU")
-    dtype: torch.dtype = getattr(torch, precision)
-    return dtype
 
 
 class SplitPipeline(Defense):
@@ -116,7 +105,7 @@ class SplitPipeline(Defense):
         self._stand: Stand | None = None
         asked = proportional_attention
         self._proportional = self._reduction.proportional if asked is None else asked
-        self._dtype = _dtype(precision, device)
+        self._dtype = dtype_of(precision, device)
         self._send_sizes = send_sizes if self._reduction.merges else False
         self.sizes_sent = self._sizes_sent_at(self.cut)
         # Token counts of the reference reduction, by image: a pure function of the image, kept to save time.
@@ -136,7 +125,7 @@ class SplitPipeline(Defense):
         with torch.no_grad(), self._autocast():
             return run_edge(
                 self._backbone,
-                self._embed(images),
+                embed(self._backbone, self._victim, images, self._device),
                 images.ids,
                 reduction,
                 rng,
@@ -162,13 +151,12 @@ class SplitPipeline(Defense):
         """
         wanted = shares if isinstance(shares, Sequence) else [shares] * self.cut
         with torch.no_grad(), self._autocast():
-            return calibrate_thresholds(self._backbone, self._embed(images), wanted, proportional=self._proportional)
-
-    def _embed(self, images: ImageSet) -> TokenBatch:
-        """Embeds images, a few at a time: the pixels of all would leave the cache of a CPU."""
-        size = EMBEDDED_IMAGES if self._device.type == "cpu" else len(images)
-        parts = (part.images().to(self._device) for part in images.batches(size))
-        return TokenBatch.concatenate([self._backbone.embed(self._victim.normalise(part)) for part in parts])
+            return calibrate_thresholds(
+                self._backbone,
+                embed(self._backbone, self._victim, images, self._device),
+                wanted,
+                proportional=self._proportional,
+            )
 
     def _autocast(self) -> torch.autocast:
         """Returns the context in which the victim computes."""

@@ -17,7 +17,7 @@ from harness.images import ImageSet
 from harness.learning import LearningCurve, convergence_failure
 from harness.observation import Observation
 from harness.planning import Cell, build_attack, content_hash
-from harness.probing import LABEL, AttributeProbe, IdentityProbe
+from harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe
 from harness.scoring.attributes import auc_interval, informed_guess
 from harness.scoring.identification import ranked_first, reid_top1
 from harness.scoring.metrics import ImageScores, score_images
@@ -60,9 +60,8 @@ class Attempt:
         scores = score_reconstructions(self.bench, self.bench.evaluation.pixels, rebuilt, self.bench.gallery)
         store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
         return {
-            **self._outcome(curve, seconds, scores.values, store),
+            **self._outcome(attack, curve, seconds, scores.values, store),
             "kind": "reconstruction",
-            "unconverged": (None if curve is None else convergence_failure(curve)) or attack.doubt,
             "floor": attack.floor,
             "unscored": scores.reasons,
         }
@@ -84,7 +83,9 @@ class Attempt:
         guess = informed_guess(known, labels[0], true, labels[1], classes)
         area = auc_interval(scores, true, bench.evaluation.groups, bootstrap_streams(bench.suite.seeds[0]))
         return {
-            **self._outcome(curve, seconds, {"attribute_correct": (scores.argmax(dim=1) == true).float()}, store),
+            **self._outcome(
+                probe, curve, seconds, {"attribute_correct": (scores.argmax(dim=1) == true).float()}, store
+            ),
             "kind": "attribute",
             "attribute": probe.attribute,
             "cell_scores": {
@@ -110,20 +111,25 @@ class Attempt:
         scores = guards.rank(probe, self.observation, self.view.branch(), gallery, self.streams.child("rank"))
         seconds = time.monotonic() - start
         return {
-            **self._outcome(curve, seconds, {"reid_top1": ranked_first(scores, torch.argsort(order))}, store),
+            **self._outcome(probe, curve, seconds, {"reid_top1": ranked_first(scores, torch.argsort(order))}, store),
             "kind": "identity",
             "proves_on_baseline": probe.proves_on_baseline,
             "chance": {"reid_top1": 1.0 / len(gallery)},
         }
 
     def _outcome(
-        self, curve: LearningCurve | None, seconds: float, scores: dict[str, Tensor], store: RunFolder
+        self,
+        attacker: Attacker,
+        curve: LearningCurve | None,
+        seconds: float,
+        scores: dict[str, Tensor],
+        store: RunFolder,
     ) -> dict[str, Any]:
         """Stores the learning curve; returns what all kinds of parts hold."""
         if curve is not None:
             store.write_curve(self.cell.key, curve)
         return {
-            "unconverged": None if curve is None else convergence_failure(curve),
+            "unconverged": (None if curve is None else convergence_failure(curve)) or attacker.doubt,
             "floor": False,
             "unscored": {},
             "attack_seconds": seconds,

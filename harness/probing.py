@@ -35,6 +35,8 @@ class AttributeProbe(ABC):
     that reads only what the undefended payload does not vary in, such as the number of tokens: it cannot beat chance
     there, however well it works.
     """
+    doubt: str | None = None
+    """As for an Attack."""
     attribute: str
 
     @abstractmethod
@@ -55,6 +57,8 @@ class IdentityProbe(ABC):
     knowledge: ClassVar[Knowledge] = Knowledge()
     proves_on_baseline: ClassVar[bool] = True
     """As for an AttributeProbe."""
+    doubt: str | None = None
+    """As for an Attack."""
 
     @abstractmethod
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

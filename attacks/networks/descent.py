@@ -123,6 +123,18 @@ def best_rows(losses: Tensor, restarts: int) -> Tensor:
     return chosen * images + torch.arange(images, device=losses.device)
 
 
+def search_failure(history: Tensor, *, estimated: bool) -> str | None:
+    """Says why a search proves no privacy, or returns None.
+
+    Args:
+        history: (S, B) observation loss at every step.
+        estimated: Whether it had to guess which tokens stand for which patches.
+    """
+    if estimated:
+        return "which patches a token stands for was guessed: a search stuck in a wrong guess looks settled"
+    return late_fall(history)
+
+
 def late_fall(history: Tensor) -> str | None:
     """Says why a descent was cut short, or returns None: the last fifth must not have lowered the mean loss further.
 

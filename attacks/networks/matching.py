@@ -72,6 +72,11 @@ class Matching:
             self.mass[self._known, : profile.units] = torch.eye(profile.units, device=tokens.device)
         self._estimate(self._place_weight * self._place)
 
+    @property
+    def estimated(self) -> bool:
+        """Whether what some tokens stand for had to be guessed."""
+        return not bool(self._known.all())
+
     def _bounds(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Returns what each token stands for at least and at most, (B, L), and (B,) whether nothing was dropped."""
         seen, profile = self._observations, self._profile
@@ -85,7 +90,7 @@ class Matching:
 
     def _estimate(self, cost: Tensor) -> None:
         """Assigns the tokens of images without a known assignment at the least cost (B, L, P + N)."""
-        if bool(self._known.all()):
+        if not self.estimated:
             return
         prefix = self._profile.prefix
         if self._observations.prefix == prefix:

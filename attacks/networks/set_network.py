@@ -172,18 +172,10 @@ class SetNetwork(PaintingNetwork):
     """
 
     def __init__(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        image_shape: tuple[int, int, int],
-        grid: tuple[int, int],
-        *,
-        width: int,
-        layers: int,
-        heads: int,
+        self, mean: Tensor, std: Tensor, image_shape: tuple[int, int, int], grid: tuple[int, int], **size: int
     ) -> None:
-        super().__init__(mean, std, image_shape, grid, width=width, layers=layers, heads=heads)
-        positions = grid[0] * grid[1]
+        super().__init__(mean, std, image_shape, grid, **size)
+        positions, width = grid[0] * grid[1], size["width"]
         self.key = nn.Linear(width, width)
         self.query = nn.Parameter(torch.randn(positions, width))
         self.sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -234,17 +226,9 @@ class MappedNetwork(PaintingNetwork):
     """
 
     def __init__(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        image_shape: tuple[int, int, int],
-        grid: tuple[int, int],
-        *,
-        width: int,
-        layers: int,
-        heads: int,
+        self, mean: Tensor, std: Tensor, image_shape: tuple[int, int, int], grid: tuple[int, int], **size: int
     ) -> None:
-        super().__init__(mean, std, image_shape, grid, width=width, layers=layers, heads=heads)
+        super().__init__(mean, std, image_shape, grid, **size)
         self.absent = nn.Parameter(torch.zeros(len(mean)))
 
     def place(self, observations: Observation) -> Placed:

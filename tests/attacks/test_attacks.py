@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from photo_views import CPU, RNG, few_images, seen_by_attacker, view_of
 
 from attacks.conv_inverse import ConvInverse
 from attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
@@ -10,41 +11,16 @@ from attacks.networks.training import Schedule, hold_out, mean_psnr_db
 from attacks.ridge import Ridge
 from attacks.set_decoder import SetDecoder
 from benchmarks.tasks.photos import crop_set
-from defenses.pipeline import SplitPipeline
 from harness.errors import AccessDeniedError, PluginError
 from harness.images import ImageSet
 from harness.learning import plateau_failure
 from harness.observation import Observation
-from harness.seeding import Streams
 from harness.suite import ThreatModel
-from harness.views import GrantedView, observe, transmit_all
-
-CPU, RNG = torch.device("cpu"), Streams(0)
-
-
-def view_of(victim, model=None, **options) -> GrantedView:
-    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
-    return GrantedView(
-        victim,
-        pipeline,
-        model or ThreatModel(),
-        image_shape=(3, 64, 64),
-        streams=Streams(0, ("attacker",)),
-        batch_size=64,
-        device=CPU,
-    )
-
-
-def seen_by_attacker(victim, images, model=None, **options) -> Observation:
-    pipeline = SplitPipeline(victim, CPU, **{"cut": 2, **options})
-    encoded = transmit_all(pipeline, images, RNG, 64)
-    sent = pipeline.send(encoded, RNG)
-    return observe(sent, model or ThreatModel(), pipeline.grid, pipeline.respond(sent), RNG)
 
 
 @pytest.fixture(scope="module")
 def auxiliary() -> ImageSet:
-    return crop_set("attacker").select(range(0, 6160, 20))
+    return few_images()
 
 
 def test_patches_and_images_are_inverse():

@@ -241,3 +241,10 @@ def test_pixels_are_folded_to_about_sixteen_columns():
 def test_options_are_checked(build):
     with pytest.raises(ConfigError):
         build()
+
+
+def test_a_search_with_a_guessed_assignment_is_doubted(victim, images, auxiliary):
+    attack = RegularisedMLE(iterations=20, restarts=1, start="noise")
+    attack.fit(view_of(victim, **MERGED), auxiliary, RNG)
+    attack.reconstruct(seen_of(victim, images, **MERGED), RNG)
+    assert "guessed" in attack.doubt
