@@ -13,7 +13,14 @@ import pandas as pd
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from harness.errors import ConfigError, InterruptError, LeakgaugeError
@@ -69,8 +76,16 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
     folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
     count = default_workers(chosen) if workers is None else workers
     _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_out, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left, if cells take as long as those done:"),
+        # Cells take minutes: over rich's default of the last 30 seconds there would be no estimate.
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_out, transient=True, speed_estimate_period=3600) as bar:
         task = bar.add_task("cells", total=len(plan.cells))
         store = run_suite(
             plan, folder, chosen, count, lambda done, total: bar.update(task, completed=done, total=total)

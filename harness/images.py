@@ -80,3 +80,10 @@ class ImageSet:
         """Returns a content hash of the whole set, order included."""
         labels = "" if self.labels is None else ",".join(map(str, self.labels.tolist()))
         return hashlib.sha256(("|".join(self.ids) + "#" + labels).encode()).hexdigest()[:16]
+
+    def full_digest(self) -> str:
+        """Returns a hash of identifiers, labels and pixels, for what outlives the process: a file may have changed."""
+        digest = hashlib.sha256(self.digest().encode())
+        digest.update(str(tuple(self.pixels.shape)).encode())
+        digest.update(self.pixels.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

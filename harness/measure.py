@@ -12,15 +12,26 @@ from torch import Tensor
 from harness import guards
 from harness.attempt import run_attack
 from harness.bench import Bench
+from harness.code_digest import code_digest
 from harness.contracts import Defense
 from harness.errors import LeakgaugeError
-from harness.link import Transmission
+from harness.link import Encoded, Transmission
 from harness.observation import Observation
-from harness.planning import Cell, Exposure, build_defense
+from harness.planning import Cell, Exposure, build_defense, content_hash
 from harness.scoring.compute import measure_flops, measure_latency_ms
 from harness.seeding import Streams
 from harness.store import RunFolder
-from harness.views import GrantedView, Preparation, eavesdropping_channel, observe, respond_all, transmit_all
+from harness.token_cache import TokenCache
+from harness.views import (
+    GrantedView,
+    Preparation,
+    Recall,
+    compute_anew,
+    eavesdropping_channel,
+    observe,
+    respond_all,
+    transmit_all,
+)
 
 LATENCY_IMAGES = 19
 
@@ -60,7 +71,30 @@ def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Ten
     }
 
 
-def measure_exposure(bench: Bench, exposure: Exposure) -> Measured:
+def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Recall:
+    """Returns a look-up of tokens by all that decides them: data, weights, seed, defense, code and machine.
+
+    The threat model and the attack do not enter, so that all of them share one run of the victim. The channel does:
+    a defense may well adapt what it sends to it.
+    """
+    device = bench.device
+    decides = {
+        "data": exposure.data_key,
+        "defense": exposure.defense.model_dump(),
+        "seed": exposure.seed,
+        "batch_size": bench.suite.batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "code": code_digest(),
+    }
+
+    def recall(name: str, compute: Callable[[], Encoded]) -> Encoded:
+        return cache.encoded(content_hash({**decides, "set": name}), compute)
+
+    return recall
+
+
+def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_anew) -> Measured:
     """Transmits the evaluation images once and measures quality, compute and bandwidth.
 
     All of these are the server's; only the observation is an eavesdropper's, where the threat model has one.
@@ -72,7 +106,10 @@ def measure_exposure(bench: Bench, exposure: Exposure) -> Measured:
         preparation = Preparation(bench.task.split("calibration").apart(), streams.child("prepare"))
         defense.prepare(*preparation)
     images = bench.evaluation
-    encoded = transmit_all(defense, images, streams, bench.suite.batch_size)
+    encoded = recall(
+        f"evaluation {images.full_digest()}",
+        lambda: transmit_all(defense, images, streams, bench.suite.batch_size),
+    )
     transmission = defense.send(encoded, streams.child("channel"))
     output = respond_all(defense, transmission, bench.suite.batch_size)
     flops = measure_flops(defense, images, transmission, streams)
@@ -115,7 +152,9 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
     A cell that fails is stored as failed, with the reason, and the others go on.
     """
     exposure = cells[0].exposure
-    measured = measure_exposure(bench, exposure)
+    cache = TokenCache.from_environment()
+    recall = recall_through(cache, bench, exposure)
+    measured = measure_exposure(bench, exposure, recall)
     height, width = bench.evaluation.pixels.shape[2:]
     view = GrantedView(
         bench.victim,
@@ -126,6 +165,7 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
         batch_size=bench.suite.batch_size,
         device=bench.device,
         preparation=measured.preparation,
+        recall=recall,
     )
     shared = {
         "costs": {name: values.tolist() for name, values in measured.costs.items()},
@@ -138,3 +178,6 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
             outcome = {"status": "failed", "reason": str(error), "scores": {}, "floor": False}
         store.write_part(cell.key, {"identity": identity(bench, cell), **shared, **outcome})
         finished(cell, outcome["status"])
+    store.log(
+        f"{exposure.point.name}: the victim ran on {cache.misses} image sets; {cache.hits} were in the token cache"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple
 
@@ -118,19 +119,38 @@ class Preparation(NamedTuple):
     rng: Streams
 
 
+Recall = Callable[[str, Callable[[], Encoded]], Encoded]
+"""Returns what the edge sent for a named set of images: what was kept under that name, or what is computed now."""
+
+
+def compute_anew(name: str, compute: Callable[[], Encoded]) -> Encoded:
+    """Keeps nothing: runs the edge."""
+    return compute()
+
+
 class _Line:
     """The attacker's own transmissions through one defense. Tokens are computed once, noise is drawn for every draw.
 
     Args:
+        name: Names the defense among those of the view.
         defense: The defense, prepared.
         eavesdropping: The eavesdropper's own channel; None hears the server's.
         streams: Random streams.
         batch_size: Images at a time on the edge.
+        recall: Looks tokens up before the edge has to run.
     """
 
-    def __init__(self, defense: Defense, eavesdropping: Channel | None, streams: Streams, batch_size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        defense: Defense,
+        eavesdropping: Channel | None,
+        streams: Streams,
+        batch_size: int,
+        recall: Recall,
+    ) -> None:
         self.defense, self.eavesdropping = defense, eavesdropping
-        self._streams, self._batch_size = streams, batch_size
+        self._name, self._streams, self._batch_size, self._recall = name, streams, batch_size, recall
         self._encoded: dict[str, Encoded] = {}
         self._sent: dict[str, tuple[int, Transmission]] = {}
         heard = eavesdropping or defense.channel
@@ -141,7 +161,10 @@ class _Line:
         draw = draw if self.noisy else 0
         key = images.digest()
         if key not in self._encoded:
-            self._encoded[key] = transmit_all(self.defense, images, self._streams, self._batch_size)
+            self._encoded[key] = self._recall(
+                f"{self._name} {images.full_digest()}",
+                lambda: transmit_all(self.defense, images, self._streams, self._batch_size),
+            )
         # One draw only is kept: they are large, and each is used for one epoch.
         if key not in self._sent or self._sent[key][0] != draw:
             # An eavesdropper's noise is its own, not the server's.
@@ -152,6 +175,7 @@ class _Line:
     def branch(self) -> _Line:
         """Returns a line that starts with what is cached here and keeps to itself what it adds."""
         twin = copy(self)
+        twin._recall = compute_anew
         twin._encoded, twin._sent = dict(self._encoded), dict(self._sent)
         return twin
 
@@ -174,6 +198,7 @@ class GrantedView:
         batch_size: Images at a time on the edge.
         device: Where attacks compute.
         preparation: What ``defense`` was prepared with; None where it needs no preparation.
+        recall: Looks the tokens of the attacker's own images up before the edge has to run.
     """
 
     def __init__(
@@ -187,11 +212,13 @@ class GrantedView:
         batch_size: int,
         device: torch.device,
         preparation: Preparation | None = None,
+        recall: Recall = compute_anew,
     ) -> None:
         self._victim, self._defense, self._model = victim, defense, model
         self._streams, self._batch_size, self._preparation = streams, batch_size, preparation
         self.image_shape, self.grid, self.device = image_shape, defense.grid, device
-        self._line = _Line(defense, eavesdropping_channel(model, defense), streams, batch_size)
+        self._recall = recall
+        self._line = _Line("own", defense, eavesdropping_channel(model, defense), streams, batch_size, recall)
         self._plain: _Line | None = None
         self._observed: dict[str, tuple[Transmission, Observation]] = {}
         self.noisy = self._line.noisy
@@ -227,11 +254,13 @@ class GrantedView:
                     mend="let `needs_calibration` of both agree",
                 )
             sibling.prepare(*self._preparation)
-        return _Line(sibling, self._line.eavesdropping, self._streams.child("unreduced"), self._batch_size)
+        streams = self._streams.child("unreduced")
+        return _Line("unreduced", sibling, self._line.eavesdropping, streams, self._batch_size, self._recall)
 
     def branch(self) -> GrantedView:
         """Returns a view of the same grants that keeps to itself what it caches from now on."""
         twin = copy(self)
+        twin._recall = compute_anew
         twin._line, twin._observed = self._line.branch(), dict(self._observed)
         twin._plain = None if self._plain is None else self._plain.branch()
         return twin

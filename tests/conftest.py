@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -15,6 +17,17 @@ from harness.images import ImageSet
 def _one_thread():
     """Small tensors: more threads only wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_token_cache():
+    """Tests run the code, not what earlier code left on disk; those about the cache name a folder of their own."""
+    before = os.environ.get("LEAKGAUGE_CACHE")
+    os.environ["LEAKGAUGE_CACHE"] = "off"
+    yield
+    os.environ.pop("LEAKGAUGE_CACHE")
+    if before is not None:
+        os.environ["LEAKGAUGE_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import os
 
+import pandas as pd
 import pytest
 import torch
 
@@ -10,11 +11,15 @@ from harness import store
 from harness.code_digest import code_digest
 from harness.encoded_file import read_encoded, to_bytes
 from harness.errors import ConfigError, StoreError
+from harness.images import ImageSet
 from harness.link import Encoded
+from harness.results import TIME_COLUMNS
+from harness.runner import prepare, run_suite
 from harness.seeding import Streams
+from harness.suite import ThreatModel, parse_suite
 from harness.token_cache import TokenCache
 from harness.tokens import TokenBatch
-from harness.views import transmit_all
+from harness.views import GrantedView, transmit_all
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}}
@@ -152,3 +157,108 @@ def test_the_code_is_part_of_the_key(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.code_digest.package_versions", lambda: {"torch": "another"})
     assert code_digest() != before
     code_digest.cache_clear()
+
+
+SUITE = {
+    "name": "cached",
+    "task": "photos",
+    "defense": {"name": "split_pipeline", "cut": 1, "codec": "float16"},
+    "operating_points": [{"name": "merged", "reduction": {"name": "threshold", "thresholds": 0.9}}],
+    "threat_models": [
+        {"name": "server", "auxiliary": {"n": 200}},
+        {"name": "shuffled", "auxiliary": {"n": 200}, "knows": {"order": False}},
+    ],
+    "attacks": ["ridge"],
+    "metrics": ["psnr_db"],
+    "evaluation_images": 12,
+}
+
+
+@pytest.fixture
+def edge_images(monkeypatch):
+    """How many images the edge was run on to send them; latency is measured on one image at a time."""
+    counts: list[int] = []
+    encode = SplitPipeline.encode
+
+    def counted(self, images, rng):
+        counts.extend([len(images)] if len(images) > 1 else [])
+        return encode(self, images, rng)
+
+    monkeypatch.setattr(SplitPipeline, "encode", counted)
+    return counts
+
+
+def run(out, **changes):
+    folder = run_suite(prepare(parse_suite({**SUITE, **changes}), CPU), out, CPU, 1, lambda done, total: None)
+    cells = folder.cells()
+    assert (cells["status"] == "done").all()
+    return cells.drop(columns=[*TIME_COLUMNS, "cell"])
+
+
+def test_another_attack_on_the_same_operating_point_skips_the_victim(tmp_path, monkeypatch, edge_images):
+    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "cache"))
+    first = run(tmp_path / "ridge")
+    # Two threat models share one run of the victim on 12 images under attack and about 200 of the attacker's own.
+    once = sum(edge_images)
+    assert 190 <= once - 12 <= 200
+    edge_images.clear()
+    run(tmp_path / "floor", attacks=["floor_mean", {"name": "conv_inverse", "epochs": 1, "channels": [8, 8, 8]}])
+    assert edge_images == []
+    again = run(tmp_path / "again")
+    assert edge_images == []
+    pd.testing.assert_frame_equal(again, first, check_exact=True)
+    monkeypatch.setenv("LEAKGAUGE_CACHE", "off")
+    pd.testing.assert_frame_equal(run(tmp_path / "anew"), first, check_exact=True)
+    assert sum(edge_images) == 2 * once
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": [1]},
+        {"batch_size": 32},
+        {"defense": {**SUITE["defense"], "codec": "float32"}},
+        {"operating_points": [{"name": "merged", "reduction": {"name": "threshold", "thresholds": 0.95}}]},
+    ],
+    ids=["seed", "batch size", "codec", "threshold"],
+)
+def test_what_decides_the_tokens_is_part_of_the_key(tmp_path, monkeypatch, edge_images, changes):
+    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "cache"))
+    run(tmp_path / "before")
+    once = sum(edge_images)
+    edge_images.clear()
+    run(tmp_path / "after", **changes)
+    assert sum(edge_images) == once
+
+
+def test_pixels_that_changed_under_their_names_are_not_taken_from_the_cache(few):
+    renamed = ImageSet(few.pixels.flip(0), few.ids, few.labels)
+    assert renamed.digest() == few.digest()
+    assert renamed.full_digest() != few.full_digest()
+
+
+def test_what_an_attack_sends_while_it_reconstructs_is_not_kept(victim, few):
+    names = []
+
+    def recall(name, compute):
+        names.append(name)
+        return compute()
+
+    pipeline = SplitPipeline(victim, CPU, cut=1)
+    view = GrantedView(
+        victim,
+        pipeline,
+        ThreatModel(victim="white-box"),
+        image_shape=(3, 64, 64),
+        streams=RNG,
+        batch_size=4,
+        device=CPU,
+        recall=recall,
+    )
+    view.observe(few)
+    view.unreduced(few)
+    assert [name.split()[0] for name in names] == ["own", "unreduced"]
+    branch = view.branch()
+    branch.observe(few.select([0]))
+    branch.unreduced(few.select([0]))
+    assert len(names) == 2
