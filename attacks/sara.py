@@ -12,7 +12,7 @@ from attacks.networks.grid_network import GridNetwork, check_channels
 from attacks.networks.imputer import FeatureImputer, imputation_loss
 from attacks.networks.layout import on_grid, patches_of, token_statistics
 from attacks.networks.positions import Assignment, PositionPredictor, check_assignment, lay, position_loss
-from attacks.networks.training import Schedule, hold_out, predict, train, train_part
+from attacks.networks.training import Rebuild, Schedule, hold_out, predict, train, train_part
 from harness.contracts import Attack, AttackerView, Knowledge
 from harness.images import ImageSet
 from harness.learning import LearningCurve
@@ -73,13 +73,12 @@ class Sara(Attack):
         imputer_layers: Its layers.
         imputer_lr: Its learning rate after warm-up.
         assignment: How tokens are laid: ``argmax`` (the most confident wins) or ``hungarian``.
-        double_check: Whether to run the decoder's step-doubling check. Predictor and imputer have none, so that every
-            result is inconclusive.
+        double_check: Whether to run the step-doubling check of predictor, imputer and decoder together, for a quarter
+            more time; without it every result is inconclusive.
     """
 
     name = "sara"
     knowledge = Knowledge(victim="white-box")
-    doubt = "the step-doubling check covers the decoder, not the position predictor and the imputer"
 
     def __init__(
         self,
@@ -123,31 +122,37 @@ class Sara(Attack):
         def source(draw: int) -> Observation:
             return view.unreduced(auxiliary, draw)
 
-        shown, masked = rng.child("shown").torch(), rng.child("masked").torch()
-        train_part(
+        half_predictor = train_part(
             predictor,
             source,
             rows,
             self._predictor,
-            lambda network, observed: position_loss(network, observed, self._least_kept, shown),
+            lambda network, observed, draws: position_loss(network, observed, self._least_kept, draws),
             rng.child("predictor"),
             device,
+            double_check=self._double_check,
         )
-        train_part(
+        half_imputer = train_part(
             imputer,
             source,
             rows,
             self._imputer,
-            lambda network, observed: imputation_loss(network, observed, (0.1, 0.8), masked),
+            lambda network, observed, draws: imputation_loss(network, observed, (0.1, 0.8), draws),
             rng.child("imputer"),
             device,
+            double_check=self._double_check,
         )
         decoder.start_from_ridge(self._pairs(own, auxiliary, rows[:: max(1, len(rows) // START_IMAGES)], view))
         self._device = device
 
-        def rebuild(network: nn.Module, seen: Observation) -> Tensor:
-            assert isinstance(network, GridNetwork)
-            return predict(Pipeline(predictor, imputer, network, self._assignment), seen, device)
+        def through(predictor: nn.Module | None, imputer: nn.Module | None) -> Rebuild:
+            def rebuild(network: nn.Module, seen: Observation) -> Tensor:
+                assert isinstance(predictor, PositionPredictor)
+                assert isinstance(imputer, FeatureImputer)
+                assert isinstance(network, GridNetwork)
+                return predict(Pipeline(predictor, imputer, network, self._assignment), seen, device)
+
+            return rebuild
 
         curve = train(
             decoder,
@@ -157,7 +162,8 @@ class Sara(Attack):
             mse_loss,
             rng,
             lessons=source,
-            rebuild=rebuild,
+            rebuild=through(predictor, imputer),
+            rebuild_half=through(half_predictor, half_imputer),
             double_check=self._double_check,
         )
         self._pipeline = Pipeline(predictor, imputer, decoder, self._assignment)

@@ -13,7 +13,7 @@ from reports.figures import Plot, embedded_svg, plots, snr_plots
 from reports.gallery import Gallery, gallery
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
-from reports.matrix import leakage_matrix
+from reports.matrix import achievement_matrix
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -49,7 +49,7 @@ class RunPage:
     attacks: Grid
     points: Grid
     air_time: str
-    matrices: tuple[Grid, ...]
+    matrix: Grid
     cells: Grid
     gallery: Gallery | None
     snr_drawings: tuple[Drawing, ...]
@@ -86,7 +86,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         attacks=attacks_grid(run),
         points=points_grid(run, rows),
         air_time=air_time_note(run),
-        matrices=tuple(leakage_matrix(run, setting) for setting in run.settings),
+        matrix=achievement_matrix(run),
         cells=cells_grid(run),
         gallery=gallery(run),
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),

@@ -8,7 +8,7 @@ from harness.store import RunFolder, write_atomic
 from reports.figures import Plot, plots, save_plots, snr_plots
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
-from reports.matrix import leakage_matrix
+from reports.matrix import achievement_matrix
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -78,8 +78,7 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     if sweeps:
         blocks += ["### Against SNR", *_figures(sweeps)]
     blocks.append("### Every cell")
-    blocks += [table(leakage_matrix(run, setting)) for setting in run.settings]
-    blocks.append(table(cells_grid(run)))
+    blocks += [table(achievement_matrix(run)), table(cells_grid(run))]
     blocks += ["### Figures", *_figures(drawn)]
     blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
     return blocks, written

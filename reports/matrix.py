@@ -1,41 +1,86 @@
-"""The matrix of leakage, attack by operating point: the whole run at a glance."""
+"""The matrix of a run at a glance: each attack, what it was granted, and what it achieved on each operating point."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.grid import Grid, Heading, Value, figure, words
+from harness.suite import ThreatModel
+from reports.grid import Grid, Heading, Value, figure, ranged, words
 from reports.loaded import LoadedRun, Row, Setting
 from reports.notation import bounds
 from reports.strongest import estimate, image_rows
 
+_KNOWN = {"order": "order", "sizes": "sizes", "merge_map": "merge map", "channel_state": "channel state"}
+
+
+def granted(model: ThreatModel) -> str:
+    """Puts in a few words what a threat model grants, and what it withholds."""
+    access = {"none": "no access to the victim", "query": "queries to the victim", "white-box": "the victim's weights"}
+    held = [words for name, words in _KNOWN.items() if getattr(model.knows, name)]
+    kept = [words for name, words in _KNOWN.items() if not getattr(model.knows, name)]
+    text = ", ".join([access[model.victim], *held])
+    return text + (f"; not {', '.join(kept)}" if kept else "")
+
+
+def _marked(value: Value, cells: Sequence[Row], unit: str = "") -> Value:
+    """Marks what rests on an inconclusive cell."""
+    doubt = any(cell["verdict"] != "conclusive" for cell in cells)
+    detail = " ".join(filter(None, (unit, value.detail, "inconclusive" if doubt else "")))
+    return Value(value.text, detail, value.sort, "warn" if doubt else value.tone, True)
+
 
 def _entry(run: LoadedRun, cells: Sequence[Row], point: str, attack: str, setting: Setting) -> Value:
-    """Returns leakage over all seeds, or what became of the cells instead."""
+    """Returns what an attack achieved over all seeds, or what became of its cells instead."""
     if not cells:
         return Value("not planned", "", "", "muted", True)
     undone = [str(cell["status"]) for cell in cells if cell["status"] != "done"]
     if undone:
         return Value(undone[0], "", "", "bad", True)
+    if run.is_probe(attack):
+        # Of several seeds the first: a probe's scores are of cells, not of images.
+        row = cells[0]
+        if row["attribute"]:
+            return _marked(ranged(row, "attribute_auc", 3), cells, f"AUC of {row['attribute']}")
+        return _marked(ranged(row, "reid_top1", 1, scale=100), cells, "% re-identified")
     rows = image_rows(run, point, setting, [attack])
     leak = estimate(rows["leakage"], rows["group"], run.suite.seeds[0])
-    doubt = any(cell["verdict"] != "conclusive" for cell in cells)
-    detail = f"{bounds(leak.lo, leak.hi)}{' inconclusive' if doubt else ''}".strip()
-    value = figure(leak.mean, 2, detail=detail)
-    return Value(value.text, value.detail, value.sort, "warn" if doubt else value.tone, True)
+    return _marked(figure(leak.mean, 2, detail=bounds(leak.lo, leak.hi)), cells)
 
 
-def leakage_matrix(run: LoadedRun, setting: Setting) -> Grid:
-    """Returns mean leakage in dB above the best floor: a row an attack but for probes, a column an operating point."""
-    cells = [cell for cell in run.cells_at(setting) if not run.is_probe(str(cell["attack"]))]
-    points = run.points_at(setting)
+def _place(run: LoadedRun, setting: Setting) -> str:
+    """Names a setting as far as the run has several."""
+    names = [setting.threat_model] if len({s.threat_model for s in run.settings}) > 1 else []
+    return ", ".join([*names, *([setting.channel] if len({s.channel for s in run.settings}) > 1 else [])])
+
+
+def achievement_matrix(run: LoadedRun) -> Grid:
+    """Returns a row an attack and setting, with what was granted there, and a column an operating point.
+
+    Reconstructions count by mean leakage in dB above the best floor, probes by what they were asked.
+    """
+    models = {model.name: model for model in run.suite.threat_models}
+    points = list(dict.fromkeys(point for setting in run.settings for point in run.points_at(setting)))
+    by_setting = {setting: run.cells_at(setting) for setting in run.settings}
     rows = []
-    for attack in dict.fromkeys(str(cell["attack"]) for cell in cells):
-        entries = []
-        for point in points:
-            here = [cell for cell in cells if cell["attack"] == attack and cell["operating_point"] == point]
-            entries.append(_entry(run, here, point, attack, setting))
-        rows.append([words(attack, "floor" if run.is_floor(attack) else ""), *entries])
-    place = f"channel {setting.channel}, threat model {setting.threat_model}"
-    headings = [Heading("Attack", "", numeric=False), *(Heading(point, "dB") for point in points)]
-    return Grid(f"Leakage in dB above the best floor, {place}", headings, rows)
+    for attack in dict.fromkeys(str(name) for name in run.cells["attack"]):
+        for setting, cells in by_setting.items():
+            own = [cell for cell in cells if cell["attack"] == attack]
+            if not own:
+                continue
+            model = models.get(setting.threat_model)
+            grant = words("not stated" if model is None else granted(model), _place(run, setting))
+            entries = []
+            for point in points:
+                here = [cell for cell in own if cell["operating_point"] == point]
+                entries.append(_entry(run, here, point, attack, setting))
+            rows.append([words(attack, "floor" if run.is_floor(attack) else ""), grant, *entries])
+    headings = [
+        Heading("Attack", "", numeric=False),
+        Heading("Granted", "", numeric=False),
+        *(Heading(point, "dB") for point in points),
+    ]
+    return Grid(
+        "What each attack was granted and what it achieved: leakage in dB above the best floor, or a probe's score",
+        headings,
+        rows,
+    )

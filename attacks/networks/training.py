@@ -154,6 +154,7 @@ def train(
     forward: Forward = paint,
     lessons: Source | None = None,
     rebuild: Rebuild | None = None,
+    rebuild_half: Rebuild | None = None,
     double_check: bool = True,
 ) -> LearningCurve:
     """Trains ``network``: Observation -> images (B, 3, H, W) on the attacker's own transmissions.
@@ -172,15 +173,17 @@ def train(
         forward: Runs the network, for attacks that supervise more than the images.
         lessons: What to train on; what is observed, if None. The curve is always measured on what is observed.
         rebuild: What the curve is measured on; the network's own images, if None.
+        rebuild_half: The same for the training of half the steps, where other parts were trained for half as long too;
+            as ``rebuild``, if None.
         double_check: Whether to train the branch.
     """
     split, device = hold_out(auxiliary, rng), view.device
     targets = auxiliary.select(split.heldout).images()
     autocast, half = bf16_pays(device), schedule.halved()
 
-    def heldout_psnr_db(trained: nn.Module, draw: int) -> float:
+    def heldout_psnr_db(trained: nn.Module, draw: int, images_of: Rebuild | None = rebuild) -> float:
         seen = view.observe(auxiliary, draw).select(split.heldout)
-        return mean_psnr_db(predict(trained, seen, device) if rebuild is None else rebuild(trained, seen), targets)
+        return mean_psnr_db(predict(trained, seen, device) if images_of is None else images_of(trained, seen), targets)
 
     def loss_on(batch: Batch, learner: nn.Module) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -202,7 +205,8 @@ def train(
             branch_losses.append(branch.step(half.rate(batch.step), partial(loss_on, batch)))
             if done == half.steps:
                 mean_loss = sum(branch_losses) / len(branch_losses)
-                half_budget = CurvePoint(done, mean_loss, heldout_psnr_db(branch.network, batch.draw))
+                reached = heldout_psnr_db(branch.network, batch.draw, rebuild_half or rebuild)
+                half_budget = CurvePoint(done, mean_loss, reached)
                 branch = None
         if done % every == 0 or done == schedule.steps:
             curve.add(done, sum(losses) / len(losses), heldout_psnr_db(network, batch.draw))
@@ -213,15 +217,21 @@ def train(
     return curve
 
 
+Objective = Callable[[nn.Module, Observation, torch.Generator], Tensor]
+"""Returns the loss () on a batch of observations; random numbers come from the generator, new every step."""
+
+
 def train_part(
     network: nn.Module,
     source: Source,
     rows: Tensor,
     schedule: Schedule,
-    objective: Callable[[nn.Module, Observation], Tensor],
+    objective: Objective,
     rng: Streams,
     device: torch.device,
-) -> None:
+    *,
+    double_check: bool = False,
+) -> nn.Module | None:
     """Trains a part of an attack that paints nothing, and so has no learning curve.
 
     Args:
@@ -229,21 +239,32 @@ def train_part(
         source: The observations to train on.
         rows: Row numbers of the images to train on.
         schedule: How to train.
-        objective: Returns the loss () on a batch of observations.
+        objective: What to lower.
         rng: Random streams of this part.
         device: Where to train.
+        double_check: Whether to train a copy with half the steps too, as ``train`` does.
+
+    Returns:
+        The network after half the steps, its learning rate decayed to zero too; None where not asked for.
     """
-    autocast = bf16_pays(device)
-    trainee = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
+    autocast, half = bf16_pays(device), schedule.halved()
+    main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
+    branch: Trainee | None = None
     for batch in batches(source, rows, schedule, rng):
         observed = to_device(batch.observed, device)
+        draws = rng.child("draws", batch.step)
 
-        def loss_of(learner: nn.Module, observed: Observation = observed) -> Tensor:
+        def loss_of(learner: nn.Module, observed: Observation = observed, draws: Streams = draws) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                return objective(learner, observed)
+                return objective(learner, observed, draws.torch())
 
-        trainee.step(schedule.rate(batch.step), loss_of)
+        if double_check and batch.step == half.decay_start and half.steps > 0:
+            branch = main.twin()
+        main.step(schedule.rate(batch.step), loss_of)
+        if branch is not None and batch.step < half.steps:
+            branch.step(half.rate(batch.step), loss_of)
     network.eval()
+    return None if branch is None else branch.network.eval()
 
 
 def to_device(observations: Observation, device: torch.device) -> Observation:

@@ -88,24 +88,28 @@ def test_the_position_predictor_beats_chance_by_far(victim, auxiliary):
     mean, std = token_statistics(own)
     torch.manual_seed(0)
     predictor = PositionPredictor(mean, std, 64, width=32, layers=1, heads=2)
-    generator = RNG.child("shown").torch()
-    train_part(
+    half = train_part(
         predictor,
         lambda draw: view.unreduced(auxiliary, draw),
         torch.arange(len(auxiliary)),
         Schedule(60, 16, 4e-3, warmup_steps=5),
-        lambda network, observed: position_loss(network, observed, 0.3, generator),
+        lambda network, observed, draws: position_loss(network, observed, 0.3, draws),
         RNG,
         torch.device("cpu"),
+        double_check=True,
     )
     test = view.unreduced(crop_set("evaluation").select(range(0, 560, 20)))
     with torch.no_grad():
-        guess = predictor(*test.as_batch().padded()).argmax(dim=2)
-    assert (guess == source_positions(test)).float().mean() > 0.15  # chance: 1 / 65
+        found = [
+            (network(*test.as_batch().padded()).argmax(dim=2) == source_positions(test)).float().mean()
+            for network in (predictor, half)
+        ]
+    assert found[0] > 0.15  # chance: 1 / 65
+    assert found[0] > found[1] > 1 / 65
 
 
 def psnr_on_shuffled(attack, victim, auxiliary, photographs, **options):
-    """PSNR in dB where order is seen but every payload is shuffled, trained on just that."""
+    """PSNR in dB where every payload is shuffled, trained on just that."""
     model = ThreatModel(victim="white-box")
     options = {"perturb": ["shuffle"], **options}
     attack.fit(view_of(victim, model, **options), auxiliary, RNG)
@@ -130,6 +134,34 @@ def test_sara_paints_merged_payloads(victim, auxiliary, photographs):
     rebuilt = attack.reconstruct(seen_by_attacker(victim, photographs, WHITE_BOX, **MERGE), RNG)
     # Held-out images and these are alike: the curve is measured on received payloads, through the whole pipeline.
     assert mean_psnr_db(rebuilt, photographs.images()) == pytest.approx(curve.points[-1].heldout_psnr_db, abs=2.5)
+
+
+def test_a_part_is_trained_the_same_beside_its_half_and_the_half_is_a_training_of_half_the_steps(victim, auxiliary):
+    view = view_of(victim, WHITE_BOX, **MERGE)
+    mean, std = token_statistics(view.unreduced(auxiliary))
+    schedule, rows = Schedule(8, 4, 4e-3, warmup_steps=2), torch.arange(len(auxiliary))
+
+    def trained(schedule, double_check):
+        torch.manual_seed(0)
+        network = PositionPredictor(mean, std, 64, width=16, layers=1, heads=2)
+        half = train_part(
+            network,
+            lambda draw: view.unreduced(auxiliary, draw),
+            rows,
+            schedule,
+            lambda network, observed, draws: position_loss(network, observed, 0.3, draws),
+            RNG,
+            torch.device("cpu"),
+            double_check=double_check,
+        )
+        return network.state_dict(), half
+
+    alone, nothing = trained(schedule, double_check=False)
+    beside, half = trained(schedule, double_check=True)
+    real_half, _ = trained(schedule.halved(), double_check=False)
+    assert nothing is None
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
+    assert all(torch.equal(real_half[name], half.state_dict()[name]) for name in real_half)
 
 
 def test_supervision_teaches_the_placement(victim, auxiliary):

@@ -17,7 +17,7 @@ from reports.gallery import gallery
 from reports.html import write_html
 from reports.loaded import Setting, load_runs
 from reports.markdown import write_markdown
-from reports.matrix import leakage_matrix
+from reports.matrix import achievement_matrix
 from reports.sections import cells_grid
 from reports.strongest import candidates
 from reports.table import point_rows, write_csv
@@ -71,7 +71,8 @@ def test_nothing_about_pictures_changes(run: RunFolder, plain: RunFolder) -> Non
     assert not with_probes.is_probe("sharp")
     assert gallery(with_probes) == gallery(without)
     assert curves_at(with_probes, SETTING).keys() == curves_at(without, SETTING).keys()
-    assert leakage_matrix(with_probes, SETTING).rows == leakage_matrix(without, SETTING).rows
+    painted = [row for row in achievement_matrix(with_probes).rows if not with_probes.is_probe(row[0].text)]
+    assert painted == achievement_matrix(without).rows
     for one, other in zip(point_rows(with_probes), point_rows(without), strict=True):
         assert one.pop("reid_attack") == "seek"
         assert other.pop("reid_attack") != "seek"
@@ -82,6 +83,18 @@ def test_nothing_about_pictures_changes(run: RunFolder, plain: RunFolder) -> Non
 def test_an_identity_probe_may_be_the_best_at_re_identification(run: RunFolder) -> None:
     row = point_rows(load_runs([run])[0])[0]
     assert (row["reid_top1"], row["reid_top1_lo"], row["reid_top1_hi"]) == pytest.approx((0.99, 0.98, 1.0))
+
+
+def test_the_matrix_tells_grants_and_scores_of_probes(run: RunFolder) -> None:
+    grid = achievement_matrix(load_runs([run])[0])
+    assert [heading.text for heading in grid.headings] == ["Attack", "Granted", "plain", "merged"]
+    by_attack = {row[0].text: row for row in grid.rows}
+    assert by_attack["sharp"][1].text == "queries to the victim, order, sizes, channel state; not merge map"
+    assert by_attack["guess"][2].text == "0.875"
+    assert "AUC of mood" in by_attack["guess"][2].detail
+    assert by_attack["seek"][2].text == "99.0"
+    assert by_attack["slow"][3].detail.endswith("inconclusive")
+    assert by_attack["odd"][3].text == "failed"
 
 
 def test_answers_are_in_the_table_of_cells_where_there_are_any(run: RunFolder, plain: RunFolder) -> None:
