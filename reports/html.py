@@ -14,6 +14,7 @@ from reports.gallery import Gallery, gallery
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
+from reports.paired import PAIRED_NOTE, paired_grids
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -50,6 +51,7 @@ class RunPage:
     points: Grid
     air_time: str
     matrix: Grid
+    paired: tuple[Grid, ...]
     cells: Grid
     gallery: Gallery | None
     snr_drawings: tuple[Drawing, ...]
@@ -87,6 +89,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         points=points_grid(run, rows),
         air_time=air_time_note(run),
         matrix=achievement_matrix(run),
+        paired=paired_grids(run),
         cells=cells_grid(run),
         gallery=gallery(run),
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
@@ -119,6 +122,8 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    text = environment.get_template("report.html.j2").render(pages=pages, columns=columns_grid())
+    text = environment.get_template("report.html.j2").render(
+        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE
+    )
     write_atomic(out / "index.html", text.encode())
     return [out / "index.html"]

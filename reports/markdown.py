@@ -9,6 +9,7 @@ from reports.figures import Plot, plots, save_plots, snr_plots
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
+from reports.paired import PAIRED_NOTE, paired_grids
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -79,6 +80,9 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
         blocks += ["### Against SNR", *_figures(sweeps)]
     blocks.append("### Every cell")
     blocks += [table(achievement_matrix(run)), table(cells_grid(run))]
+    paired = paired_grids(run)
+    if paired:
+        blocks += ["### Paired comparisons", PAIRED_NOTE, *map(table, paired)]
     blocks += ["### Figures", *_figures(drawn)]
     blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
     return blocks, written
