@@ -17,6 +17,7 @@ import torch
 from harness.assembly import Assembler
 from harness.attributes import answers
 from harness.bench import Bench
+from harness.code_digest import code_digest
 from harness.contracts import SPLITS, SplitName
 from harness.errors import ConfigError, LeakgaugeError, PluginError, StoreError
 from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
@@ -29,6 +30,7 @@ from harness.results import SCHEMA_VERSION
 from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
+from harness.token_cache import check_once
 from harness.views import eavesdropping_channel
 
 Progress = Callable[[int, int], None]
@@ -94,7 +96,11 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
         bench = Bench.build(suite, device)
     _check_plugins(bench, plan(suite, ""))
     splits: dict[SplitName, Any] = {name: bench.task.split(name) for name in SPLITS}
-    check_disjoint({str(name): images for name, images in splits.items()})
+    seen = {name: images.full_digest() for name, images in splits.items()}
+    check_once(
+        content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()}),
+        lambda: check_disjoint({str(name): images for name, images in splits.items()}),
+    )
     data = {f"split_{name}": images.digest() for name, images in splits.items()}
     data["victim"] = bench.victim.weights_hash
     data["task"] = f"{bench.task.name} v{bench.task.version}"
@@ -124,20 +130,36 @@ def _measure(bench: Bench, cells: list[Cell], store: RunFolder) -> None:
     run_exposure(bench, cells, store, log)
 
 
-def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
-    """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
+def check_folder(out: Path) -> None:
+    """Checks that a run may live in ``out``, as far as that can be told before anything is loaded.
+
+    Raises:
+        StoreError: It is taken by something else, or by a run of another schema version, or cannot be a folder.
+    """
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StoreError("cannot write there: a file is in the way", where=str(there), mend="choose another --out")
     store = RunFolder(out)
     if not store.exists():
         if out.is_dir() and any(out.iterdir()):
             raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
-        return store, []
-    manifest = store.manifest()
-    if manifest["schema_version"] != SCHEMA_VERSION:
+        return
+    version = store.manifest()["schema_version"]
+    if version != SCHEMA_VERSION:
         raise StoreError(
-            f"the folder holds a run of schema version {manifest['schema_version']}, which is read but not resumed",
+            f"the folder holds a run of schema version {version}, which is read but not resumed",
             where=str(out),
             mend="choose another --out, or delete the folder",
         )
+
+
+def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
+    """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
+    check_folder(out)
+    store = RunFolder(out)
+    if not store.exists():
+        return store, []
+    manifest = store.manifest()
     if manifest["plan_key"] != plan_.key:
         raise StoreError(
             "the folder holds a run of another suite, data or weights",

@@ -24,6 +24,34 @@ DEFAULT_GIB = 8.0
 _log = logging.getLogger(__name__)
 
 
+def cache_folder() -> Path | None:
+    """Returns the folder that ``LEAKGAUGE_CACHE`` names, by default one in the user's cache; None for ``off``."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen == OFF:
+        return None
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(chosen) if chosen else base / "leakgauge" / "tokens"
+
+
+def check_once(key: str, check: Callable[[], None]) -> None:
+    """Runs a check of unchanging things, unless a note in the cache says that it passed before.
+
+    Args:
+        key: Content hash of all that the check looks at, its own code included.
+        check: Raises where something is wrong; then nothing is noted.
+    """
+    folder = cache_folder()
+    note = None if folder is None else folder / f"{key}.passed"
+    if note is not None and note.is_file():
+        return
+    check()
+    if note is not None:
+        try:
+            write_atomic(note, b"")
+        except (OSError, StoreError) as error:
+            _log.warning("token cache: %s cannot be written (%s); going on without", note, error)
+
+
 class TokenCache:
     """Encoded image sets by key.
 
@@ -52,11 +80,7 @@ class TokenCache:
             limit = int(float(text) * 2**30)
         except (ValueError, OverflowError) as error:
             raise ConfigError(f"{text!r} is not a size", where=LIMIT_VARIABLE, mend="give GiB, 8 say") from error
-        chosen = os.environ.get(FOLDER_VARIABLE)
-        if chosen == OFF:
-            return cls(None, 0)
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cls(Path(chosen) if chosen else base / "leakgauge" / "tokens", limit)
+        return cls(cache_folder(), limit)
 
     def encoded(self, key: str, compute: Callable[[], Encoded]) -> Encoded:
         """Returns the set stored under ``key``, or computes and stores it.

@@ -25,6 +25,15 @@ def quiet(done, total):
     pass
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """A cache of this module alone: the command line need not check the same splits again each time."""
+    before = os.environ["LEAKGAUGE_CACHE"]
+    os.environ["LEAKGAUGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ["LEAKGAUGE_CACHE"] = before
+
+
 def leakgauge(*arguments, **options):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=280, check=False, **options
@@ -69,7 +78,8 @@ def test_images_average_to_cells(smoke):
         assert len(rows) == 48
 
 
-def test_two_workers_give_the_same_numbers(smoke, plan, tmp_path):
+def test_two_workers_give_the_same_numbers(smoke, plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAKGAUGE_CACHE", "off")
     other = run_suite(plan, tmp_path / "two", CPU, 2, quiet)
     pd.testing.assert_frame_equal(timeless(smoke), timeless(other), check_exact=True)
     pd.testing.assert_frame_equal(smoke.images(), other.images(), check_exact=True)
@@ -175,7 +185,7 @@ def test_an_ungranted_attack_is_refused_before_anything_runs(tmp_path):
 
 def test_folders_that_cannot_be_used(smoke, tmp_path):
     (tmp_path / "file").write_text("x")
-    one_line(leakgauge("run", "smoke", "--out", tmp_path / "file" / "run"), "cannot write")
+    one_line(leakgauge("run", "smoke", "--out", tmp_path / "file" / "run"), "cannot write", "in the way")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("x")
     one_line(leakgauge("run", "smoke", "--out", tmp_path / "other"), "holds no run")

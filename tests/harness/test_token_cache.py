@@ -17,7 +17,7 @@ from harness.results import TIME_COLUMNS
 from harness.runner import prepare, run_suite
 from harness.seeding import Streams
 from harness.suite import ThreatModel, parse_suite
-from harness.token_cache import TokenCache
+from harness.token_cache import TokenCache, check_once
 from harness.tokens import TokenBatch
 from harness.views import GrantedView, transmit_all
 
@@ -262,3 +262,22 @@ def test_what_an_attack_sends_while_it_reconstructs_is_not_kept(victim, few):
     branch.observe(few.select([0]))
     branch.unreduced(few.select([0]))
     assert len(names) == 2
+
+
+def test_a_check_that_passed_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "cache"))
+    made = []
+
+    def fails():
+        raise ConfigError("wrong")
+
+    with pytest.raises(ConfigError):
+        check_once("a", fails)
+    check_once("a", lambda: made.append(1))
+    check_once("a", fails)
+    assert made == [1]
+    with pytest.raises(ConfigError):
+        check_once("b", fails)
+    monkeypatch.setenv("LEAKGAUGE_CACHE", "off")
+    with pytest.raises(ConfigError):
+        check_once("a", fails)
