@@ -38,7 +38,7 @@ class SaraMerged(SetDecoder):
 
     def __init__(
         self,
-        steps: int = 1600,
+        steps: int = 3200,
         batch_size: int = 32,
         width: int = 128,
         layers: int = 2,
