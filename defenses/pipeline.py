@@ -13,11 +13,14 @@ from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
 from defenses.channels.analog import image_power
 from defenses.differentiation import differentiable_tokens
-from defenses.edge import AfterBlock, embed, run_edge, run_server
+from defenses.edge import AfterBlock, run_edge, run_server
+from defenses.embeddings import Embeddings
+from defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
 from defenses.inspection import inspect_layers
-from defenses.payload import Serialised, parse
+from defenses.payload import Serialised
 from defenses.precision import Precision, dtype_of
-from defenses.transport import NoValues, OnLoss, Stand, account_of, mean_stand, pack, received_batch, unpack
+from defenses.serialisation import encoded_tokens
+from defenses.transport import NoValues, OnLoss, Stand, mean_stand, pack, received_batch, unpack
 from harness.contracts import Defense, Victim
 from harness.errors import ConfigError, PluginError
 from harness.images import ImageSet
@@ -25,6 +28,7 @@ from harness.inspection import LayerView
 from harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
 from harness.reduction import Reduction
 from harness.registry import create, suggest
+from harness.scoring.compute import Flops
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -102,9 +106,12 @@ class SplitPipeline(Defense):
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
         self._link |= {"packet_tokens": packet_tokens, "on_loss": on_loss}
+        self._options = {**self._link, "reduction": reduction, "proportional_attention": proportional_attention}
+        self._options |= {"send_sizes": send_sizes, "perturb": perturb}
+        self._embeddings = Embeddings(self._backbone, victim, device)
+        self._flop_table = FlopTable(self._backbone, victim, device)
         self._stand: Stand | None = None
-        asked = proportional_attention
-        self._proportional = self._reduction.proportional if asked is None else asked
+        self._proportional = self._reduction.proportional if proportional_attention is None else proportional_attention
         self._dtype = dtype_of(precision, device)
         self._send_sizes = send_sizes if self._reduction.merges else False
         self.sizes_sent = self._sizes_sent_at(self.cut)
@@ -125,7 +132,7 @@ class SplitPipeline(Defense):
         with torch.no_grad(), self._autocast():
             return run_edge(
                 self._backbone,
-                embed(self._backbone, self._victim, images, self._device),
+                self._embeddings.of(images),
                 images.ids,
                 reduction,
                 rng,
@@ -153,10 +160,24 @@ class SplitPipeline(Defense):
         with torch.no_grad(), self._autocast():
             return calibrate_thresholds(
                 self._backbone,
-                embed(self._backbone, self._victim, images, self._device),
+                self._embeddings.of(images),
                 wanted,
                 proportional=self._proportional,
             )
+
+    def tuned(self, **options: Any) -> SplitPipeline:
+        """Returns a pipeline with other options, all else equal, unprepared; both share embeddings and FLOP counts."""
+        sibling = SplitPipeline(self._victim, self._device, **{**self._options, **options})
+        sibling._embeddings, sibling._flop_table = self._embeddings.keep(), self._flop_table
+        return sibling
+
+    def flops(self, images: ImageSet, transmission: Transmission) -> Flops | None:
+        """Returns what measuring each image alone would (``defenses.flop_table``); None where counts do not decide."""
+        if self._perturb or isinstance(self.channel, PacketChannel) or not counts_by_tokens(self._reduction):
+            return None
+        reducing = Reducing(self._reduction, method_of(self._options["reduction"]), self.cut, self._proportional)
+        with torch.no_grad(), self._autocast():
+            return self._flop_table.count(images, transmission, reducing, self._serialised)
 
     def _autocast(self) -> torch.autocast:
         """Returns the context in which the victim computes."""
@@ -198,7 +219,7 @@ class SplitPipeline(Defense):
             self._codec.prepare(batch.tokens.float())
 
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
-        """Runs the edge half, perturbs, serialises every image's packets and decodes them again, as a receiver will."""
+        """Runs the edge half, perturbs, and serialises every image's packets."""
         batch, counts = self.edge(images, self._reduction, rng)
         batch.check()
         batch = batch.to("cpu")
@@ -206,28 +227,10 @@ class SplitPipeline(Defense):
         for i, perturbation in enumerate(self._perturb):
             batch = perturbation.apply(batch, images.ids, rng.child("perturb", i, perturbation.name))
             batch.check()
-        packets = self.packets(batch, self.sizes_sent)
-        account = account_of(packets)
-        values, symbols = [], None
-        sizes = batch.sizes if self.sizes_sent else torch.ones_like(batch.sizes)
-        if isinstance(self._codec, SymbolCodec):
-            symbols = batch.with_tokens(self._codec.to_symbols(batch.tokens))
-            values = [self._codec.from_symbols(symbols.tokens, torch.zeros(len(batch.tokens)))]
-        else:
-            values = [parse(packet.data, batch.prefix, self._codec).tokens for own in packets for packet in own]
-        body = account["codec_side"] + account["values"]
-        total = sum(account.values(), torch.zeros(len(batch), dtype=torch.long))
-        return Encoded(
-            ids=images.ids,
-            decoded=TokenBatch(torch.cat(values), batch.lengths, sizes, batch.merge_map, batch.prefix),
-            payload_bytes=total,
-            side_bytes=total - body,
-            tokens_per_layer=counts.cpu(),
-            sizes_sent=self.sizes_sent,
-            packets=tuple(tuple(packet.data for packet in own) for own in packets),
-            symbols=symbols,
-            account=account,
-        )
+        return self._serialised(batch, images.ids, counts)
+
+    def _serialised(self, batch: TokenBatch, ids: tuple[str, ...], counts: Tensor) -> Encoded:
+        return encoded_tokens(batch, self.packets(batch, self.sizes_sent), self._codec, ids, counts, self.sizes_sent)
 
     def packets(self, batch: TokenBatch, sizes_sent: bool) -> list[list[Serialised]]:
         """Serialises the tokens of each image: one packet, or for a packet channel several."""

@@ -28,7 +28,8 @@ from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
-from harness.runner import choose_device, prepare, run_suite
+from harness.runner import check_folder, choose_device, prepare, run_suite
+from harness.search_cli import choose, search
 from harness.store import RunFolder
 from harness.suite import Suite, load_suite, shipped_suites
 
@@ -72,6 +73,8 @@ def run(
 
 
 def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None) -> None:
+    if out is not None:
+        check_folder(out)
     plan = prepare(resolved, chosen)
     folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
     count = default_workers(chosen) if workers is None else workers
@@ -220,6 +223,10 @@ def report(
     for name in sorted(plugins("reports")):
         load("reports", name)(stores, out)
     _out.print(f"report: {out / 'index.html'}", soft_wrap=True)
+
+
+app.command()(search)
+app.command()(choose)
 
 
 def main() -> None:

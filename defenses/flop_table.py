@@ -1,0 +1,176 @@
+"""FLOPs by token count: each part of a pipeline is counted once at each number of tokens, then only added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from defenses.attention import attention_half, mlp_half
+from defenses.backbones.backbone import Backbone
+from defenses.edge import embed
+from defenses.reductions.none import NoReduction
+from defenses.reductions.similarity_merge import SimilarityMerge
+from harness.contracts import Victim
+from harness.images import ImageSet
+from harness.link import Encoded, Transmission
+from harness.reduction import LayerState, Reduction
+from harness.scoring.compute import Flops
+from harness.seeding import Streams
+from harness.tokens import TokenBatch
+
+_NONE = torch.empty(1, 0, dtype=torch.long)
+
+
+def _counted(run: Callable[[], Any]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+class Reducing(NamedTuple):
+    """What decides the operations of an edge block beside its token counts.
+
+    ``method`` names the reduction with the options that change what is computed; ``cut`` are the edge blocks.
+    """
+
+    reduction: Reduction
+    method: str
+    cut: int
+    proportional: bool
+
+
+def counts_by_tokens(reduction: Reduction) -> bool:
+    """Tells whether what a reduction computes depends on an image through its token counts alone."""
+    return isinstance(reduction, SimilarityMerge | NoReduction) and reduction.match is None
+
+
+def method_of(spec: str | dict[str, Any]) -> str:
+    """Returns a reduction's name with the options that are words: numbers change results, but no operation."""
+    words = {"name": spec} if isinstance(spec, str) else {k: v for k, v in spec.items() if isinstance(v, str)}
+    return " ".join(f"{key}={words[key]}" for key in sorted(words))
+
+
+class FlopTable:
+    """Counts as ``torch.utils.flop_counter`` does, on made-up tokens of one image.
+
+    Holds for reductions whose operations depend on the number of tokens alone. Pipelines of one victim may share it.
+
+    Args:
+        backbone: The model.
+        victim: The victim, which normalises images.
+        device: Where it is.
+    """
+
+    def __init__(self, backbone: Backbone, victim: Victim, device: torch.device) -> None:
+        self._backbone, self._victim, self._device = backbone, victim, device
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def count(
+        self,
+        images: ImageSet,
+        transmission: Transmission,
+        reducing: Reducing,
+        serialise: Callable[[TokenBatch, tuple[str, ...], Tensor], Encoded],
+    ) -> Flops:
+        """Returns the FLOPs of each image: embedding, edge blocks, codec, server blocks, head.
+
+        Args:
+            images: B images.
+            transmission: What became of them.
+            reducing: How edge blocks merge.
+            serialise: Writes the payloads of tokens on the CPU, given ids and token counts.
+        """
+        encoded = transmission.encoded
+        first = self.part(("embed",), lambda: embed(self._backbone, self._victim, images.select([0]), self._device))
+        start = self._backbone.prefix + encoded.decoded.merge_map.shape[1]
+        edge, total = [], []
+        rows = zip(encoded.tokens_per_layer.tolist(), transmission.received.lengths.tolist(), strict=True)
+        # A codec may hold what was fitted to this very operating point: its part is not shared.
+        codec: dict[int, int] = {}
+        for counts, received in rows:
+            blocks = enumerate(pairwise([start, *counts]))
+            before = first + sum(self.edge_block(layer, *ends, reducing) for layer, ends in blocks)
+            last = counts[-1]
+            if last not in codec:
+                # As the pipeline does it: outside the victim's number type.
+                with torch.autocast("cpu", enabled=False):
+                    codec[last] = _counted(partial(serialise, self.tokens(last).to("cpu"), ("made-up",), _NONE))
+            before += codec[last]
+            server = range(reducing.cut, self._backbone.depth)
+            after = sum(self.server_block(b, received, reducing.proportional, encoded.sizes_sent) for b in server)
+            edge.append(before / 1e9)
+            total.append((before + after + self.finish(received)) / 1e9)
+        return Flops(torch.tensor(edge, dtype=torch.float64), torch.tensor(total, dtype=torch.float64))
+
+    def part(self, key: tuple[Any, ...], run: Callable[[], Any]) -> int:
+        """Returns the FLOPs of ``run``, which is called only where ``key`` is new."""
+        if key not in self._known:
+            self._known[key] = _counted(run)
+        return self._known[key]
+
+    def edge_block(self, layer: int, before: int, after: int, reducing: Reducing) -> int:
+        """Returns the FLOPs of an edge block that takes ``before`` tokens and leaves ``after``."""
+        method = reducing.method if reducing.reduction.active(layer, reducing.cut) else ""
+        key = ("reduce", layer, before, method, reducing.proportional)
+        return self.part(key, lambda: self._reduce(layer, before, reducing)) + self._mlp(layer, after)
+
+    def server_block(self, layer: int, tokens: int, proportional: bool, sized: bool) -> int:
+        """Returns the FLOPs of a server block on ``tokens`` tokens, whose sizes arrived where ``sized``."""
+
+        def attend() -> None:
+            attention_half(self._backbone, layer, self.tokens(tokens, sized=sized), proportional=proportional)
+
+        return self.part(("attend", layer, tokens, proportional, sized), attend) + self._mlp(layer, tokens)
+
+    def finish(self, tokens: int) -> int:
+        """Returns the FLOPs of norm, pooling and head."""
+        return self.part(("finish", tokens), lambda: self._backbone.finish(self.tokens(tokens)))
+
+    def tokens(self, count: int, *, sized: bool = True) -> TokenBatch:
+        """Makes up one image of ``count`` tokens, on the last of which all patches lie that have none of their own."""
+        rows, columns = self._backbone.grid
+        patches, prefix, width = rows * columns, self._backbone.prefix, self._backbone.width
+        values = torch.randn(count, width, generator=Streams(0, ("flops", str(count))).torch())
+        place = torch.arange(prefix, prefix + patches).clamp_max(count - 1)
+        sizes = torch.bincount(place, minlength=count) if sized else torch.ones(count, dtype=torch.long)
+        batch = TokenBatch(values, torch.tensor([count]), sizes.clamp_min(1), place[None], prefix)
+        return batch.to(self._device)
+
+    def _mlp(self, layer: int, tokens: int) -> int:
+        return self.part(("mlp", layer, tokens), lambda: mlp_half(self._backbone, layer, self.tokens(tokens)))
+
+    def _reduce(self, layer: int, count: int, reducing: Reducing) -> None:
+        """Runs the attention of an edge block and decides what merges; merging itself multiplies no matrices."""
+        batch, reduction = self.tokens(count), reducing.reduction
+        active = reduction.active(layer, reducing.cut)
+        attended = attention_half(
+            self._backbone,
+            layer,
+            batch,
+            proportional=reducing.proportional,
+            keys=active,
+            features=reduction.needs if active else frozenset(),
+        )
+        if attended.keys is None:
+            return
+        state = LayerState(
+            keys=attended.keys,
+            sizes=batch.sizes,
+            attention=attended.attention,
+            lengths=batch.lengths,
+            prefix=batch.prefix,
+            layer=layer,
+            ids=("made-up",),
+            tokens=attended.tokens,
+            significance=attended.significance,
+            layers=reducing.cut,
+            depth=self._backbone.depth,
+        )
+        with torch.autocast(self._device.type, enabled=False):
+            reduction.assign(state, Streams(0))

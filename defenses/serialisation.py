@@ -1,0 +1,54 @@
+"""What the edge hands to the channel: the packets of every image, and the tokens as a receiver decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from defenses.payload import Serialised, parse
+from defenses.transport import account_of
+from harness.link import Codec, Encoded, SymbolCodec
+from harness.tokens import TokenBatch
+
+
+def encoded_tokens(
+    batch: TokenBatch,
+    packets: Sequence[Sequence[Serialised]],
+    codec: Codec | SymbolCodec,
+    ids: tuple[str, ...],
+    tokens_per_layer: Tensor,
+    sizes_sent: bool,
+) -> Encoded:
+    """Decodes every image's packets again, as a receiver will, and adds up their bytes.
+
+    Args:
+        batch: The tokens on the CPU, float32.
+        packets: Each image's packets.
+        codec: What wrote the token values; a SymbolCodec makes symbols of them instead.
+        ids: B image identifiers.
+        tokens_per_layer: (B, cut) token counts after each edge block.
+        sizes_sent: Whether the packets carry sizes.
+    """
+    account = account_of(packets)
+    values, symbols = [], None
+    sizes = batch.sizes if sizes_sent else torch.ones_like(batch.sizes)
+    if isinstance(codec, SymbolCodec):
+        symbols = batch.with_tokens(codec.to_symbols(batch.tokens))
+        values = [codec.from_symbols(symbols.tokens, torch.zeros(len(batch.tokens)))]
+    else:
+        values = [parse(packet.data, batch.prefix, codec).tokens for own in packets for packet in own]
+    body = account["codec_side"] + account["values"]
+    total = sum(account.values(), torch.zeros(len(batch), dtype=torch.long))
+    return Encoded(
+        ids=ids,
+        decoded=TokenBatch(torch.cat(values), batch.lengths, sizes, batch.merge_map, batch.prefix),
+        payload_bytes=total,
+        side_bytes=total - body,
+        tokens_per_layer=tokens_per_layer.cpu(),
+        sizes_sent=sizes_sent,
+        packets=tuple(tuple(packet.data for packet in own) for own in packets),
+        symbols=symbols,
+        account=account,
+    )

@@ -1,0 +1,1 @@
+"""Searches Pareto-optimal operating points, and chooses among them at run time."""

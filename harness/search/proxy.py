@@ -1,0 +1,95 @@
+"""Leakage by a cheap attack, as an objective: it is fitted anew to every operating point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness import guards
+from harness.contracts import Attack, Defense, Task, Victim
+from harness.errors import ConfigError
+from harness.images import ImageSet
+from harness.link import Transmission
+from harness.observation import Observation
+from harness.planning import build_attack, content_hash, missing_grant, needed_knowledge
+from harness.registry import create
+from harness.search.space import Space
+from harness.search.spread import every_kth
+from harness.seeding import Streams
+from harness.suite import NamedPlugin
+from harness.views import GrantedView, Preparation, observe
+
+
+class LeakageProxy:
+    """Fits the proxy attack on the attacker's images and scores it on the search images.
+
+    Args:
+        space: The space, which has a proxy.
+        task: The task.
+        victim: Its victim.
+        device: Where to compute.
+        images: The search images.
+
+    Raises:
+        ConfigError: The proxy or a floor is no reconstruction attack.
+        AccessDeniedError: It needs more than its threat model grants.
+    """
+
+    def __init__(self, space: Space, task: Task, victim: Victim, device: torch.device, images: ImageSet) -> None:
+        assert space.proxy is not None
+        self._proxy, self._batch_size = space.proxy, space.batch_size
+        self._victim, self._device, self._images = victim, device, images
+        split = task.split("attacker")
+        self.auxiliary = every_kth(split, self._proxy.auxiliary)
+        self._metric = create("metrics", "psnr_db", {}, where="proxy")
+        for config in (self._proxy.attack, *self._proxy.floors):
+            self._check(config)
+
+    def _check(self, config: NamedPlugin) -> None:
+        missing = missing_grant(needed_knowledge(config), self._proxy.threat_model)
+        if missing:
+            raise ConfigError(f"attack {config.label!r} needs the {missing}", where="proxy", mend="grant it there")
+        if self._proxy.threat_model.observer != "server":
+            raise ConfigError("the proxy observes as the server", where="proxy.threat_model", mend="observer: server")
+        if not isinstance(build_attack(config), Attack):
+            raise ConfigError(
+                f"{config.label!r} rebuilds no images", where="proxy", mend="name a reconstruction attack"
+            )
+
+    def leakage(self, defense: Defense, sent: Transmission, output: Tensor, preparation: Preparation | None) -> float:
+        """Returns the mean leakage in dB over the search images (``harness.search.space.Proxy``).
+
+        Args:
+            defense: The operating point, prepared, for the attacker's own images.
+            sent: What the server received of the search images.
+            output: (B, ...) what it answered.
+            preparation: What the defense was prepared with.
+        """
+        height, width = self._images.pixels.shape[2:]
+        view = GrantedView(
+            self._victim,
+            defense,
+            self._proxy.threat_model,
+            image_shape=(3, int(height), int(width)),
+            streams=Streams(0, ("attacker",)),
+            batch_size=self._batch_size,
+            device=self._device,
+            preparation=preparation,
+        )
+        model = self._proxy.threat_model
+        seen = observe(sent, model, defense.grid, output, Streams(0, ("evaluation", "observer")))
+        scores = self._psnr_db(self._proxy.attack, view, seen)
+        if self._proxy.floors:
+            floors = [self._psnr_db(floor, view, seen) for floor in self._proxy.floors]
+            scores = scores - torch.stack(floors).amax(dim=0)
+        return float(scores.double().mean())
+
+    def _psnr_db(self, config: NamedPlugin, view: GrantedView, seen: Observation) -> Tensor:
+        """Returns (B,) PSNR of an attack on the search images."""
+        attack = build_attack(config)
+        assert isinstance(attack, Attack)
+        streams = Streams(0, ("attack", content_hash(config.plugin.model_dump())))
+        guards.fit(attack, view, self.auxiliary, streams.child("fit"))
+        rebuilt = guards.reconstruct(attack, seen, view.image_shape, streams.child("reconstruct"))
+        scores: Tensor = self._metric.score(self._images.images(), rebuilt.float() / 255.0)
+        return scores

@@ -1,0 +1,98 @@
+"""Measures a front again, on the evaluation split and under attack: what was chosen on one split is told by another."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from harness.runner import prepare, run_suite
+from harness.search.front import Front
+from harness.search.space import Remeasure
+from harness.store import RunFolder, write_atomic
+from harness.suite import Suite
+
+UNDEFENDED = "undefended"
+_MEASURED = ("quality", "gflops_edge", "gflops_total", "tokens", "payload_bytes", "channel_uses", "latency_ms")
+_ENDS = ("quality_lo", "quality_hi", "payload_bytes_lo", "payload_bytes_hi", "gflops_total_lo", "gflops_total_hi")
+
+
+def suite_of(front: Front, how: Remeasure) -> Suite:
+    """Returns the suite that measures the undefended point, the front and its baselines under every attack."""
+    channels = {str(point.channel): point.channel for point in front.points}
+    labels = {text: f"channel_{i}" if len(channels) > 1 else "channel" for i, text in enumerate(channels)}
+    undefended: dict[str, Any] = {"name": UNDEFENDED, "reduction": "none"}
+    points = [undefended, *(point.model_dump() for point in front.operating_points)]
+    points += [point.model_dump() for point in front.baseline_points]
+    cells = [
+        {
+            "channels": [labels[text]],
+            "operating_points": [
+                UNDEFENDED,
+                *(point.name for point in (*front.points, *front.baselines) if str(point.channel) == text),
+            ],
+        }
+        for text in channels
+    ]
+    return Suite.model_validate(
+        {
+            "name": f"{front.space}-front",
+            "description": f"The front of search space {front.space}, measured again.",
+            "task": front.task.model_dump(),
+            "defense": front.defense.model_dump(),
+            "operating_points": points,
+            "baseline": UNDEFENDED,
+            "channels": [{"label": labels[text], "plugin": config.model_dump()} for text, config in channels.items()],
+            "threat_models": [model.model_dump() for model in how.threat_models],
+            "attacks": [attack.model_dump() for attack in how.attacks],
+            "seeds": how.seeds,
+            "evaluation_images": how.evaluation_images,
+            "cells": cells,
+        }
+    )
+
+
+def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.device, workers: int) -> Path:
+    """Runs that suite in ``out/evaluation`` (resumed where it was interrupted) and writes front_measured.csv.
+
+    Each row holds one point's metrics on the search split (``searched_*``) beside those on the evaluation split
+    (``measured_*``, with the ends of their intervals), and the leakage of each attack there.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        LeakgaugeError: The suite cannot run; splits that share an image are found here too.
+    """
+    plan = prepare(suite_of(front, how), device)
+    store = run_suite(plan, out / "evaluation", device, workers, lambda done, total: None)
+    path = out / "front_measured.csv"
+    write_atomic(path, side_by_side(front, store).to_csv(index=False, lineterminator="\n").encode())
+    return path
+
+
+def side_by_side(front: Front, store: RunFolder) -> pd.DataFrame:
+    """Returns a row an operating point, seed and threat model: searched beside measured."""
+    cells = store.cells()
+    searched = {(point.name, point.snr_db): point for point in (*front.points, *front.baselines)}
+    kinds = {point.name: "front" for point in front.points} | {point.name: "baseline" for point in front.baselines}
+    rows = []
+    keys = ["operating_point", "channel", "snr_db", "threat_model", "seed"]
+    for _, group in cells.groupby(keys, sort=False, dropna=False):
+        first = group.to_dict("records")[0]
+        name, channel, snr_db, model, seed = (first[key] for key in keys)
+        known = searched.get((name, None if math.isnan(snr_db) else float(snr_db)))
+        row: dict[str, Any] = {"operating_point": name, "kind": kinds.get(str(name), UNDEFENDED)}
+        row |= {"channel": channel, "snr_db": snr_db, "threat_model": model, "seed": seed}
+        metrics = front.undefended if known is None else known.metrics
+        row |= {f"searched_{metric}": value for metric, value in metrics.items()}
+        row |= {f"measured_{metric}": first[metric] for metric in (*_MEASURED, *_ENDS) if metric in group}
+        for cell in group.to_dict("records"):
+            row[f"psnr_db {cell['attack']}"] = cell["psnr_db"]
+            row[f"leakage {cell['attack']}"] = cell["leakage"]
+            row[f"verdict {cell['attack']}"] = cell["verdict"]
+        rows.append(row)
+    return pd.DataFrame(rows)

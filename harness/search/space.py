@@ -1,0 +1,232 @@
+"""The search space: which task and defense, what is searched, by what it is judged, and how long."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.registry import load, plugins, suggest
+from harness.search.metrics import MetricName
+from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel, apply_overrides
+
+Family = Literal["threshold", "proportion"]
+ScheduleName = Literal["per_layer", "shared", "parametric"]
+SamplerName = Literal["gp", "botorch", "nsga2", "tpe", "random", "sweep", "line"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shares(_Strict):
+    """Between which shares of the matches a block may merge."""
+
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
+        return self
+
+
+class Calibration(_Strict):
+    """The pinned images that shares become thresholds on: so many of the calibration split, None for all."""
+
+    images: int | None = Field(default=None, ge=1)
+    pick: Literal["spread", "first"] = "spread"
+
+
+class Choices(_Strict):
+    """What is searched beside the shares; empty lists search nothing."""
+
+    cut: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    codec: tuple[Plugin, ...] = ()
+    channel: tuple[Plugin, ...] = ()
+
+
+class Constraint(_Strict):
+    """One limit: ``at_most``, ``at_least``, or ``drop_at_most`` below what the unmodified victim reaches."""
+
+    metric: MetricName
+    at_most: float | None = None
+    at_least: float | None = None
+    drop_at_most: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        stated = [self.at_most, self.at_least, self.drop_at_most]
+        if sum(limit is not None for limit in stated) != 1:
+            raise ValueError("give one of at_most, at_least, drop_at_most")
+        if self.drop_at_most is not None and self.metric != "quality":
+            raise ValueError("drop_at_most is for quality, which the unmodified victim has too")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Names the limit, ``payload_bytes at_most``."""
+        stated = [key for key in ("at_most", "at_least", "drop_at_most") if getattr(self, key) is not None]
+        return f"{self.metric} {stated[0]}"
+
+
+class Proxy(_Strict):
+    """The cheap attack that leakage is measured with.
+
+    Leakage is the mean PSNR in dB of its reconstructions of the search images, above the best of ``floors`` on each
+    image; without floors, the PSNR itself. The proxy is granted the merge map: a linear attack that does not know where
+    tokens belong mistakes lost layout for lost information.
+    """
+
+    attack: Annotated[NamedPlugin, Field()]
+    floors: tuple[NamedPlugin, ...] = ()
+    auxiliary: int = Field(default=512, ge=8)
+    threat_model: ThreatModel = ThreatModel.model_validate({"knows": {"merge_map": True}})
+
+
+class Remeasure(_Strict):
+    """How the front is measured again, on the evaluation split, as a suite: its attacks, threat models and seeds."""
+
+    attacks: tuple[NamedPlugin, ...] = Field(min_length=1)
+    threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    evaluation_images: int | None = Field(default=None, ge=1)
+
+
+class Space(_Strict):
+    """A whole search, as read from YAML."""
+
+    name: Name
+    description: str = ""
+    task: Plugin
+    defense: Plugin = PluginConfig(name="split_pipeline")
+    channel: Plugin = PluginConfig(name="ideal")
+    family: Family = "threshold"
+    schedule: ScheduleName = "per_layer"
+    share: Shares = Shares()
+    choices: Choices = Choices()
+    calibration: Calibration = Calibration()
+    search_images: int | None = Field(default=None, ge=1)
+    objectives: tuple[MetricName, ...] = Field(min_length=1)
+    constraints: tuple[Constraint, ...] = ()
+    reference: dict[MetricName, float] = Field(default_factory=dict)
+    proxy: Proxy | None = None
+    sampler: SamplerName = "gp"
+    trials: int = Field(default=60, ge=1)
+    warm_start: int = Field(default=10, ge=0)
+    seed: int = 0
+    baselines: tuple[OperatingPoint, ...] = ()
+    remeasure: Remeasure | None = None
+    batch_size: int = Field(default=64, ge=1)
+    bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.objectives)) != len(self.objectives):
+            raise ValueError("objectives: a metric occurs twice")
+        for metric in self.reference:
+            if metric not in self.objectives:
+                raise ValueError(f"reference: {metric!r} is no objective; {suggest(metric, list(self.objectives))}")
+        if self.proxy is None and "leakage" in self.measured:
+            raise ValueError("leakage needs a `proxy`: {attack: NAME, floors: [...]}")
+        names = [constraint.name for constraint in self.constraints]
+        if len(set(names)) != len(names):
+            raise ValueError("constraints: a limit occurs twice")
+        points = [point.name for point in self.baselines]
+        if len(set(points)) != len(points):
+            raise ValueError("baselines: a name occurs twice; names must be unique")
+        return self
+
+    @property
+    def measured(self) -> set[str]:
+        """The metrics that objectives and constraints read."""
+        return {*self.objectives, *(constraint.metric for constraint in self.constraints)}
+
+    @property
+    def channels(self) -> tuple[PluginConfig, ...]:
+        """The channels that are searched: the choices, or else the one."""
+        return self.choices.channel or (self.channel,)
+
+
+_KEYS: dict[str, type[BaseModel]] = {
+    "share": Shares,
+    "calibration": Calibration,
+    "choices": Choices,
+    "constraints": Constraint,
+    "proxy": Proxy,
+    "remeasure": Remeasure,
+    "threat_model": ThreatModel,
+    "threat_models": ThreatModel,
+}
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """Reduces pydantic's report to its first problem: (text, place)."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "extra_forbidden":
+        known: type[BaseModel] = Space
+        for part in problem["loc"][:-1]:
+            known = _KEYS.get(str(part), known)
+        key = str(problem["loc"][-1])
+        return f"unknown key {key!r} ({suggest(key, list(known.model_fields))})", place
+    if problem["type"] == "literal_error":
+        allowed = re.findall(r"'([^']+)'", str(problem["ctx"]["expected"]))
+        return f"unknown {problem['input']!r} ({suggest(str(problem['input']), allowed)})", place
+    return problem["msg"].removeprefix("Value error, "), place
+
+
+def parse_space(data: dict[str, Any], *, where: str = "space") -> Space:
+    """Validates space data; raises ConfigError with the first problem."""
+    try:
+        return Space.model_validate(data)
+    except ValidationError as error:
+        text, place = _first_problem(error)
+        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
+
+
+def shipped_spaces() -> dict[str, str]:
+    """Returns the YAML texts of all search spaces that installed packages ship, by name."""
+    texts: dict[str, str] = {}
+    for entry in plugins("spaces"):
+        for item in files(load("spaces", entry)).iterdir():
+            if item.name.endswith((".yaml", ".yml")):
+                texts[item.name.rsplit(".", 1)[0]] = item.read_text(encoding="utf-8")
+    return texts
+
+
+def load_space(reference: str, overrides: list[str] | None = None) -> Space:
+    """Reads a space from a path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: It is not there, is not YAML, or does not fit the schema.
+    """
+    path = Path(reference)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the space: {error}", where=reference, mend="check the path") from error
+    else:
+        texts = shipped_spaces()
+        if reference not in texts:
+            raise ConfigError(f"no search space named {reference!r}", mend=suggest(reference, list(texts)))
+        text = texts[reference]
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            "a space must be a mapping of keys to values", where=reference, mend="write name: ..., task: ..."
+        )
+    return parse_space(apply_overrides(data, overrides or []), where=reference)
+
+
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)

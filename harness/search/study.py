@@ -1,0 +1,230 @@
+"""Runs a search: in this process or in several, on one database; what was killed is resumed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.errors import LeakgaugeError, PluginError, StoreError
+from harness.executors import one_thread
+from harness.planning import content_hash
+from harness.provenance import collect
+from harness.search.evaluation import Evaluator
+from harness.search.memo import Memo
+from harness.search.objectives import Objectives, directions
+from harness.search.samplers import make_sampler, quiet
+from harness.search.schedule import Schedule
+from harness.search.space import Space
+from harness.search.storage import Reclaimer, exclusive, fail_running, open_storage, open_study, sqlite_url
+from harness.search.trials import run_trial
+from harness.store import write_atomic
+
+Progress = Callable[[int, int], None]
+"""Called with (trials done, trials in all)."""
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked search.
+
+    Args:
+        space: The space.
+        evaluator: What measures its points.
+        schedule: Its dimensions.
+        objectives: Its objectives and reference point.
+        undefended: Metrics of the undefended operating point on the search images.
+        key: Content hash of all that decides the trials.
+    """
+
+    space: Space
+    evaluator: Evaluator
+    schedule: Schedule
+    objectives: Objectives
+    undefended: dict[str, float]
+    key: str
+
+    @property
+    def study_name(self) -> str:
+        """Names the study in its database."""
+        return f"{self.space.name}-{self.key}"
+
+
+def prepare_search(space: Space, device: torch.device, memo: Memo) -> Prepared:
+    """Loads the task, measures the undefended point, and checks all that can be checked before the first trial.
+
+    Raises:
+        LeakgaugeError: The first thing that is wrong.
+    """
+    quiet()
+    with one_thread():
+        evaluator = Evaluator(space, device, memo)
+        schedule = Schedule(space, evaluator.cut)
+        make_sampler(space, schedule)
+        undefended = evaluator.measure({"reduction": "none"}, space.channels[0])
+    shown = {"name", "description", "trials", "baselines", "remeasure", "reference"}
+    key = content_hash({"space": space.model_dump(mode="json", exclude=shown), "data": evaluator.data})
+    return Prepared(space, evaluator, schedule, Objectives(space, undefended), undefended, key)
+
+
+def run_search(
+    prepared: Prepared, out: Path, device: torch.device, workers: int, storage: str | None, progress: Progress
+) -> Study:
+    """Runs what is missing of a search until its trials are done.
+
+    Args:
+        prepared: The search.
+        out: Output folder, which no other search may use at the same time.
+        device: Where to compute.
+        workers: Local processes.
+        storage: Address of a shared database, or None for a file in ``out``. Searches of one space on one database,
+            from several machines too, share their trials; each goes on until all are done.
+        progress: Called after every trial.
+
+    Raises:
+        LeakgaugeError: The folder or the database cannot be used, or a trial failed.
+    """
+    with exclusive(out):
+        _claim(prepared, out, device, workers, storage)
+        url = sqlite_url(out) if storage is None else storage
+        try:
+            study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
+            if storage is None:
+                fail_running(study)
+            if workers == 1:
+                with one_thread():
+                    _work(study, prepared, progress)
+            else:
+                _work_together(study, prepared, out, device, workers, url, progress)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise StoreError(
+                f"the database failed: {type(error).__name__}", where="--storage", mend="run again to resume"
+            ) from error
+        return study
+
+
+def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, storage: str | None) -> None:
+    """Writes study.json, or checks that the folder holds this very search."""
+    path = out / "study.json"
+    if path.is_file():
+        try:
+            key = json.loads(path.read_text(encoding="utf-8"))["key"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError("study.json cannot be read", where=str(path), mend="restore or delete it") from error
+        if key != prepared.key:
+            raise StoreError(
+                "the folder holds a search of another space, data or seed",
+                where=str(out),
+                mend="choose another --out, or delete the folder",
+            )
+    space, evaluator = prepared.space, prepared.evaluator
+    data: dict[str, Any] = {
+        "schema_version": 1,
+        "key": prepared.key,
+        "study_name": prepared.study_name,
+        "storage": "trials.db" if storage is None else "shared",
+        "space": space.model_dump(mode="json"),
+        "data": evaluator.data,
+        "calibration_ids": list(evaluator.calibration.ids),
+        "search_images": len(evaluator.images),
+        "quality_base": evaluator.quality_base(),
+        "undefended": prepared.undefended,
+        "reference": prepared.objectives.reference,
+        "workers": workers,
+        "provenance": {**collect(device), "optuna": optuna.__version__},
+    }
+    write_atomic(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
+    """Runs trials until all are done; waits for those of other workers, and takes them over where they died."""
+    wanted, reclaim = prepared.space.trials, Reclaimer()
+    study.sampler = make_sampler(prepared.space, prepared.schedule)
+    while True:
+        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        done = states.count(TrialState.COMPLETE)
+        progress(min(done, wanted), wanted)
+        if done >= wanted:
+            return
+        if done + states.count(TrialState.RUNNING) >= wanted and TrialState.WAITING not in states:
+            time.sleep(POLL_S)
+            reclaim(study)
+            continue
+        try:
+            study.optimize(lambda trial: run_trial(trial, prepared.evaluator, prepared.schedule), n_trials=1)
+        except (UpdateFinishedTrialError, ValueError) as error:
+            # This worker was silent for too long, another has taken its trial over: nothing is lost.
+            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+                raise
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _worker(space_json: str, device: str, url: str, memo: str, failures: Any) -> None:
+    """Works on a study in a process of its own."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    try:
+        prepared = prepare_search(Space.model_validate_json(space_json), torch.device(device), Memo(Path(memo)))
+        study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
+        _work(study, prepared, lambda done, total: None)
+    except LeakgaugeError as error:
+        failures.put((error.what, error.where, error.mend))
+        raise SystemExit(1) from error
+
+
+def _work_together(
+    study: Study, prepared: Prepared, out: Path, device: torch.device, workers: int, url: str, progress: Progress
+) -> None:
+    """Starts workers and waits for them. The death of one costs its running trial; the others go on.
+
+    Raises:
+        LeakgaugeError: All of them ended before the trials were done.
+    """
+    context = multiprocessing.get_context("spawn")
+    failures: Any = context.SimpleQueue()
+    job = (prepared.space.model_dump_json(), str(device), url, str(memo_folder(out)), failures)
+    processes = [context.Process(target=_worker, args=job, daemon=True) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    try:
+        while any(process.is_alive() for process in processes):
+            wait_for([process.sentinel for process in processes if process.is_alive()], timeout=POLL_S)
+            progress(min(_done(study), prepared.space.trials), prepared.space.trials)
+    finally:
+        for process in processes:
+            process.terminate()
+    if _done(study) < prepared.space.trials:
+        if not failures.empty():
+            what, where, mend = failures.get()
+            raise PluginError(what, where=where, mend=mend)
+        raise PluginError("all worker processes died", where=str(out), mend="run again to resume")
+
+
+def _done(study: Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def memo_folder(out: Path) -> Path:
+    """Returns where a search keeps what it measured."""
+    return out / "measured"

@@ -1,0 +1,99 @@
+"""Trials as they are kept: what was tried, what it measured, which limits it broke."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from harness.search.evaluation import Evaluator
+from harness.search.objectives import violations
+from harness.search.schedule import Params, Schedule
+from harness.suite import PluginConfig
+
+_OPTIONS, _CHANNEL, _SHARES, _METRICS, _VIOLATIONS = "options", "channel", "shares", "metrics", "violations"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial.
+
+    Args:
+        number: Its number in the study.
+        params: What the sampler drew.
+        options: Defense options, thresholds included.
+        channel: The channel.
+        shares: The share of each edge block.
+        metrics: Means over the search images (``harness.search.metrics``).
+        violations: By how much each constraint is exceeded; 0 or less keeps it.
+    """
+
+    number: int
+    params: Params
+    options: dict[str, Any]
+    channel: PluginConfig
+    shares: tuple[float, ...]
+    metrics: dict[str, float]
+    violations: dict[str, float]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps all constraints."""
+        return all(excess <= 0 for excess in self.violations.values())
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> TrialRecord:
+        """Reads a finished trial."""
+        kept: Mapping[str, Any] = trial.user_attrs
+        return cls(
+            trial.number,
+            dict(trial.params),
+            dict(kept[_OPTIONS]),
+            PluginConfig.model_validate(kept[_CHANNEL]),
+            tuple(kept[_SHARES]),
+            dict(kept[_METRICS]),
+            dict(kept[_VIOLATIONS]),
+        )
+
+
+def finished(study: Study) -> list[TrialRecord]:
+    """Returns the finished trials of a study, by number."""
+    return [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+
+def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[float]:
+    """Draws, measures and keeps one trial; returns the objectives in their own units.
+
+    Constraints are handed to Optuna, which samplers that know constraints read.
+    """
+    candidate = schedule.candidate(_drawn(trial, schedule))
+    options = evaluator.options(candidate)
+    metrics = evaluator.measure(options, candidate.channel)
+    space = evaluator.space
+    broken = violations(space.constraints, metrics, evaluator.quality_base())
+    for name, excess in broken.items():
+        trial.set_constraint(name, excess)
+    kept = {
+        _OPTIONS: options,
+        _CHANNEL: candidate.channel.model_dump(),
+        _SHARES: list(candidate.shares),
+        _METRICS: metrics,
+        _VIOLATIONS: broken,
+    }
+    for name, value in kept.items():
+        trial.set_user_attr(name, value)
+    return [metrics[name] for name in space.objectives]
+
+
+def _drawn(trial: Trial, schedule: Schedule) -> Params:
+    params: Params = {}
+    for name, distribution in schedule.distributions().items():
+        if isinstance(distribution, FloatDistribution):
+            params[name] = trial.suggest_float(name, distribution.low, distribution.high)
+        elif isinstance(distribution, CategoricalDistribution):
+            params[name] = trial.suggest_categorical(name, list(distribution.choices))
+    return params

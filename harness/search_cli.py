@@ -1,0 +1,138 @@
+"""The commands ``search`` and ``choose``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.errors import ConfigError, InterruptError
+from harness.registry import load, plugins
+from harness.runner import choose_device
+from harness.search.front import Front, FrontPoint, read_front
+from harness.search.memo import Memo
+from harness.search.output import write_results
+from harness.search.policy import Limits
+from harness.search.policy import choose as choose_point
+from harness.search.remeasure import remeasure_front
+from harness.search.space import Space, load_space
+from harness.search.study import memo_folder, prepare_search, run_search
+from harness.search.trials import finished
+
+_out = Console() if sys.stdout.isatty() else Console(width=140)
+_HEADINGS = {
+    "quality": ("quality", 4),
+    "gflops_edge": ("edge GFLOP", 3),
+    "gflops_total": ("GFLOP", 3),
+    "tokens": ("tokens", 1),
+    "payload_bytes": ("bytes", 0),
+    "channel_uses": ("channel uses", 0),
+    "latency_ms": ("ms", 1),
+    "leakage": ("leakage dB", 2),
+}
+
+
+def search(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a shipped space.")],
+    out: Annotated[Path | None, typer.Option(help="Output folder; an interrupted search in it is resumed.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, botorch, nsga2, tpe, random, sweep or line.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="Database that workers share, postgresql://... ; default: a file in --out.")
+    ] = None,
+    remeasure: Annotated[
+        bool, typer.Option(help="Also measure the front on the evaluation split, under attack.")
+    ] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+) -> None:
+    """Searches Pareto-optimal operating points on the search split."""
+    stated = {"trials": trials, "sampler": sampler, "seed": seed}
+    options = [f"{key}={value}" for key, value in stated.items() if value is not None]
+    resolved = load_space(space, [*(overrides or []), *options])
+    try:
+        _search(resolved, out or Path("runs") / f"search-{resolved.name}", device, workers, storage, remeasure)
+    except KeyboardInterrupt:
+        raise InterruptError(
+            "interrupted; finished trials are kept", mend="run the same command again to resume"
+        ) from None
+
+
+def _search(space: Space, out: Path, device: str, workers: int, storage: str | None, again: bool) -> None:
+    chosen = choose_device(device)
+    if again and space.remeasure is None:
+        raise ConfigError(
+            "the space does not say with which attacks", where="--remeasure", mend="add `remeasure:` to it"
+        )
+    prepared = prepare_search(space, chosen, Memo(memo_folder(out)))
+    _out.print(f"{space.name}: {space.trials} trials by {space.sampler} on {chosen}, {workers} worker(s), into {out}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_out, transient=True, speed_estimate_period=600) as bar:
+        task = bar.add_task("trials", total=space.trials)
+        study = run_search(
+            prepared, out, chosen, workers, storage, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    front = write_results(prepared, finished(study), out)
+    for name in sorted(plugins("search_figures")):
+        load("search_figures", name)(out)
+    _out.print(_table(front.points, front.objectives))
+    _out.print(f"{len(front.points)} points on the front. Results in {out}", soft_wrap=True)
+    if again:
+        assert space.remeasure is not None
+        path = remeasure_front(front, space.remeasure, out, chosen, workers)
+        _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
+
+
+def _table(points: tuple[FrontPoint, ...], objectives: tuple[str, ...]) -> Table:
+    table = Table(header_style="bold")
+    table.add_column("operating point", no_wrap=True)
+    table.add_column("channel", no_wrap=True)
+    for name in objectives:
+        table.add_column(_HEADINGS[name][0], justify="right", no_wrap=True)
+    for point in points:
+        values = [f"{point.metrics[name]:.{_HEADINGS[name][1]}f}" for name in objectives]
+        table.add_row(point.name, str(point.channel), *values)
+    return table
+
+
+def choose(
+    front: Annotated[Path, typer.Argument(metavar="FRONT", help="front.json of a search.")],
+    snr_db: Annotated[float | None, typer.Option(help="Es/N0 of the channel, in dB.")] = None,
+    max_bytes: Annotated[float | None, typer.Option(help="Payload bytes an image.")] = None,
+    max_channel_uses: Annotated[float | None, typer.Option(help="Complex symbols an image.")] = None,
+    max_gflops_edge: Annotated[float | None, typer.Option(help="GFLOP an image on the edge.")] = None,
+    max_gflops_total: Annotated[float | None, typer.Option(help="GFLOP an image, edge and server.")] = None,
+    max_leakage: Annotated[float | None, typer.Option(help="Leakage in dB, by the search's proxy attack.")] = None,
+    min_quality: Annotated[float | None, typer.Option(help="Task quality in [0, 1].")] = None,
+) -> None:
+    """Picks the operating point of best quality within the limits, and prints it as a suite would state it."""
+    stated = {
+        "payload_bytes": max_bytes,
+        "channel_uses": max_channel_uses,
+        "gflops_edge": max_gflops_edge,
+        "gflops_total": max_gflops_total,
+        "leakage": max_leakage,
+    }
+    most = {name: limit for name, limit in stated.items() if limit is not None}
+    read: Front = read_front(front)
+    point = choose_point(read, Limits(snr_db, most, min_quality))
+    names = tuple(name for name in _HEADINGS if name in point.metrics)
+    _out.print(_table((point,), names))
+    _out.print_json(data=_stated(read, point))
+
+
+def _stated(front: Front, point: FrontPoint) -> dict[str, Any]:
+    return front.operating_point(point.name).model_dump(mode="json")

@@ -1,0 +1,164 @@
+"""Searches resume as if nothing had happened, and write what a suite can use."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import optuna
+import pandas as pd
+import pytest
+from search_spaces import CPU, prepared, searched
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import ConfigError, LeakgaugeError, StoreError
+from harness.search.front import front_of, read_front
+from harness.search.objectives import directions
+from harness.search.output import hypervolumes, write_results
+from harness.search.samplers import make_sampler
+from harness.search.storage import Reclaimer, exclusive, open_storage, open_study, sqlite_url
+from harness.search.study import run_search
+from harness.suite import OperatingPoint, parse_suite
+
+
+def drawn(records):
+    return [record.params for record in records]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp", "sweep", "line"])
+def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
+    whole_ready, whole = searched(tmp_path / "whole", sampler=sampler, trials=7, warm_start=2)
+    searched(tmp_path / "parts", sampler=sampler, trials=4, warm_start=2)
+    # A process that was killed leaves a trial that counts as running.
+    study = open_study(
+        open_storage(sqlite_url(tmp_path / "parts")), whole_ready.study_name, directions(whole_ready.space)
+    )
+    study.sampler = make_sampler(whole_ready.space, whole_ready.schedule)
+    study.ask(whole_ready.schedule.distributions())
+    _, parts = searched(tmp_path / "parts", sampler=sampler, trials=7, warm_start=2)
+    assert drawn(parts) == drawn(whole)
+    assert [r.metrics for r in parts] == [r.metrics for r in whole]
+    assert [r.number for r in parts] == [0, 1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("sampler", ["gp", "nsga2", "tpe"])
+def test_the_warm_start_comes_first(tmp_path, sampler):
+    ready, records = searched(tmp_path, sampler=sampler, trials=4, warm_start=3)
+    assert drawn(records)[:3] == ready.schedule.warm_start(3)
+
+
+def test_seeds_matter_where_there_is_chance(tmp_path):
+    first, other = (searched(tmp_path / str(seed), seed=seed)[1] for seed in (0, 1))
+    assert drawn(first) != drawn(other)
+
+
+def test_results_are_operating_points_of_a_suite(tmp_path):
+    ready, records = searched(tmp_path, choices={"codec": ["float16", {"name": "uniform", "bits": 6}]})
+    front = write_results(ready, records, tmp_path)
+    assert front == read_front(tmp_path / "front.json")
+    suite = {"name": "s", "task": "photos", "attacks": ["floor_mean"], "defense": front.defense.model_dump()}
+    data = json.loads((tmp_path / "front.json").read_text())
+    points = parse_suite({**suite, "operating_points": data["operating_points"]}).operating_points
+    assert points == front.operating_points
+    assert [OperatingPoint.model_validate(p).name for p in data["operating_points"]] == [p.name for p in front.points]
+    tables = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in ("trials", "front", "hypervolume")}
+    assert len(tables["trials"]) == len(tables["hypervolume"]) == 4
+    assert tables["front"]["front_point"].tolist() == [p.name for p in front.points]
+    volumes = tables["hypervolume"]["hypervolume"]
+    assert volumes.is_monotonic_increasing
+    assert volumes.iloc[-1] == pytest.approx(ready.objectives.hypervolume([p.metrics for p in front.points]))
+
+
+def test_each_channel_has_a_front_of_its_own(tmp_path):
+    channels = [{"name": "awgn", "snr_db": 0}, {"name": "awgn", "snr_db": 20}]
+    ready, records = searched(tmp_path, sampler="sweep", choices={"channel": channels})
+    kept = front_of(records, ready.objectives)
+    assert {record.channel.options["snr_db"] for record in kept} == {0, 20}
+    assert hypervolumes(records, ready.objectives)[-1] > 0
+
+
+def test_constraints_reach_optuna_and_the_front(tmp_path):
+    limit = {"metric": "payload_bytes", "at_most": 15000}
+    ready, records = searched(tmp_path, sampler="sweep", constraints=[limit])
+    assert [r.feasible for r in records] == [r.metrics["payload_bytes"] <= 15000 for r in records]
+    assert {r.feasible for r in records} == {True, False}
+    study = open_study(open_storage(sqlite_url(tmp_path)), ready.study_name, directions(ready.space))
+    kept = [trial.constraints["payload_bytes at_most"] for trial in study.trials]
+    assert kept == [r.metrics["payload_bytes"] - 15000 for r in records]
+    assert all(record.feasible for record in front_of(records, ready.objectives))
+
+
+def test_infeasible_constraints_are_one_line(tmp_path):
+    ready, records = searched(tmp_path, constraints=[{"metric": "payload_bytes", "at_most": 1}])
+    with pytest.raises(ConfigError, match="no trial of 4 keeps all limits; the nearest exceeds payload_bytes at_most"):
+        write_results(ready, records, tmp_path)
+    assert (tmp_path / "trials.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "no database address"),
+        ("sqlite:////no/such/folder/x.db", "unable to open database file"),
+        ("oracle+nothing://x", "driver is not installed"),
+    ],
+)
+def test_a_database_out_of_reach_is_one_line(url, said):
+    with pytest.raises(LeakgaugeError, match=said) as caught:
+        open_storage(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_for_one_search(tmp_path):
+    searched(tmp_path, trials=2)
+    with pytest.raises(StoreError, match="another space, data or seed"):
+        searched(tmp_path, trials=2, seed=1)
+    with exclusive(tmp_path), pytest.raises(StoreError, match="another search is at work"):
+        run_search(prepared(trials=2), tmp_path, CPU, 1, None, lambda done, total: None)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_what_a_dead_worker_of_a_shared_database_ran_is_tried_again(tmp_path):
+    ready = prepared()
+    study = open_study(open_storage(sqlite_url(tmp_path), grace_s=1), ready.study_name, directions(ready.space))
+    study.sampler = make_sampler(ready.space, ready.schedule)
+    lost = study.ask(ready.schedule.distributions())
+    study._storage.create_new_trial(study._study_id)  # killed before it gave a sign of life
+    reclaim = Reclaimer(grace_s=1)
+    reclaim(study)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING"]
+    time.sleep(2.5)
+    reclaim(study)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "WAITING"]
+    assert study.trials[2].params == lost.params
+
+
+def test_too_many_trials_for_a_gaussian_process():
+    with pytest.raises(ConfigError, match="more than the 300"):
+        prepared(sampler="gp", trials=301)
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    from search_spaces import small
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(small().model_dump(mode="json", exclude_none=True)))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["search", str(path), "--out", str(out), "--trials", "3", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert (out / "figures" / "front.svg").is_file()
+    chosen = CliRunner().invoke(app, ["choose", str(out / "front.json"), "--max-bytes", "30000"])
+    assert chosen.exit_code == 0
+    assert '"thresholds"' in chosen.output
+    assert optuna.logging.get_verbosity() >= optuna.logging.ERROR
+    none = CliRunner().invoke(app, ["choose", str(out / "front.json"), "--max-bytes", "1"])
+    assert "no point qualifies" in str(none.exception)
+
+
+def test_an_extra_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna_integration", None)
+    with pytest.raises(ConfigError, match=r"pip install 'leakgauge\[botorch\]'"):
+        prepared(sampler="botorch")
