@@ -14,7 +14,7 @@ from PIL import Image
 from harness.errors import StoreError
 from reports.loaded import LoadedRun, Setting
 from reports.notation import UNSCORED, is_number, number
-from reports.strongest import image_rows, strongest_per_image
+from reports.strongest import candidates, image_rows, strongest_per_image
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,8 @@ def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
         if floor is not None:
             strips.append(_strip(sheets, floor, chosen, ("Best floor", detail)))
         for point in run.points_at(setting):
+            if not candidates(run, point, setting):
+                continue  # nothing but probes, which paint no picture
             best = strongest_per_image(run, point, setting)
             strips.append(_strip(sheets, best[best["seed"] == seed], chosen, (point, detail)))
     headings = tuple(f"Image {index + 1}" for index in chosen)

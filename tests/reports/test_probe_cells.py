@@ -137,4 +137,5 @@ def test_an_operating_point_with_nothing_but_probes_is_unscored(run: RunFolder, 
     assert row["reid_attack"] == "seek"
     page = write_html([bare], tmp_path / "out")[0].read_text(encoding="utf-8")
     assert "no attack was scored" in page
+    assert [strip.name for strip in gallery(loaded).strips] == ["Original"]
     write_markdown([bare], tmp_path / "out")
