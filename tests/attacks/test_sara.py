@@ -119,10 +119,11 @@ def psnr_on_shuffled(attack, victim, auxiliary, photographs, **options):
 
 @pytest.mark.slow
 def test_shuffling_defeats_the_naive_layout_and_not_attacks_that_find_it(victim, photographs):
-    auxiliary = crop_set("attacker").select(range(0, 6160, 4))
-    naive = psnr_on_shuffled(ConvInverse(epochs=10, channels=[32, 24, 16]), victim, auxiliary, photographs)
-    sara = psnr_on_shuffled(Sara(steps=150, predictor_steps=200, imputer_steps=60), victim, auxiliary, photographs)
-    sets = psnr_on_shuffled(SetDecoder(steps=400, layers=2), victim, auxiliary, photographs)
+    # Budgets of suite `standard`: with fewer steps the predictor misplaces too many tokens for the rest to help.
+    auxiliary = crop_set("attacker")
+    naive = psnr_on_shuffled(ConvInverse(epochs=2, channels=[32, 24, 16]), victim, auxiliary, photographs)
+    sara = psnr_on_shuffled(Sara(steps=300, predictor_steps=500, imputer_steps=200), victim, auxiliary, photographs)
+    sets = psnr_on_shuffled(SetDecoder(steps=400), victim, auxiliary, photographs)
     assert sara > naive + 4
     assert sets > naive + 1
 
