@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from attacks.wrapped import Spec, Wrapped
 from harness.contracts import AttackerView
 from harness.errors import ConfigError
@@ -30,7 +28,4 @@ class DataEfficiency(Wrapped):
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Fits the attack within to its share."""
-        if self._n < len(auxiliary):
-            rows = np.linspace(0, len(auxiliary) - 1, self._n).round().astype(np.int64)
-            auxiliary = auxiliary.select(rows.tolist())
-        return self._inner.fit(view, auxiliary, rng)
+        return self._inner.fit(view, auxiliary.spread(self._n), rng)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from defenses.attention import attention_half, mlp_half
+from defenses.attention import Attended, attention_half, mlp_half
 from defenses.backbones.backbone import Backbone
 from defenses.merging import apply_assignment
 from harness.contracts import Victim
@@ -74,26 +74,51 @@ def run_edge(
         )
         batch = batch.with_tokens(attended.tokens)
         if attended.keys is not None:
-            state = LayerState(
-                keys=attended.keys,
-                sizes=batch.sizes,
-                attention=attended.attention,
-                lengths=batch.lengths,
-                prefix=batch.prefix,
-                layer=layer,
-                ids=ids,
-                target_lengths=None if targets is None else targets[:, layer],
-                tokens=attended.tokens,
-                significance=attended.significance,
-                layers=cut,
-                depth=backbone.depth,
-            )
+            wanted = None if targets is None else targets[:, layer]
+            state = layer_state(backbone, batch, attended, layer, cut, ids, wanted)
             batch = reduce_tokens(batch, state, reduction, rng)
         batch = mlp_half(backbone, layer, batch, in_place=in_place)
         counts.append(batch.lengths)
         if after_block is not None:
             after_block(layer, batch)
     return batch, torch.stack(counts, dim=1)
+
+
+def layer_state(
+    backbone: Backbone,
+    batch: TokenBatch,
+    attended: Attended,
+    layer: int,
+    cut: int,
+    ids: tuple[str, ...],
+    target_lengths: Tensor | None = None,
+) -> LayerState:
+    """Returns what a reduction sees of block ``layer`` after its attention, which must have returned keys.
+
+    Args:
+        backbone: The model.
+        batch: The tokens, B images.
+        attended: What the attention half of the block made of them.
+        layer: The block.
+        cut: Edge blocks.
+        ids: B image identifiers.
+        target_lengths: (B,) token counts that a matched control must reach, or None.
+    """
+    assert attended.keys is not None
+    return LayerState(
+        keys=attended.keys,
+        sizes=batch.sizes,
+        attention=attended.attention,
+        lengths=batch.lengths,
+        prefix=batch.prefix,
+        layer=layer,
+        ids=ids,
+        target_lengths=target_lengths,
+        tokens=attended.tokens,
+        significance=attended.significance,
+        layers=cut,
+        depth=backbone.depth,
+    )
 
 
 def reduce_tokens(batch: TokenBatch, state: LayerState, reduction: Reduction, rng: Streams) -> TokenBatch:

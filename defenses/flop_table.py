@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from defenses.attention import attention_half, mlp_half
 from defenses.backbones.backbone import Backbone
-from defenses.edge import embed
+from defenses.edge import embed, layer_state
 from defenses.reductions.none import NoReduction
 from defenses.reductions.similarity_merge import SimilarityMerge
 from harness.contracts import Victim
 from harness.images import ImageSet
 from harness.link import Encoded, Transmission
-from harness.reduction import LayerState, Reduction
+from harness.reduction import Reduction
 from harness.scoring.compute import Flops
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
@@ -159,18 +159,6 @@ class FlopTable:
         )
         if attended.keys is None:
             return
-        state = LayerState(
-            keys=attended.keys,
-            sizes=batch.sizes,
-            attention=attended.attention,
-            lengths=batch.lengths,
-            prefix=batch.prefix,
-            layer=layer,
-            ids=("made-up",),
-            tokens=attended.tokens,
-            significance=attended.significance,
-            layers=reducing.cut,
-            depth=self._backbone.depth,
-        )
+        state = layer_state(self._backbone, batch, attended, layer, reducing.cut, ("made-up",))
         with torch.autocast(self._device.type, enabled=False):
             reduction.assign(state, Streams(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,10 +43,8 @@ class Bench:
         """Loads the task and runs the unmodified victim on the evaluation images."""
         task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
         victim, evaluation = task.victim(), task.split("evaluation")
-        if suite.evaluation_images is not None:
-            # Every k-th image: splits are in class order, so this keeps all classes.
-            rows = np.linspace(0, len(evaluation) - 1, min(suite.evaluation_images, len(evaluation))).round()
-            evaluation = evaluation.select(torch.from_numpy(np.unique(rows).astype(np.int64)))
+        # Splits are in class order, so evenly spaced images keep all classes.
+        evaluation = evaluation.spread(suite.evaluation_images)
         victim.model.to(device)
         outputs, features = [], []
         with torch.no_grad():
@@ -86,10 +83,7 @@ class Bench:
     def auxiliary(self, n: int | None) -> ImageSet:
         """Returns the attacker's images: all, or every k-th so that ``n`` remain."""
         images = self.task.split("attacker")
-        if n is None or n >= len(images):
-            return images.apart()
-        rows = np.linspace(0, len(images) - 1, n).round().astype(np.int64)
-        return images.select(torch.from_numpy(np.unique(rows)))
+        return images.apart() if n is None or n >= len(images) else images.spread(n)
 
 
 def _are_classes(output: Tensor, features: Tensor, target: Tensor) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,12 @@ class ImageSet:
             None if self.labels is None else self.labels[rows],
             None if self.groups is None else self.groups[rows],
         )
+
+    def spread(self, count: int | None) -> ImageSet:
+        """Returns ``count`` images evenly spaced over the set, in order; all where None or where there are no more."""
+        if count is None or count >= len(self):
+            return self
+        return self.select(torch.from_numpy(np.unique(np.linspace(0, len(self) - 1, count).round().astype(np.int64))))
 
     def batches(self, size: int) -> Iterator[ImageSet]:
         """Yields consecutive batches of at most ``size`` images."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from harness.configuration import read_configuration, shipped
 from harness.errors import ConfigError
-from harness.registry import load, plugins, suggest
+from harness.registry import suggest
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -175,12 +173,7 @@ class Suite(_Strict):
 
 def shipped_suites() -> dict[str, str]:
     """Returns the YAML texts of all suites that installed packages ship, by name."""
-    texts: dict[str, str] = {}
-    for entry in plugins("suites"):
-        for item in files(load("suites", entry)).iterdir():
-            if item.name.endswith((".yaml", ".yml")):
-                texts[item.name.rsplit(".", 1)[0]] = item.read_text(encoding="utf-8")
-    return texts
+    return shipped("suites")
 
 
 _KEYS: dict[str, list[str]] = {
@@ -204,52 +197,13 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     return text, place
 
 
-def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Applies ``key.path=value`` overrides (values in YAML; list items by number) to suite data."""
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"{text!r} is not of the form key=value", where="--set", mend="write --set seeds=[1]")
-        parts = key.split(".")
-        node: Any = data
-        try:
-            for part in parts[:-1]:
-                node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-            if isinstance(node, list):
-                node[int(parts[-1])] = yaml.safe_load(value)
-            else:
-                node[parts[-1]] = yaml.safe_load(value)
-        except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot set {key!r}: {error}", where="--set", mend="check the path") from error
-    return data
-
-
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     """Reads a suite from a path or by the name of a shipped one.
 
     Raises:
         ConfigError: It is not there, is not YAML, or does not fit the schema.
     """
-    path = Path(reference)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the suite: {error}", where=reference, mend="check the path") from error
-    else:
-        texts = shipped_suites()
-        if reference not in texts:
-            raise ConfigError(f"no suite named {reference!r}", mend=suggest(reference, list(texts)))
-        text = texts[reference]
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            "a suite must be a mapping of keys to values", where=reference, mend="see `leakgauge list suites`"
-        )
-    return parse_suite(apply_overrides(data, overrides or []), where=reference)
+    return parse_suite(read_configuration(reference, "suite", overrides), where=reference)
 
 
 def parse_suite(data: dict[str, Any], *, where: str = "suite") -> Suite:

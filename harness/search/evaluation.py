@@ -19,7 +19,6 @@ from harness.search.memo import Memo
 from harness.search.proxy import LeakageProxy
 from harness.search.schedule import Candidate
 from harness.search.space import Space
-from harness.search.spread import every_kth
 from harness.search.tunable import tunable
 from harness.seeding import Streams
 from harness.suite import PluginConfig
@@ -53,10 +52,10 @@ class Evaluator:
         self._task: Task = create("tasks", space.task.name, space.task.options, where="task")
         self._victim = self._task.victim()
         self._victim.model.to(device)
-        self.images = every_kth(self._task.split("search"), space.search_images)
+        self.images = self._task.split("search").spread(space.search_images)
         split, wanted = self._task.split("calibration"), space.calibration.images
         first = wanted is not None and space.calibration.pick == "first"
-        self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else every_kth(split, wanted)
+        self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.spread(wanted)
         self._root = self._build({})
         self.cut = tunable(self._root, space.defense.name).cut
         self._proxy = (

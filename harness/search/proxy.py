@@ -14,7 +14,6 @@ from harness.observation import Observation
 from harness.planning import build_attack, content_hash, missing_grant, needed_knowledge
 from harness.registry import create
 from harness.search.space import Space
-from harness.search.spread import every_kth
 from harness.seeding import Streams
 from harness.suite import NamedPlugin
 from harness.views import GrantedView, Preparation, observe
@@ -40,7 +39,7 @@ class LeakageProxy:
         self._proxy, self._batch_size = space.proxy, space.batch_size
         self._victim, self._device, self._images = victim, device, images
         split = task.split("attacker")
-        self.auxiliary = every_kth(split, self._proxy.auxiliary)
+        self.auxiliary = split.spread(self._proxy.auxiliary)
         self._metric = create("metrics", "psnr_db", {}, where="proxy")
         for config in (self._proxy.attack, *self._proxy.floors):
             self._check(config)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.configuration import read_configuration, shipped
 from harness.errors import ConfigError
-from harness.registry import load, plugins, suggest
+from harness.registry import suggest
 from harness.search.metrics import MetricName
-from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel, apply_overrides
+from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
 
 Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]
@@ -193,12 +191,7 @@ def parse_space(data: dict[str, Any], *, where: str = "space") -> Space:
 
 def shipped_spaces() -> dict[str, str]:
     """Returns the YAML texts of all search spaces that installed packages ship, by name."""
-    texts: dict[str, str] = {}
-    for entry in plugins("spaces"):
-        for item in files(load("spaces", entry)).iterdir():
-            if item.name.endswith((".yaml", ".yml")):
-                texts[item.name.rsplit(".", 1)[0]] = item.read_text(encoding="utf-8")
-    return texts
+    return shipped("spaces")
 
 
 def load_space(reference: str, overrides: list[str] | None = None) -> Space:
@@ -207,26 +200,7 @@ def load_space(reference: str, overrides: list[str] | None = None) -> Space:
     Raises:
         ConfigError: It is not there, is not YAML, or does not fit the schema.
     """
-    path = Path(reference)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the space: {error}", where=reference, mend="check the path") from error
-    else:
-        texts = shipped_spaces()
-        if reference not in texts:
-            raise ConfigError(f"no search space named {reference!r}", mend=suggest(reference, list(texts)))
-        text = texts[reference]
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            "a space must be a mapping of keys to values", where=reference, mend="write name: ..., task: ..."
-        )
-    return parse_space(apply_overrides(data, overrides or []), where=reference)
+    return parse_space(read_configuration(reference, "space", overrides), where=reference)
 
 
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
