@@ -116,12 +116,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Where race.json, race.svg and race.png go.")] = Path("runs/search-race"),
     sampler: Annotated[list[str] | None, typer.Option(help="Entrants; the first is compared with the rest.")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="Seeds count from here; a design is judged on fresh ones.")] = 0,
     trials: Annotated[int, typer.Option(min=2)] = 60,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
 ) -> None:
     """Runs the race and writes its record, table and figure."""
-    chosen, entrants, numbers = choose_device(device), list(sampler or ENTRANTS), list(range(seeds))
+    chosen, entrants, numbers = (
+        choose_device(device),
+        list(sampler or ENTRANTS),
+        list(range(first_seed, first_seed + seeds)),
+    )
     resolved = load_space(space, [*(overrides or []), f"trials={trials}"])
     key = resolved.model_dump_json(exclude={"trials", "sampler", "seed", "baselines", "remeasure", "description"})
     record, memo = _read(out / "race.json", key), Memo(out / "measured")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -94,6 +95,19 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
         assert space.remeasure is not None
         path = remeasure_front(front, space.remeasure, out, chosen, workers)
         _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
+        _out.print(_relations(pd.read_csv(path.with_name("dominance.csv"))))
+
+
+def _relations(pairs: pd.DataFrame) -> Table:
+    """Counts for every baseline how many points of the front dominate it, and how many it dominates."""
+    kinds = ("clearly dominates", "dominates", "neither", "is dominated", "is clearly dominated", "unscored")
+    table = Table(title="points of the front against baselines, on the evaluation split", header_style="bold")
+    for heading in ("baseline", *kinds):
+        table.add_column(heading, justify="left" if heading == "baseline" else "right", no_wrap=True)
+    for other, rows in pairs.groupby("other", sort=False):
+        counts = rows["relation"].value_counts()
+        table.add_row(str(other), *(str(counts.get(kind, 0)) for kind in kinds))
+    return table
 
 
 def _table(points: tuple[FrontPoint, ...], objectives: tuple[str, ...]) -> Table:

@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 
 from harness.runner import prepare, run_suite
+from harness.scoring.statistics import bootstrap_streams, mean_interval
+from harness.search.dominance import dominance, image_metrics
 from harness.search.front import Front
 from harness.search.space import Remeasure
 from harness.store import RunFolder, write_atomic
@@ -56,13 +58,15 @@ def suite_of(front: Front, how: Remeasure) -> Suite:
 
 
 def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.device, workers: int) -> Path:
-    """Runs that suite in ``out/evaluation`` (resumed where it was interrupted) and writes front_measured.csv.
+    """Runs that suite in ``out/evaluation`` (resumed where it was interrupted); writes what became of the front.
 
-    Each row holds one point's metrics on the search split (``searched_*``) beside those on the evaluation split
-    (``measured_*``, with the ends of their intervals), and the leakage of each attack there.
+    Each row of front_measured.csv holds one point's metrics on the search split (``searched_*``) beside those on the
+    evaluation split (``measured_*``, with the ends of their intervals) and what each attack reached there. Leakage was
+    searched by the proxy attack; measured, it is that of the strongest attack on each image. dominance.csv holds each
+    point of the front against each baseline (``harness.search.dominance``).
 
     Returns:
-        The path of the table.
+        The path of front_measured.csv.
 
     Raises:
         LeakgaugeError: The suite cannot run; splits that share an image are found here too.
@@ -70,7 +74,8 @@ def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.devic
     plan = prepare(suite_of(front, how), device)
     store = run_suite(plan, out / "evaluation", device, workers, lambda done, total: None)
     path = out / "front_measured.csv"
-    write_atomic(path, side_by_side(front, store).to_csv(index=False, lineterminator="\n").encode())
+    for name, table in ((path, side_by_side(front, store)), (out / "dominance.csv", dominance(front, store))):
+        write_atomic(name, table.to_csv(index=False, na_rep="NaN", lineterminator="\n").encode())
     return path
 
 
@@ -79,7 +84,7 @@ def side_by_side(front: Front, store: RunFolder) -> pd.DataFrame:
     cells = store.cells()
     searched = {(point.name, point.snr_db): point for point in (*front.points, *front.baselines)}
     kinds = {point.name: "front" for point in front.points} | {point.name: "baseline" for point in front.baselines}
-    rows = []
+    rows, leaks = [], _leakages(store)
     keys = ["operating_point", "channel", "snr_db", "threat_model", "seed"]
     for _, group in cells.groupby(keys, sort=False, dropna=False):
         first = group.to_dict("records")[0]
@@ -90,9 +95,23 @@ def side_by_side(front: Front, store: RunFolder) -> pd.DataFrame:
         metrics = front.undefended if known is None else known.metrics
         row |= {f"searched_{metric}": value for metric, value in metrics.items()}
         row |= {f"measured_{metric}": first[metric] for metric in (*_MEASURED, *_ENDS) if metric in group}
+        row |= leaks[str(name), str(channel), str(model), int(seed)]
         for cell in group.to_dict("records"):
             row[f"psnr_db {cell['attack']}"] = cell["psnr_db"]
             row[f"leakage {cell['attack']}"] = cell["leakage"]
             row[f"verdict {cell['attack']}"] = cell["verdict"]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _leakages(store: RunFolder) -> dict[tuple[str, str, str, int], dict[str, float]]:
+    """Returns the strongest attack's leakage, mean over images with its interval, by point, channel, model and seed."""
+    found = {}
+    keys = ["operating_point", "channel", "threat_model", "seed"]
+    for place, images in image_metrics(store).groupby(keys, sort=False):
+        point, channel, model, seed = (str(part) for part in place)
+        streams = bootstrap_streams(int(seed))
+        leak = mean_interval(images["leakage"].to_numpy(), images["group"].to_numpy(), streams)
+        ends = {"measured_leakage_lo": leak.lo, "measured_leakage_hi": leak.hi}
+        found[point, channel, model, int(seed)] = {"measured_leakage": leak.mean, **ends}
+    return found
