@@ -7,12 +7,13 @@ narrow. Whole clusters of such images are resampled instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 from torch import Tensor
 
 from harness.seeding import Streams
@@ -76,6 +77,44 @@ def mean_interval(
     sums = np.bincount(member, weights=scores).astype(np.float64)
     means = _resampled_means(sums, counts, streams.numpy(), resamples)
     return Interval(mean, *expanded_percentiles(means, len(counts)), len(scores), unscored)
+
+
+def p_above(values: npt.ArrayLike, groups: npt.ArrayLike, null: float = 0.0) -> float:
+    """Returns the one-sided p-value that the mean of per-image values exceeds ``null``.
+
+    Student's t with the standard error of a ratio of cluster sums (Cochran 1977, equation 2.39), which unlike resampled
+    means resolves small values, as a correction for many comparisons needs. Where all values are equal there is no
+    spread to doubt: 0 above ``null``, else 1. NaN values are left out; NaN where fewer than two clusters are left.
+
+    Args:
+        values: (n,) per-image values.
+        groups: (n,) cluster of each image.
+        null: The mean under the null hypothesis, in the unit of the values.
+    """
+    scores, clusters = _array(values).astype(np.float64), _array(groups)
+    scored = ~np.isnan(scores)
+    scores, member = scores[scored], np.unique(clusters[scored], return_inverse=True)[1]
+    count = int(member.max()) + 1 if len(member) else 0
+    if count < 2:
+        return math.nan
+    residuals = np.bincount(member, weights=scores - scores.mean())
+    error = math.sqrt(count / (count - 1) * float((residuals**2).sum())) / len(scores)
+    if error < 1e-12 * max(1.0, abs(float(scores.mean()))):
+        return 0.0 if scores.mean() > null else 1.0
+    return float(student.sf((scores.mean() - null) / error, count - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number, so that 5 % bounds the chance of even one false finding (Holm 1979).
+
+    NaN stays NaN and does not count.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        adjusted[i] = least
+    return adjusted
 
 
 def bootstrap_streams(seed: int) -> Streams:

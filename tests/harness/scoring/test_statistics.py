@@ -8,9 +8,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kstest, ttest_1samp
 
 from harness.scoring import statistics
-from harness.scoring.statistics import mean_interval
+from harness.scoring.statistics import holm, mean_interval, p_above
 from harness.seeding import Streams
 
 STREAMS = Streams(0, ("test", "bootstrap"))
@@ -126,3 +129,49 @@ def test_fast_enough_for_every_cell() -> None:
         seconds.append(time.perf_counter() - start)
     # Takes some 15 ms; the bound leaves room for a busy machine.
     assert min(seconds) < 0.15
+
+
+def test_one_image_a_cluster_is_the_t_test() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1.0, 25)
+    for null in (0.0, 0.5):
+        expected = ttest_1samp(values, null, alternative="greater").pvalue
+        assert p_above(values, np.arange(25), null) == pytest.approx(expected)
+
+
+def test_copies_of_images_in_a_cluster_prove_nothing_more() -> None:
+    values, groups = np.random.default_rng(1).normal(0.3, 1.0, 12), np.arange(12)
+    once, four_times = p_above(values, groups), p_above(np.tile(values, 4), np.tile(groups, 4))
+    assert four_times == pytest.approx(once)
+    assert p_above(np.tile(values, 4), np.arange(48)) < once
+
+
+def test_p_values_are_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(30), 4)
+    found = [p_above(rng.normal(0, 1, 30)[groups] + rng.normal(0, 0.5, 120), groups) for _ in range(600)]
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_p_values_without_spread_and_without_clusters() -> None:
+    assert p_above([1.0, 1.0, 1.0], [0, 1, 2]) == 0.0
+    assert p_above([1.0, 1.0, 1.0], [0, 1, 2], null=1.0) == 1.0
+    assert p_above([1.0, math.nan, 1.0], [0, 1, 2], null=2.0) == 1.0
+    assert math.isnan(p_above([1.0, 2.0], [5, 5]))
+    assert math.isnan(p_above([math.nan, math.nan], [0, 1]))
+
+
+def test_holm_on_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    adjusted = holm([math.nan, 0.02, 0.5])
+    assert math.isnan(adjusted[0])
+    assert adjusted[1:] == pytest.approx([0.04, 0.5])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for p, q in zip(p_values, adjusted, strict=True):
+        assert p <= q <= min(1.0, p * len(p_values)) + 1e-12
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [adjusted[i] for i in order] == sorted(adjusted)
