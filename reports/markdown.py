@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness.store import RunFolder, write_atomic
 from reports.figures import Plot, plots, save_plots, snr_plots
-from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
 from reports.paired import PAIRED_NOTE, paired_grids
+from reports.pipe_table import escape, table
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -22,26 +22,6 @@ from reports.sections import (
 )
 from reports.summary import Summary, summarise
 from reports.table import point_rows
-
-_SPECIAL = str.maketrans(
-    {**{c: f"\\{c}" for c in "\\`*_[]|~#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
-)
-
-
-def escape(text: str) -> str:
-    """Escapes what Markdown would read as markup; a line break becomes a space."""
-    return text.translate(_SPECIAL)
-
-
-def table(grid: Grid) -> str:
-    """Writes a grid as a pipe table, its caption above."""
-    heads = [f"{escape(h.text)} ({escape(h.unit)})" if h.unit else escape(h.text) for h in grid.headings]
-    lines = [f"**{escape(grid.caption)}**", "", f"| {' | '.join(heads)} |"]
-    lines.append(f"| {' | '.join('---:' if h.numeric else '---' for h in grid.headings)} |")
-    for row in grid.rows:
-        entries = (escape(f"{value.text} {value.detail}".strip()) for value in row)
-        lines.append(f"| {' | '.join(entries)} |")
-    return "\n".join(lines)
 
 
 def _summary(summary: Summary) -> list[str]:

@@ -53,15 +53,15 @@ def image_rows(run: LoadedRun, point: str, setting: Setting, attacks: list[str] 
     return rows[chosen]
 
 
-def strongest_per_image(run: LoadedRun, point: str, setting: Setting) -> pd.DataFrame:
-    """Finds, for each image, what the strongest attack reaches.
+def strongest_per_image(run: LoadedRun, point: str, setting: Setting, attacks: list[str] | None = None) -> pd.DataFrame:
+    """Finds, for each image, what the strongest attack reaches: of all that may rebuild most, or of those named.
 
     Each score is the strongest over attacks by that score. ``attack`` and ``cell`` name the attack of the highest PSNR.
 
     Returns:
         A row a seed and image: seed, image, group, attack, cell, psnr_db, ssim, lpips, leakage.
     """
-    rows = image_rows(run, point, setting, candidates(run, point, setting))
+    rows = image_rows(run, point, setting, candidates(run, point, setting) if attacks is None else attacks)
     by_psnr = rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable", na_position="last")
     winners = by_psnr.drop_duplicates(KEYS)[[*KEYS, "group", "attack", "cell"]]
     grouped = rows.groupby(KEYS, sort=False)

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.results import COSTS, IDENTITY, Column
 from harness.store import RunFolder, typed_frame, write_atomic
 from reports.loaded import LoadedRun, Row, Setting, load_runs
+from reports.measures import doubts
 from reports.strongest import (
     NOTHING,
     PER_IMAGE,
@@ -84,17 +85,6 @@ def _mean(rows: Sequence[Row], name: str) -> float:
     return fmean(values) if values else float("nan")
 
 
-def _verdict(cells: Sequence[Row]) -> tuple[str, str]:
-    """An operating point is conclusive where each of its cells is: what is missing might have leaked more."""
-    doubts: dict[str, None] = {}
-    for cell in cells:
-        if cell["status"] != "done":
-            doubts[f"{cell['attack']}: {cell['status']}: {cell['reason'] or 'no reason given'}"] = None
-        elif cell["verdict"] != "conclusive":
-            doubts[f"{cell['attack']}: {cell['reason'] or 'no reason given'}"] = None
-    return ("inconclusive" if doubts else "conclusive"), "; ".join(doubts)
-
-
 def _reid(run: LoadedRun, cells: Sequence[Row]) -> tuple[Estimate, str]:
     """Picks the attack whose mean re-identification over seeds is the highest."""
     by_attack: dict[str, list[Row]] = {}
@@ -111,7 +101,8 @@ def _reid(run: LoadedRun, cells: Sequence[Row]) -> tuple[Estimate, str]:
 def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     cells = run.cells_at(setting, point)
     seed = run.suite.seeds[0]
-    verdict, reason = _verdict(cells)
+    # An operating point is conclusive where each of its cells is: what is missing might have leaked more.
+    reason = doubts(cells)
     row: Row = {
         "task": cells[0]["task"],
         "operating_point": point,
@@ -119,7 +110,7 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
         "snr_db": cells[0]["snr_db"],
         "threat_model": setting.threat_model,
         "baseline": "yes" if point == run.suite.baseline_point else "no",
-        "verdict": verdict,
+        "verdict": "inconclusive" if reason else "conclusive",
         "reason": reason,
         **{name: _mean(cells, name) for name in _AVERAGED},
     }

@@ -18,8 +18,9 @@ from harness.store import RunFolder
 from reports.figures import write_figures
 from reports.html import write_html
 from reports.loaded import Setting, load_runs
-from reports.markdown import escape, write_markdown
+from reports.markdown import write_markdown
 from reports.notation import number
+from reports.pipe_table import escape
 from reports.strongest import strongest_per_image
 from reports.summary import summarise
 from reports.table import POINT_COLUMNS, operating_points, point_rows, write_csv

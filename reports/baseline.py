@@ -1,0 +1,216 @@
+"""The baseline file: what a run measured, small enough to review and laid out so that a diff shows what moved."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import ConfigError, StoreError
+from harness.registry import suggest
+from harness.scoring.statistics import bootstrap_streams, mean_interval
+from harness.store import write_atomic
+from reports.loaded import LoadedRun, Setting
+from reports.measures import Measured, measure_of, measured
+
+BASELINE_VERSION = 1
+IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
+"""The entries under ``data`` of run.json that must agree before numbers may be compared, and what they stand for."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recorded(_Strict):
+    """One measure: its mean with its 95 % interval, and for leakage and quality a value an image."""
+
+    mean: float
+    lo: float | None = None
+    hi: float | None = None
+    images: tuple[float | None, ...] | None = None
+
+
+class Point(_Strict):
+    """One operating point over one channel under one threat model."""
+
+    operating_point: str
+    channel: str
+    threat_model: str
+    options: str
+    grants: str
+    attacks: dict[str, str]
+    verdict: str
+    reason: str
+    measures: dict[str, Recorded]
+
+    @property
+    def key(self) -> tuple[str, Setting]:
+        """What it is known by."""
+        return self.operating_point, Setting(self.channel, self.threat_model)
+
+
+class Baseline(_Strict):
+    """What later runs are judged by; ``counted`` are the attacks that count beside the floors, None for all."""
+
+    schema_version: int = BASELINE_VERSION
+    suite: str
+    commit: str
+    data: dict[str, str]
+    seeds: tuple[int, ...]
+    counted: tuple[str, ...] | None = None
+    images: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    def values(self, point: Point, name: str) -> pd.Series[float] | None:
+        """Returns a measure's value an image, by image; None where only the mean is recorded."""
+        recorded = point.measures.get(name)
+        if recorded is None or recorded.images is None:
+            return None
+        return pd.Series(recorded.images, index=list(self.images), dtype=float)
+
+
+def identity_of(run: LoadedRun) -> dict[str, str]:
+    """Returns what must agree between runs: task and version, weights, evaluation images."""
+    data = run.manifest.get("data") or {}
+    return {name: str(data.get(name, "")) for name in IDENTITIES}
+
+
+def options_of(run: LoadedRun, point: str) -> str:
+    """Writes what an operating point sets."""
+    chosen = next((p for p in run.suite.operating_points if p.name == point), None)
+    return "" if chosen is None else _line({"defense": run.suite.defense.model_dump(), **chosen.options})
+
+
+def grants_of(run: LoadedRun, threat_model: str) -> str:
+    """Writes what a threat model grants."""
+    chosen = next((m for m in run.suite.threat_models if m.name == threat_model), None)
+    return "" if chosen is None else _line(chosen.model_dump(mode="json", exclude={"name"}))
+
+
+def attacks_of(run: LoadedRun, labels: Sequence[str]) -> dict[str, str]:
+    """Writes each attack with its options."""
+    stated = {attack.label: str(attack.plugin) for attack in run.suite.attacks}
+    return {label: stated.get(label, "") for label in labels}
+
+
+def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
+    """Builds the baseline of a run.
+
+    Args:
+        run: The run.
+        counted: The attacks that count beside the floors; none named for all.
+
+    Raises:
+        StoreError: The run is not complete.
+        ConfigError: It has no such attack.
+    """
+    for name in counted:
+        if name not in run.attacks:
+            raise ConfigError(f"no attack {name!r}", where="--attack", mend=suggest(name, sorted(run.attacks)))
+    status = run.manifest.get("status", "not stated")
+    if status != "complete":
+        raise StoreError(
+            f"the run is not complete (status: {status})",
+            where=str(run.folder.path),
+            mend="run it to its end before it becomes a baseline",
+        )
+    found = measured(run, counted or None)
+    images = tuple(dict.fromkeys(str(image) for one in found for image in one.images.index))
+    return Baseline(
+        suite=run.suite.name,
+        commit=str((run.manifest.get("provenance") or {}).get("commit", "")),
+        data=identity_of(run),
+        seeds=run.suite.seeds,
+        counted=tuple(counted) or None,
+        images=images,
+        points=tuple(_point(run, one, images) for one in found),
+    )
+
+
+def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
+    return Point(
+        operating_point=one.point,
+        channel=one.setting.channel,
+        threat_model=one.setting.threat_model,
+        options=options_of(run, one.point),
+        grants=grants_of(run, one.setting.threat_model),
+        attacks=attacks_of(run, one.attacks),
+        verdict=one.verdict,
+        reason=one.reason,
+        measures={name: _recorded(one, name, images) for name in one.names if one.images[name].notna().any()},
+    )
+
+
+def _recorded(one: Measured, name: str, images: Sequence[str]) -> Recorded:
+    measure = measure_of(name)
+    values, digits = one.images[name], measure.digits
+    interval = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
+    each = None
+    if measure.kind != "cost":
+        each = tuple(None if math.isnan(v) else round(float(v), digits) for v in values.reindex(list(images)))
+    lo, hi = (None if math.isnan(end) else round(end, digits + 1) for end in (interval.lo, interval.hi))
+    return Recorded(mean=round(interval.mean, digits + 1), lo=lo, hi=hi, images=each)
+
+
+def _line(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, default=str)
+
+
+def write_baseline(baseline: Baseline, path: Path) -> None:
+    """Writes a baseline: a line a measure, numbers first, so that a review sees what moved and where."""
+    data = baseline.model_dump(mode="json")
+    points = [_written_point(point) for point in data.pop("points")]
+    head = [f" {json.dumps(key)}: {_compact(value)}" for key, value in data.items()]
+    text = "{\n" + ",\n".join([*head, ' "points": [\n' + ",\n".join(points) + "\n ]"]) + "\n}\n"
+    write_atomic(path, text.encode())
+
+
+def _written_point(point: dict[str, Any]) -> str:
+    measures = [f"    {json.dumps(name)}: {_compact(value)}" for name, value in point.pop("measures").items()]
+    head = [f"   {json.dumps(key)}: {_compact(value)}" for key, value in point.items()]
+    return "  {\n" + ",\n".join([*head, '   "measures": {\n' + ",\n".join(measures) + "\n   }"]) + "\n  }"
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_compact(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_compact(inner) for inner in value) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Reads a baseline.
+
+    Raises:
+        StoreError: It is not there, is no baseline, or of a version that is not known.
+    """
+    where = str(path)
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != BASELINE_VERSION:
+            raise StoreError(
+                f"baseline version {version!r} is unknown; this leakgauge reads version {BASELINE_VERSION}",
+                where=where,
+                mend="write it again with `leakgauge baseline RUN`",
+            )
+        return Baseline.model_validate(data)
+    except OSError as error:
+        raise StoreError(
+            f"cannot read: {error.strerror or error}", where=where, mend="write one with `leakgauge baseline RUN`"
+        ) from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise StoreError(f"{place}: {problem['msg']}", where=where, mend="write it again") from error
+    except ValueError as error:
+        raise StoreError(f"no JSON: {error}", where=where, mend="write it again") from error

@@ -1,0 +1,173 @@
+"""Compares two runs, image by image: what got worse, better, did not clearly change, or cannot be compared, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness.scoring.statistics import holm
+from reports.baseline import IDENTITIES, identity_of
+from reports.difference import Difference, paired_difference
+from reports.loaded import LoadedRun, Setting
+from reports.measures import Measure, Measured, measure_of, measured
+
+Outcome = Literal["worse", "better", "no clear change", "identical", "not comparable"]
+OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "no clear change", "identical", "not comparable")
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One measure of one operating point in both runs.
+
+    Args:
+        place: Operating point, channel, threat model.
+        measure: The measure.
+        base: Its mean in the base; NaN where unscored.
+        new: Its mean in the new run.
+        difference: The paired difference; None where there is none.
+        p: Two-sided p-value, adjusted for the number of comparisons (Holm).
+        outcome: What is to be said.
+        why: Why it cannot be compared; empty otherwise.
+    """
+
+    place: str
+    measure: Measure
+    base: float
+    new: float
+    difference: Difference | None
+    p: float
+    outcome: Outcome
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two runs have or lack in common.
+
+    Args:
+        base: Label of the base.
+        new: Label of the new run.
+        rows: What was compared, in the order of the new run.
+        notes: What differs between the runs beside the results, and what only one of them holds.
+    """
+
+    base: str
+    new: str
+    rows: tuple[Compared, ...]
+    notes: tuple[str, ...]
+
+    def of(self, outcome: Outcome) -> list[Compared]:
+        """Returns the rows of an outcome."""
+        return [row for row in self.rows if row.outcome == outcome]
+
+
+def incomparable(base: LoadedRun, new: LoadedRun) -> str:
+    """Says why nothing in two runs can be compared; empty where they speak of the same task, images and victim."""
+    theirs, ours = identity_of(base), identity_of(new)
+    for name, what in IDENTITIES.items():
+        if theirs[name] != ours[name]:
+            return f"another {what}: {theirs[name] or 'not stated'}, now {ours[name] or 'not stated'}"
+    return ""
+
+
+def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
+    """Compares every measure of every operating point that both runs hold.
+
+    A difference is called worse or better where its p-value, adjusted for all comparisons together, is below 5 %.
+    Leakage that an inconclusive attack measured is a lower bound: it cannot show that less leaks, nor, in the base,
+    that more does.
+
+    Args:
+        base: The run to compare with.
+        new: The run that is judged.
+    """
+    reason = incomparable(base, new)
+    theirs = {(m.point, m.setting): m for m in measured(base)}
+    ours = {(m.point, m.setting): m for m in measured(new)}
+    rows: list[Compared] = []
+    for key, mine in ours.items():
+        if key in theirs:
+            rows += _rows(theirs[key], mine, reason)
+    rows = _judged(rows, theirs, ours)
+    notes = [f"nothing is comparable: {reason}"] if reason else []
+    notes += [f"only in {new.label}: {m.place}" for key, m in ours.items() if key not in theirs]
+    notes += [f"only in {base.label}: {m.place}" for key, m in theirs.items() if key not in ours]
+    notes += [f"attack only in {new.label}: {label}" for label in new.attacks if label not in base.attacks]
+    notes += [f"attack only in {base.label}: {label}" for label in base.attacks if label not in new.attacks]
+    notes += _definition_notes(base, new)
+    return Comparison(base.label, new.label, tuple(rows), tuple(notes))
+
+
+def _rows(base: Measured, new: Measured, reason: str) -> Iterator[Compared]:
+    for name in dict.fromkeys([*new.names, *base.names]):
+        measure = measure_of(name)
+        theirs, mine = base.images.get(name), new.images.get(name)
+        means = [math.nan if values is None else float(values.mean()) for values in (theirs, mine)]
+        if all(math.isnan(mean) for mean in means):
+            continue
+        why = reason or _unscored(means)
+        if why or theirs is None or mine is None:
+            yield Compared(new.place, measure, means[0], means[1], None, math.nan, "not comparable", why)
+            continue
+        difference = paired_difference(theirs, mine, new.images["group"], measure)
+        if difference.n < 2:
+            why = "fewer than two images were scored in both"
+            yield Compared(new.place, measure, means[0], means[1], difference, math.nan, "not comparable", why)
+        else:
+            yield Compared(new.place, measure, means[0], means[1], difference, difference.p, "no clear change")
+
+
+def _unscored(means: list[float]) -> str:
+    return " and ".join(
+        f"unscored in the {run}" for run, mean in zip(("base", "new run"), means, strict=True) if math.isnan(mean)
+    )
+
+
+def _judged(
+    rows: list[Compared], base: dict[tuple[str, Setting], Measured], new: dict[tuple[str, Setting], Measured]
+) -> list[Compared]:
+    places = {m.place: key for key, m in new.items()}
+    adjusted = holm([row.p for row in rows])
+    found = []
+    for row, p in zip(rows, adjusted, strict=True):
+        key = places[row.place]
+        outcome, why = _outcome(row, p, base[key], new[key])
+        found.append(replace(row, p=p, outcome=outcome, why=why))
+    return found
+
+
+def _outcome(row: Compared, p: float, base: Measured, new: Measured) -> tuple[Outcome, str]:
+    difference = row.difference
+    if row.outcome == "not comparable" or difference is None:
+        return "not comparable", row.why
+    if difference.mean == difference.lo == difference.hi == 0:
+        return "identical", ""
+    if p >= SIGNIFICANCE:
+        return "no clear change", ""
+    worse = row.measure.sign * difference.mean > 0
+    if row.measure.kind == "leakage":
+        if worse and not base.conclusive:
+            return "not comparable", "measured higher, but the base only bounds leakage from below"
+        if not worse and not new.conclusive:
+            return "not comparable", "measured lower, but the new run only bounds leakage from below"
+    return ("worse" if worse else "better"), ""
+
+
+def _stated(run: LoadedRun) -> dict[str, str]:
+    """Returns what a run states of each attack and operating point."""
+    stated = {f"attack {attack.label}": str(attack.plugin) for attack in run.suite.attacks}
+    points = {f"operating point {p.name}": str(p.options) for p in run.suite.operating_points}
+    return stated | points
+
+
+def _definition_notes(base: LoadedRun, new: LoadedRun) -> list[str]:
+    """Says which attacks and operating points go by one name and are not the same."""
+    theirs, ours = _stated(base), _stated(new)
+    return [
+        f"{name} differs: {theirs[name]} in {base.label}, {stated} in {new.label}"
+        for name, stated in ours.items()
+        if name in theirs and theirs[name] != stated
+    ]

@@ -1,0 +1,73 @@
+"""The runs below a folder, with their headline numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import LeakgaugeError, StoreError
+from harness.store import RunFolder
+from reports.grid import Grid, Heading, Value, figure, ranged, words
+from reports.loaded import LoadedRun, load_runs
+from reports.table import point_rows
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Returns the run folders below a folder, itself included, by path.
+
+    Raises:
+        StoreError: There is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise StoreError("no such folder", where=str(folder), mend="name a folder that holds runs")
+    found = sorted(path.parent for path in folder.rglob("run.json") if "parts" not in path.parts)
+    if not found:
+        raise StoreError("no run in it", where=str(folder), mend="name a folder that holds runs")
+    return found
+
+
+def runs_grid(folder: Path) -> Grid:
+    """Returns a row a run: status, cells, and the operating points that leak most and least, with intervals.
+
+    A run that cannot be read has a row that says why.
+    """
+    headings = [Heading(name, numeric=False) for name in ("Run", "Suite", "Status", "Commit")]
+    headings += [Heading("Cells"), Heading("Failed"), Heading("Inconclusive")]
+    headings += [Heading("Baseline leaks", "dB above floor"), Heading("Least leaks", "dB above floor")]
+    headings += [Heading("Baseline quality", "%"), Heading("Its quality", "%")]
+    return Grid(f"Runs in {folder}", headings, [_row(path, folder) for path in find_runs(folder)])
+
+
+def _row(path: Path, folder: Path) -> list[Value]:
+    name = str(path.relative_to(folder)) if path != folder else path.resolve().name
+    try:
+        run = load_runs([RunFolder.open(path)])[0]
+        return [words(name), *_headline(run)]
+    except LeakgaugeError as error:
+        nothing = [Value("", numeric=True)] * 7
+        return [words(name), words(""), words("cannot be read", str(error), "bad"), words(""), *nothing]
+
+
+def _headline(run: LoadedRun) -> list[Value]:
+    cells, unscored = run.cells, figure(None)
+    failed = int((cells["status"] == "failed").sum())
+    doubtful = int(((cells["status"] == "done") & (cells["verdict"] != "conclusive")).sum())
+    rows = [row for row in point_rows(run) if row["strongest_leakage"] == row["strongest_leakage"]]
+    base = next((row for row in rows if row["baseline"] == "yes"), None)
+    least = min(rows, key=lambda row: float(row["strongest_leakage"]), default=None)
+    provenance = run.manifest.get("provenance") or {}
+    return [
+        words(run.suite.name),
+        words(run.manifest.get("status", "not stated")),
+        words(str(provenance.get("commit", ""))[:8], "uncommitted changes" if provenance.get("dirty") else ""),
+        figure(len(cells), 0),
+        figure(failed, 0),
+        figure(doubtful, 0),
+        unscored if base is None else ranged(base, "strongest_leakage", 2),
+        unscored if least is None else _named(ranged(least, "strongest_leakage", 2), str(least["operating_point"])),
+        unscored if base is None else ranged(base, "quality", 1, scale=100),
+        unscored if least is None else ranged(least, "quality", 1, scale=100),
+    ]
+
+
+def _named(value: Value, name: str) -> Value:
+    return Value(value.text, f"{name} {value.detail}".strip(), value.sort, value.tone, value.numeric)

@@ -1,0 +1,42 @@
+"""The list of runs: headline numbers of those that can be read, the reason where one cannot."""
+
+from __future__ import annotations
+
+import pytest
+from simulated_runs import Simulation
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import StoreError
+from reports.run_list import find_runs, runs_grid
+
+
+def test_every_run_has_its_row(tmp_path):
+    Simulation(shift=-3.0).write(tmp_path / "first")
+    Simulation(verdict="inconclusive").write(tmp_path / "deep" / "second")
+    Simulation().write(tmp_path / "broken")
+    (tmp_path / "broken" / "run.json").write_text('{"schema_version": 99}')
+    grid = runs_grid(tmp_path)
+    rows = {row[0].text: row for row in grid.rows}
+    assert list(rows) == ["broken", "deep/second", "first"]
+    assert "version 99 is unknown" in rows["broken"][2].detail
+    columns = [heading.text for heading in grid.headings]
+    first = dict(zip(columns, rows["first"], strict=True))
+    assert first["Least leaks"].detail.startswith("merged [")
+    assert first["Inconclusive"].text == "0"
+    assert dict(zip(columns, rows["deep/second"], strict=True))["Inconclusive"].text == "2"
+
+
+def test_nothing_to_list(tmp_path):
+    with pytest.raises(StoreError, match="no run in it"):
+        find_runs(tmp_path)
+    with pytest.raises(StoreError, match="no such folder"):
+        find_runs(tmp_path / "none")
+
+
+def test_the_command_line(tmp_path):
+    Simulation().write(tmp_path / "one")
+    result = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "one" in result.output
+    assert "simulated" in result.output
