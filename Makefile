@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 
-.PHONY: demo test test-all lint format docs-check clean install
+.PHONY: demo test test-all gate lint format docs-check clean install
 
 install: $(STAMP)
 
@@ -27,6 +27,12 @@ test: install lint docs-check
 
 test-all: install lint docs-check
 	$(BIN)/python -m pytest
+
+# Judges a run of `smoke` by the baseline in the repository: exit 1 where more leaks, 3 where that cannot be told.
+gate: install
+	rm -rf runs/gate
+	$(BIN)/leakgauge run smoke --out runs/gate
+	$(BIN)/leakgauge gate runs/gate --baseline benchmarks/baselines/smoke.json --junit runs/gate.xml --markdown runs/gate.md
 
 lint: install
 	$(BIN)/ruff format --check .

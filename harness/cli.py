@@ -1,4 +1,4 @@
-"""The command line: run, list, validate, inspect, score, report. A user's mistake prints one line and no traceback."""
+"""The command line; packages add commands under ``leakgauge.commands``. A mistake prints one line and no traceback."""
 
 from __future__ import annotations
 
@@ -227,6 +227,8 @@ def report(
 
 app.command()(search)
 app.command()(choose)
+for _name in plugins("commands"):
+    app.command(name=_name)(load("commands", _name))
 
 
 def main() -> None:

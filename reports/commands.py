@@ -1,0 +1,110 @@
+"""The commands ``compare``, ``baseline``, ``gate`` and ``runs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.store import RunFolder
+from reports.baseline import baseline_of, read_baseline, write_baseline
+from reports.compare import compare as compare_runs
+from reports.compare_output import compare_grid, compare_summary, write_comparison
+from reports.gate import judge
+from reports.gate_output import gate_grid, headline, write_gate
+from reports.grid import Grid
+from reports.limits import Limits, read_limits
+from reports.loaded import LoadedRun, load_runs
+from reports.run_list import runs_grid
+
+_out = Console() if sys.stdout.isatty() else Console(width=180)
+_COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "muted": "dim", "": ""}
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+
+
+def _loaded(path: Path) -> LoadedRun:
+    return load_runs([RunFolder.open(path)])[0]
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(title=escape(grid.caption), header_style="bold", title_justify="left")
+    for heading in grid.headings:
+        unit = f"\n{heading.unit}" if heading.unit else ""
+        table.add_column(escape(heading.text + unit), justify="right" if heading.numeric else "left")
+    for row in grid.rows:
+        table.add_row(
+            *(
+                f"[{_COLOURS[v.tone]}]{escape(text)}[/]" if _COLOURS[v.tone] else escape(text)
+                for v in row
+                for text in [f"{v.text}\n{v.detail}" if v.text and v.detail else v.text or v.detail]
+            )
+        )
+    return table
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The run to compare with.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The run that is judged.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.md and comparison.csv.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also list what did not clearly change.")] = False,
+) -> None:
+    """Compares two runs image by image: what got worse, better, or cannot be compared, and why."""
+    runs = load_runs([RunFolder.open(base), RunFolder.open(new)])
+    found = compare_runs(*runs)
+    for outcome in ("worse", "better", "not comparable", *(("no clear change", "identical") if everything else ())):
+        if found.of(outcome):
+            _out.print(_table(compare_grid(found, outcome)))
+    for note in found.notes:
+        _out.print(f"note: {note}", markup=False, soft_wrap=True)
+    _out.print(compare_summary(found))
+    for path in write_comparison(found, out) if out is not None else ():
+        _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def baseline(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("leakgauge-baseline.json"),
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack that counts, beside floors; default: all of the run.")
+    ] = None,
+) -> None:
+    """Writes the baseline file that `gate` judges later runs by; commit it and review its diffs."""
+    loaded = _loaded(run)
+    found = baseline_of(loaded, attack or ())
+    write_baseline(found, out)
+    _out.print(f"{out}: {len(found.points)} operating points, {len(found.images)} images", soft_wrap=True)
+    for point in found.points:
+        if point.verdict != "conclusive":
+            _out.print(f"note: {point.operating_point} is inconclusive: {point.reason}", markup=False, soft_wrap=True)
+
+
+def gate(
+    run: RunArgument,
+    baseline: Annotated[Path | None, typer.Option(help="File that `leakgauge baseline` wrote.")] = None,
+    limits: Annotated[Path | None, typer.Option(help="YAML file of limits; without it, the defaults.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
+) -> None:
+    """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
+    known = None if baseline is None else read_baseline(baseline)
+    found = judge(_loaded(run), known, Limits() if limits is None else read_limits(limits))
+    if found.outcome != "pass":
+        _out.print(_table(gate_grid(found, failures_only=True)))
+    for note in found.notes:
+        _out.print(f"note: {note}", markup=False, soft_wrap=True)
+    write_gate(found, json, junit, markdown)
+    _out.print(headline(found))
+    raise typer.Exit(found.exit_code)
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+) -> None:
+    """Lists the runs of a folder with their headline numbers."""
+    _out.print(_table(runs_grid(folder)))

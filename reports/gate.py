@@ -1,0 +1,269 @@
+"""The gate: does a run leak more, or cost more, than a baseline and limits allow? Where it cannot tell, it fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+
+from harness.errors import ConfigError
+from harness.registry import suggest
+from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
+from reports.baseline import IDENTITIES, Baseline, Point, attacks_of, grants_of, identity_of, options_of
+from reports.difference import paired_difference
+from reports.limits import Absolute, Limits
+from reports.loaded import LoadedRun
+from reports.measures import Kind, Measure, Measured, measure_of, measured
+
+Outcome = Literal["pass", "exceeds", "cannot tell"]
+SIGNIFICANCE = 0.05
+EXIT_CODES: dict[Outcome, int] = {"pass": 0, "exceeds": 1, "cannot tell": 3}
+_EXCEEDS: dict[Kind, str] = {"leakage": "leaks more", "quality": "worse quality", "cost": "costs more"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit on one measure of one operating point.
+
+    Args:
+        place: Operating point, channel, threat model.
+        measure: What is limited; None where the whole operating point cannot be judged.
+        rule: The limit in words.
+        outcome: pass, exceeds or cannot tell.
+        why: Why it cannot be told; empty otherwise.
+        base: Mean of the baseline; NaN where there is none.
+        new: Mean of the run; NaN where unscored.
+        change: New minus base where there is a base, else the mean itself.
+        lo: Lower end of the 95 % interval of ``change``.
+        hi: Upper end.
+        p: One-sided p-value that the limit is exceeded; NaN where the limit concerns means alone.
+    """
+
+    place: str
+    measure: Measure | None
+    rule: str
+    outcome: Outcome
+    why: str = ""
+    base: float = math.nan
+    new: float = math.nan
+    change: float = math.nan
+    lo: float = math.nan
+    hi: float = math.nan
+    p: float = math.nan
+
+    @property
+    def said(self) -> str:
+        """The outcome in the words of what is limited."""
+        return _EXCEEDS[self.measure.kind] if self.outcome == "exceeds" and self.measure else self.outcome
+
+
+@dataclass(frozen=True)
+class Gate:
+    """All checks of a run, and what should be known beside them."""
+
+    run: str
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst: ``exceeds`` before ``cannot tell`` before ``pass``; without any check it cannot tell."""
+        found = {check.outcome for check in self.checks}
+        if "exceeds" in found:
+            return "exceeds"
+        return "pass" if found == {"pass"} else "cannot tell"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 exceeds, 3 cannot tell."""
+        return EXIT_CODES[self.outcome]
+
+
+def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
+    """Judges a run.
+
+    A measure passes where the 95 % interval of its paired change lies within what is allowed, and exceeds where the
+    interval lies beyond and the p-value, adjusted for all checks together, is below 5 %. In between the gate cannot
+    tell; nor can it where something is unscored, missing, inconclusive or not comparable.
+
+    Args:
+        run: The run.
+        baseline: What it is compared with; None where only absolute limits count.
+        limits: The limits.
+
+    Raises:
+        ConfigError: The limits name an operating point that neither side has, or there is nothing to check.
+    """
+    _check_names(run, baseline, limits)
+    ours = measured(run, None if baseline is None else baseline.counted)
+    checks = [Check("the whole run", None, "comparable", "cannot tell", why) for why in _doubts_of_all(run, baseline)]
+    notes: list[str] = []
+    if baseline is not None:
+        for point in baseline.points:
+            mine = next((m for m in ours if (m.point, m.setting) == point.key), None)
+            checks += _against(run, baseline, point, mine, limits)
+            notes += [] if mine is None else _changed(run, point, mine)
+        known = {point.key for point in baseline.points}
+        unknown = [m for m in ours if (m.point, m.setting) not in known]
+        why = "not in the baseline; write it again"
+        checks += [Check(m.place, None, "known to the baseline", "cannot tell", why) for m in unknown]
+    for limit in limits.absolute:
+        checks += _absolute(ours, limit, limits)
+    return Gate(run.label, tuple(_adjusted(checks)), tuple(dict.fromkeys(notes)))
+
+
+def _check_names(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> None:
+    if baseline is None and not limits.absolute:
+        raise ConfigError(
+            "there is nothing to check", where="gate", mend="give --baseline, or --limits with `absolute`"
+        )
+    points = {p.name for p in run.suite.operating_points}
+    points |= {p.operating_point for p in baseline.points} if baseline else set()
+    for name in limits.points:
+        if name not in points:
+            raise ConfigError(
+                f"no operating point {name!r}", where="limits: points", mend=suggest(name, sorted(points))
+            )
+
+
+def _doubts_of_all(run: LoadedRun, baseline: Baseline | None) -> Iterator[str]:
+    """Says what makes the whole run impossible to judge."""
+    status = run.manifest.get("status", "not stated")
+    if status != "complete":
+        yield f"the run is not complete (status: {status})"
+    if baseline is None:
+        return
+    ours = identity_of(run)
+    for name, what in IDENTITIES.items():
+        theirs = baseline.data.get(name, "")
+        if theirs != ours[name]:
+            yield f"another {what}: {theirs or 'not stated'} in the baseline, {ours[name] or 'not stated'} now"
+
+
+def _against(
+    run: LoadedRun, baseline: Baseline, point: Point, mine: Measured | None, limits: Limits
+) -> Iterator[Check]:
+    """Checks an operating point against the baseline."""
+    place = f"{point.operating_point}, channel {point.channel}, threat model {point.threat_model}"
+    if mine is None:
+        yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
+        return
+    doubt = _leakage_doubt(run, point, mine, limits)
+    for name, recorded in point.measures.items():
+        measure = measure_of(name)
+        allowance = limits.allowance(point.operating_point, measure)
+        if allowance is None:
+            continue
+        rule = f"at most {allowance} {measure.worse}"
+        check = Check(place, measure, rule, "pass", base=recorded.mean)
+        if name in mine.images and mine.images[name].notna().any():
+            check = replace(check, new=float(mine.images[name].mean()))
+            values = baseline.values(point, name)
+            allowed = allowance.of(recorded.mean)
+            if values is None:
+                check = _by_means(check, measure, allowed)
+            else:
+                check = _paired(check, measure, values, mine, allowed, limits.minimum_images)
+        else:
+            check = replace(check, outcome="cannot tell", why="unscored in the run")
+        if doubt and measure.kind == "leakage" and check.outcome == "pass":
+            check = replace(check, outcome="cannot tell", why=doubt)
+        yield check
+
+
+def _leakage_doubt(run: LoadedRun, point: Point, mine: Measured, limits: Limits) -> str:
+    """Says why leakage that seems unchanged proves nothing; empty where it proves something."""
+    missing = [label for label in point.attacks if label not in mine.attacks]
+    if missing:
+        return f"attacks of the baseline are missing: {', '.join(missing)}"
+    if grants_of(run, point.threat_model) != point.grants:
+        return f"threat model {point.threat_model} grants something else than in the baseline"
+    if not mine.conclusive and limits.inconclusive == "cannot tell":
+        return f"inconclusive: {mine.reason}"
+    return ""
+
+
+def _by_means(check: Check, measure: Measure, allowed: float) -> Check:
+    change = check.new - check.base
+    # Means are recorded rounded, and a change of nothing but that is none.
+    slack = 0.51 * 10.0 ** -(measure.digits + 1)
+    outcome: Outcome = "exceeds" if measure.sign * change > allowed + slack else "pass"
+    return replace(check, outcome=outcome, change=change)
+
+
+def _paired(
+    check: Check, measure: Measure, values: pd.Series[float], mine: Measured, allowed: float, least: int
+) -> Check:
+    found = paired_difference(values, mine.images[measure.name], mine.images["group"], measure, allowed)
+    check = replace(check, change=found.mean, lo=found.lo, hi=found.hi, p=found.p_worse)
+    if found.n < least:
+        why = f"{found.n} images were scored in both, fewer than {least}"
+        return replace(check, outcome="cannot tell", why=why, p=math.nan)
+    return _between(check, measure.sign, allowed)
+
+
+def _between(check: Check, sign: int, allowed: float) -> Check:
+    """Judges by the interval: within what is allowed, beyond it, or across."""
+    least, most = sorted((sign * check.lo, sign * check.hi))
+    if most <= allowed:
+        return replace(check, outcome="pass")
+    if least > allowed:
+        return replace(check, outcome="exceeds")
+    return replace(check, outcome="cannot tell", why="the interval reaches across the limit; more images would tell")
+
+
+def _absolute(ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iterator[Check]:
+    covered = [m for m in ours if limit.covers(m.point, m.setting.channel, m.setting.threat_model)]
+    if not covered:
+        place = f"{limit.operating_point}, channel {limit.channel}, threat model {limit.threat_model}"
+        yield Check(place, None, limit.text, "cannot tell", "the run holds nothing that this limit is for")
+    for one in covered:
+        measure = measure_of(limit.measure)
+        check = Check(one.place, measure, limit.text, "pass")
+        values = one.images.get(limit.measure)
+        scored = 0 if values is None else int(values.notna().sum())
+        if values is None or scored == 0:
+            yield replace(check, outcome="cannot tell", why="unscored in the run")
+            continue
+        found = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
+        check = replace(check, new=found.mean, change=found.mean, lo=found.lo, hi=found.hi)
+        if scored < limits.minimum_images:
+            why = f"{scored} images were scored, fewer than {limits.minimum_images}"
+            yield replace(check, outcome="cannot tell", why=why)
+            continue
+        bound = limit.at_most if limit.at_most is not None else limit.at_least
+        assert bound is not None
+        sign = 1 if limit.at_most is not None else -1
+        check = _between(check, sign, sign * bound)
+        lower_bound = measure.kind == "leakage" and not one.conclusive and limits.inconclusive == "cannot tell"
+        if check.outcome == "pass" and lower_bound:
+            check = replace(check, outcome="cannot tell", why=f"inconclusive: {one.reason}")
+        yield check
+
+
+def _changed(run: LoadedRun, point: Point, mine: Measured) -> list[str]:
+    """Says what else is not as it was when the baseline was written."""
+    notes = []
+    if options_of(run, point.operating_point) != point.options:
+        notes.append(f"operating point {point.operating_point} is configured otherwise than in the baseline")
+    now = attacks_of(run, mine.attacks)
+    notes += [
+        f"attack {label} is configured otherwise than in the baseline: {stated}, was {point.attacks[label]}"
+        for label, stated in now.items()
+        if label in point.attacks and point.attacks[label] != stated
+    ]
+    notes += [f"attack {label} is new since the baseline" for label in now if label not in point.attacks]
+    return notes
+
+
+def _adjusted(checks: list[Check]) -> Iterator[Check]:
+    """Puts adjusted p-values in place; what no longer stands out among so many checks cannot be told."""
+    for check, p in zip(checks, holm([check.p for check in checks]), strict=True):
+        if check.outcome == "exceeds" and p >= SIGNIFICANCE:
+            why = "beyond the limit, but not clearly for as many checks; more images would tell"
+            yield replace(check, outcome="cannot tell", why=why, p=p)
+        else:
+            yield replace(check, p=p)

@@ -1,0 +1,157 @@
+"""Limits that a gate enforces, as read from YAML: how much worse than the baseline, and how much at all."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.registry import suggest
+from reports.measures import MEASURES, PROBE, Measure, measure_of
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known(name: str) -> str:
+    try:
+        measure_of(name)
+    except KeyError:
+        raise ValueError(f"unknown measure {name!r} ({suggest(name, [*MEASURES, PROBE + '*'])})") from None
+    return name
+
+
+MeasureName = Annotated[str, BeforeValidator(_known)]
+
+
+class Amount(_Strict):
+    """By how much: in the unit of the measure, or as a share of the baseline's mean. Written ``0.5`` or ``2 %``."""
+
+    value: float = Field(ge=0, allow_inf_nan=False)
+    relative: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().endswith("%"):
+            try:
+                return {"value": float(value.strip()[:-1]) / 100, "relative": True}
+            except ValueError:
+                raise ValueError(f"{value!r} is no percentage such as 2 %") from None
+        return {"value": value} if isinstance(value, (int, float)) else value
+
+    def of(self, mean: float) -> float:
+        """Returns the amount in the unit of the measure, given the baseline's mean."""
+        return self.value * abs(mean) if self.relative else self.value
+
+    def __str__(self) -> str:
+        """Writes it as it was read."""
+        return f"{self.value * 100:g} %" if self.relative else f"{self.value:g}"
+
+
+Allowances = dict[MeasureName, Amount | None]
+"""By measure; None checks a measure not at all. ``probe *`` stands for every probe without an entry of its own."""
+
+DEFAULT_ALLOWANCES: Allowances = {
+    "leakage": Amount(value=0.5),
+    "ssim": Amount(value=0.03),
+    "lpips": Amount(value=0.03),
+    "reid_top1": Amount(value=0.1),
+    "probe *": Amount(value=0.1),
+    "quality": Amount(value=0.03),
+    "payload_bytes": Amount(value=0.02, relative=True),
+    "side_bytes": Amount(value=0.02, relative=True),
+    "channel_uses": Amount(value=0.02, relative=True),
+    "gflops_total": Amount(value=0.05, relative=True),
+}
+
+
+class Absolute(_Strict):
+    """One limit on the mean itself; patterns such as ``threshold_*`` choose what it is for."""
+
+    measure: MeasureName
+    operating_point: str = "*"
+    channel: str = "*"
+    threat_model: str = "*"
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("give one of at_most, at_least")
+        return self
+
+    def covers(self, point: str, channel: str, threat_model: str) -> bool:
+        """Tells whether the limit is for an operating point in a setting."""
+        pairs = ((point, self.operating_point), (channel, self.channel), (threat_model, self.threat_model))
+        return all(fnmatchcase(name, pattern) for name, pattern in pairs)
+
+    @property
+    def text(self) -> str:
+        """Says it: ``at most 9``."""
+        return f"at most {self.at_most:g}" if self.at_most is not None else f"at least {self.at_least:g}"
+
+
+class Limits(_Strict):
+    """All that a gate enforces.
+
+    Args:
+        minimum_images: Images that both runs must have scored; with fewer the gate cannot tell.
+        inconclusive: What an inconclusive attack means: that the gate cannot tell, or (``judge``) that one lower bound
+            is compared with another of the same budget.
+        worse_by: By how much a measure may be worse than the baseline's; what is not stated has its default.
+        points: The same for single operating points.
+        absolute: Limits on the means themselves.
+    """
+
+    minimum_images: int = Field(default=30, ge=2)
+    inconclusive: Literal["cannot tell", "judge"] = "cannot tell"
+    worse_by: Allowances = Field(default_factory=dict)
+    points: dict[str, Allowances] = Field(default_factory=dict)
+    absolute: tuple[Absolute, ...] = ()
+
+    def allowance(self, point: str, measure: Measure) -> Amount | None:
+        """Returns by how much a measure may be worse at an operating point; None where it is not checked."""
+        names = (measure.name, f"{PROBE}*") if measure.name.startswith(PROBE) else (measure.name,)
+        for stated in (self.points.get(point, {}), self.worse_by, DEFAULT_ALLOWANCES):
+            for name in names:
+                if name in stated:
+                    return stated[name]
+        return None
+
+
+def parse_limits(data: dict[str, Any], *, where: str = "limits") -> Limits:
+    """Validates limits; raises ConfigError with the first problem."""
+    try:
+        return Limits.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parts = [str(part) for part in problem["loc"] if part != "[key]"]
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = Absolute if parts[0] == "absolute" else Limits
+            text = f"unknown key {parts[-1]!r} ({suggest(parts[-1], list(known.model_fields))})"
+        place = f"{where}: {'.'.join(parts)}" if parts else where
+        raise ConfigError(text, where=place, mend="mend that key") from error
+
+
+def read_limits(path: Path) -> Limits:
+    """Reads limits from a YAML file.
+
+    Raises:
+        ConfigError: It is not there, is no YAML, or does not fit the schema.
+    """
+    where = str(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read: {error.strerror or error}", where=where, mend="name a limits file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"no YAML: {error}", where=where, mend="mend the file") from error
+    return parse_limits(data or {}, where=where)

@@ -1,0 +1,120 @@
+"""The pytest plug-in: limits on leakage in a user's own tests, and ``pytest --leakgauge SUITE``.
+
+Everything heavy is imported where it is used: every pytest session of an environment loads this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import LeakgaugeError
+
+if TYPE_CHECKING:
+    from reports.gate import Check, Gate
+    from reports.testing import Leakgauge
+
+
+@pytest.fixture(scope="session")
+def leakgauge(tmp_path_factory: pytest.TempPathFactory) -> Leakgauge:
+    """Runs suites and checks leakage limits; runs are kept for the session."""
+    from reports.testing import Leakgauge  # noqa: PLC0415
+
+    return Leakgauge(tmp_path_factory.mktemp("leakgauge"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--leakgauge`` and what goes with it."""
+    group = parser.getgroup("leakgauge", "leakage limits")
+    group.addoption("--leakgauge", metavar="SUITE", help="run this suite and gate it, a test an operating point")
+    group.addoption("--leakgauge-baseline", metavar="FILE", help="file that `leakgauge baseline` wrote")
+    group.addoption("--leakgauge-limits", metavar="FILE", help="YAML file of limits")
+    group.addoption("--leakgauge-set", metavar="KEY=VALUE", action="append", help="override a suite key")
+
+
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Appends a test for each operating point of the suite that ``--leakgauge`` names, and one for the rest.
+
+    Raises:
+        pytest.UsageError: The suite, the baseline or the limits cannot be read.
+    """
+    suite = config.getoption("--leakgauge")
+    if suite is None:
+        return
+    collector = GatedSuite.from_parent(session, name=f"leakgauge {suite}", nodeid=f"leakgauge::{suite}")
+    items.extend(collector.collect())
+
+
+class GatedSuite(pytest.Collector):
+    """A suite that runs once, when the first of its tests does."""
+
+    _gate: Gate | None = None
+
+    def collect(self) -> Iterator[GatedPoint]:
+        """Yields a test for each operating point, and one for checks that no operating point owns."""
+        from harness.suite import load_suite  # noqa: PLC0415
+
+        option = self.config.getoption
+        try:
+            suite = load_suite(option("--leakgauge"), option("--leakgauge-set"))
+            if option("--leakgauge-baseline") is None and option("--leakgauge-limits") is None:
+                raise pytest.UsageError("--leakgauge needs --leakgauge-baseline or --leakgauge-limits")
+        except LeakgaugeError as error:
+            raise pytest.UsageError(str(error)) from error
+        for point in suite.operating_points:
+            yield GatedPoint.from_parent(self, name=point.name)
+        yield GatedPoint.from_parent(self, name="everything else")
+
+    def gate(self) -> Gate:
+        """Runs the suite the first time, and returns what the gate found."""
+        from reports.testing import Leakgauge  # noqa: PLC0415
+
+        if self._gate is None:
+            option = self.config.getoption
+            # pytest keeps one factory of temporary folders a session, which its fixture of that name hands out.
+            folder: Path = self.config._tmp_path_factory.mktemp("leakgauge")  # type: ignore[attr-defined]
+            gauge = Leakgauge(folder)
+            run = gauge.run(option("--leakgauge"), option("--leakgauge-set"))
+            self._gate = gauge.judge(run, option("--leakgauge-limits"), option("--leakgauge-baseline"))
+        return self._gate
+
+
+class GatedPoint(pytest.Item):
+    """The checks of one operating point."""
+
+    def runtest(self) -> None:
+        """Fails where a check does not pass, or where there is none.
+
+        Raises:
+            LeakageError: A check did not pass.
+        """
+        from reports.testing import LeakageError, check_line  # noqa: PLC0415
+
+        assert isinstance(self.parent, GatedSuite)
+        gate = self.parent.gate()
+        others = [item.name for item in self.parent.collect()]
+        mine = [check for check in gate.checks if self._owner(check, others) == self.name]
+        failed = [check_line(check) for check in mine if check.outcome != "pass"]
+        if failed:
+            raise LeakageError("\n".join(failed))
+        if not mine and self.name != others[-1]:
+            raise LeakageError(f"  cannot tell: {self.name}: no limit is for it")
+
+    @staticmethod
+    def _owner(check: Check, names: list[str]) -> str:
+        point = check.place.partition(", channel ")[0]
+        return point if point in names else names[-1]
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Shows the checks that failed, or the error in one line."""
+        if isinstance(excinfo.value, LeakgaugeError) or type(excinfo.value).__name__ == "LeakageError":
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Names the test as pytest shows it."""
+        assert self.parent is not None
+        return self.path, None, f"{self.parent.name}: {self.name}"

@@ -1,0 +1,89 @@
+"""The pytest plug-in in sessions of its own: limits in a user's tests, and a suite as tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulated_runs import Simulation
+
+from reports.baseline import baseline_of, write_baseline
+from reports.loaded import load_runs
+from reports.testing import LeakageError, Leakgauge
+
+SUITE = """
+name: tiny
+task: photos
+defense: {name: split_pipeline, cut: 3, codec: float16}
+operating_points:
+  - name: undefended
+  - {name: merged, reduction: {name: threshold, thresholds: 0.9}}
+threat_models:
+  - {name: server, auxiliary: {n: 128}}
+attacks: [floor_mean, ridge]
+evaluation_images: 32
+"""
+
+
+def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def test_the_fixture_fails_a_test_that_leaks(tmp_path):
+    Simulation().write(tmp_path / "run")
+    (tmp_path / "test_leak.py").write_text(
+        "def test_low(leakgauge):\n"
+        "    leakgauge.check(leakgauge.load('run'), {'absolute': [{'measure': 'leakage', 'at_most': 3}]})\n"
+        "def test_high(leakgauge):\n"
+        "    leakgauge.check(leakgauge.load('run'), {'absolute': [{'measure': 'leakage', 'at_most': 30}]})\n"
+    )
+    result = session(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 failed, 1 passed" in result.stdout
+    assert "leaks more: plain, channel ideal, threat model server: leakage" in result.stdout
+
+
+def test_checks_without_pytest(tmp_path):
+    gauge = Leakgauge(tmp_path)
+    Simulation().write(tmp_path / "run")
+    write_baseline(baseline_of(gauge.load(tmp_path / "run")), tmp_path / "b.json")
+    gauge.check(gauge.load(tmp_path / "run"), baseline=tmp_path / "b.json")
+    worse = load_runs([Simulation(shift=2.0).write(tmp_path / "worse")])[0]
+    with pytest.raises(LeakageError, match=r"leaks more: merged.*leakage .* dB, was"):
+        gauge.check(worse, baseline=tmp_path / "b.json")
+
+
+def test_a_suite_becomes_a_test_an_operating_point(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    (tmp_path / "limits.yaml").write_text(
+        "absolute:\n"
+        "  - {measure: leakage, operating_point: merged, at_most: 90}\n"
+        "  - {measure: leakage, operating_point: undefended, at_most: 1}\n"
+    )
+    result = session(tmp_path, "--leakgauge", "tiny.yaml", "--leakgauge-limits", "limits.yaml", "-rA")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 failed, 2 passed" in result.stdout
+    assert "leaks more: undefended, channel ideal, threat model server: leakage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--leakgauge", "nowhere.yaml", "--leakgauge-limits", "l.yaml"], "nowhere.yaml"),
+        (["--leakgauge", "smoke"], "needs --leakgauge-baseline or --leakgauge-limits"),
+    ],
+)
+def test_usage_errors_are_one_line(tmp_path, arguments, expected):
+    result = session(tmp_path, *arguments)
+    assert result.returncode == 4
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
