@@ -23,7 +23,7 @@ from harness.store import write_atomic
 
 _err = Console(stderr=True, width=140)
 CODES = {0: "pass", 1: "worse than allowed", 3: "cannot tell"}
-STEPS = 150
+STEPS = 60
 JUDGED = {"inconclusive": "judge"}
 """Limits that compare one lower bound with another of the same budget: what shows a longer training."""
 
@@ -38,13 +38,13 @@ def _suite(reduction: Any, send_sizes: bool, steps: int) -> dict[str, Any]:
             {"name": "undefended"},
             {"name": "merged", "reduction": reduction, "send_sizes": send_sizes},
         ],
-        "threat_models": [{"name": "server", "auxiliary": {"n": 512}, "knows": {"sizes": False}}],
+        "threat_models": [{"name": "server", "auxiliary": {"n": 256}, "knows": {"sizes": False}}],
         "attacks": [
             "floor_mean",
             "ridge",
-            {"name": "set_decoder", "steps": steps, "width": 64, "layers": 2, "batch_size": 32},
+            {"name": "set_decoder", "steps": steps, "width": 48, "layers": 2, "batch_size": 32},
         ],
-        "evaluation_images": 112,
+        "evaluation_images": 70,
     }
 
 

@@ -42,8 +42,8 @@ class Point(_Strict):
     operating_point: str
     channel: str
     threat_model: str
-    options: str
-    grants: str
+    options: dict[str, Any]
+    grants: dict[str, Any]
     attacks: dict[str, str]
     verdict: str
     reason: str
@@ -81,16 +81,16 @@ def identity_of(run: LoadedRun) -> dict[str, str]:
     return {name: str(data.get(name, "")) for name in IDENTITIES}
 
 
-def options_of(run: LoadedRun, point: str) -> str:
-    """Writes what an operating point sets."""
+def options_of(run: LoadedRun, point: str) -> dict[str, Any]:
+    """Returns what an operating point sets, the suite's defense included."""
     chosen = next((p for p in run.suite.operating_points if p.name == point), None)
-    return "" if chosen is None else _line({"defense": run.suite.defense.model_dump(), **chosen.options})
+    return {} if chosen is None else _plain({"defense": run.suite.defense.model_dump(), **chosen.options})
 
 
-def grants_of(run: LoadedRun, threat_model: str) -> str:
-    """Writes what a threat model grants."""
+def grants_of(run: LoadedRun, threat_model: str) -> dict[str, Any]:
+    """Returns what a threat model grants."""
     chosen = next((m for m in run.suite.threat_models if m.name == threat_model), None)
-    return "" if chosen is None else _line(chosen.model_dump(mode="json", exclude={"name"}))
+    return {} if chosen is None else _plain(chosen.model_dump(mode="json", exclude={"name"}))
 
 
 def attacks_of(run: LoadedRun, labels: Sequence[str]) -> dict[str, str]:
@@ -158,8 +158,10 @@ def _recorded(one: Measured, name: str, images: Sequence[str]) -> Recorded:
     return Recorded(mean=round(interval.mean, digits + 1), lo=lo, hi=hi, images=each)
 
 
-def _line(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, default=str)
+def _plain(data: Any) -> dict[str, Any]:
+    """Returns data as JSON would give them back, so that what is read compares equal."""
+    plain: dict[str, Any] = json.loads(json.dumps(data, sort_keys=True, default=str))
+    return plain
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
@@ -183,7 +185,7 @@ def _compact(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_compact(inner) for inner in value) + "]"
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+        return str(int(value))  # 1 for 1.0: values of 0 and 1 are most of the file
     return json.dumps(value)
 
 

@@ -80,7 +80,8 @@ def baseline(
     _out.print(f"{out}: {len(found.points)} operating points, {len(found.images)} images", soft_wrap=True)
     for point in found.points:
         if point.verdict != "conclusive":
-            _out.print(f"note: {point.operating_point} is inconclusive: {point.reason}", markup=False, soft_wrap=True)
+            place = f"{point.operating_point}, threat model {point.threat_model}"
+            _out.print(f"note: {place} is inconclusive: {point.reason}", markup=False, soft_wrap=True)
 
 
 def gate(
