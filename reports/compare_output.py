@@ -17,6 +17,8 @@ COMPARE_NOTE = (
     "Differences are new minus base, image by image, with 95 % intervals. A difference is called better or worse where "
     "its p-value, adjusted for all comparisons together (Holm), is below 5 %; more leakage is worse."
 )
+_LEAST_P = 0.0001
+"""Smaller p-values are not told apart: no normal approximation is that good."""
 _TONES: dict[Outcome, Tone] = {
     "worse": "bad",
     "better": "good",
@@ -47,9 +49,15 @@ def _shown(row: Compared) -> list[Value]:
         figure(None)
         if change is None
         else figure(change.mean, digits, signed=True, detail=bounds(change.lo, change.hi, digits, signed=True)),
-        Value("", numeric=True) if math.isnan(row.p) else figure(row.p, 4),
+        _p_value(row.p),
         words(row.why),
     ]
+
+
+def _p_value(p: float) -> Value:
+    if math.isnan(p):
+        return Value("", numeric=True)
+    return figure(p, 4) if p >= _LEAST_P else Value(f"< {_LEAST_P:g}", "", repr(p), "", True)
 
 
 def compare_summary(comparison: Comparison) -> str:
