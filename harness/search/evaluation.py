@@ -10,6 +10,7 @@ import torch
 from harness import guards
 from harness.contracts import Defense, Task
 from harness.errors import ConfigError, LeakgaugeError
+from harness.images import ImageSet
 from harness.link import Transmission
 from harness.measure import LATENCY_IMAGES, link_costs
 from harness.planning import build_defense, content_hash
@@ -29,7 +30,18 @@ _OPTION: dict[str, tuple[str, str]] = {
     "threshold": ("threshold", "thresholds"),
     "proportion": ("proportion", "proportions"),
 }
-_UNUSED = {"name", "description", "objectives", "trials", "warm_start", "sampler", "seed", "baselines", "remeasure"}
+_UNUSED = {
+    "name",
+    "description",
+    "rungs",
+    "objectives",
+    "trials",
+    "warm_start",
+    "sampler",
+    "seed",
+    "baselines",
+    "remeasure",
+}
 
 
 class Evaluator:
@@ -130,15 +142,20 @@ class Evaluator:
         sibling = tunable(root.tuned(**options), self.space.defense.name)
         return sibling.calibrated_thresholds(self.calibration, shares)
 
-    def measure(self, options: dict[str, Any], channel: PluginConfig) -> Metrics:
+    def measure(self, options: dict[str, Any], channel: PluginConfig, share: float = 1.0) -> Metrics:
         """Returns the metrics of an operating point, means over the search images.
 
         Args:
             options: Defense options that override those of the space.
             channel: The channel between edge and server.
+            share: The share of the search images to evaluate on, evenly spaced.
         """
-        key = {"options": options, "channel": channel.model_dump()}
-        return self._memo.recall(self._key("metrics", key), lambda: self._measure(options, channel))
+        key: dict[str, Any] = {"options": options, "channel": channel.model_dump()}
+        images = self.images
+        if share < 1:
+            images = images.spread(max(2, round(share * len(images))))
+            key["images"] = len(images)
+        return self._memo.recall(self._key("metrics", key), lambda: self._measure(options, channel, images))
 
     def _key(self, what: str, key: dict[str, Any]) -> str:
         unused = _UNUSED | {"share", "schedule", "choices", "constraints", "reference"}
@@ -148,25 +165,25 @@ class Evaluator:
         decides = {"space": space, "measured": measured, "data": self._data, "device": self._device.type}
         return content_hash({"what": what, **key, **decides})
 
-    def _measure(self, options: dict[str, Any], channel: PluginConfig) -> Metrics:
+    def _measure(self, options: dict[str, Any], channel: PluginConfig, images: ImageSet) -> Metrics:
         options = {**options, "channel": channel.model_dump()}
         streams = Streams(0, ("evaluation",))
         defense = tunable(self._root, self.space.defense.name).tuned(**options)
         preparation = self._prepare(defense, streams)
-        encoded = transmit_all(defense, self.images, streams, self.space.batch_size)
+        encoded = transmit_all(defense, images, streams, self.space.batch_size)
         sent = defense.send(encoded, streams.child("channel"))
         output = respond_all(defense, sent, self.space.batch_size)
-        flops = self._flops(defense, options, sent, streams)
+        flops = self._flops(defense, images, sent, streams)
         costs = link_costs(sent, self.space.bandwidth_hz)
         found = {
-            "quality": guards.quality(self._task, output, self._task.target(self.images)),
+            "quality": guards.quality(self._task, output, self._task.target(images)),
             "gflops_edge": flops.edge,
             "gflops_total": flops.total,
             **{name: costs[name] for name in ("tokens", "payload_bytes", "channel_uses")},
         }
         metrics = {name: float(values.double().mean()) for name, values in found.items()}
         if "latency_ms" in self.space.measured:
-            sample = self.images.select(range(0, len(self.images), max(1, len(self.images) // LATENCY_IMAGES)))
+            sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
             metrics["latency_ms"] = measure_latency_ms(defense, sample, streams, self._device)
         if self._proxy is not None and "leakage" in self.space.measured:
             metrics["leakage"] = self._proxy.leakage(self._attacked(options, preparation), sent, output, preparation)
@@ -179,9 +196,9 @@ class Evaluator:
         defense.prepare(*preparation)
         return preparation
 
-    def _flops(self, defense: Defense, options: dict[str, Any], sent: Transmission, streams: Streams) -> Flops:
-        counted = tunable(defense, self.space.defense.name).flops(self.images, sent)
-        return measure_flops(defense, self.images, sent, streams) if counted is None else counted
+    def _flops(self, defense: Defense, images: ImageSet, sent: Transmission, streams: Streams) -> Flops:
+        counted = tunable(defense, self.space.defense.name).flops(images, sent)
+        return measure_flops(defense, images, sent, streams) if counted is None else counted
 
     def _attacked(self, options: dict[str, Any], preparation: Preparation | None) -> Defense:
         """Builds the defense once more for the attacker, to whom nothing of the search images is known."""

@@ -111,6 +111,9 @@ class Space(_Strict):
     choices: Choices = Choices()
     calibration: Calibration = Calibration()
     search_images: int | None = Field(default=None, ge=1)
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Shares of the search images that a trial must prove itself on before it gets all (successive halving). For a
+    single objective: with several, Optuna gives up no trial early."""
     objectives: tuple[MetricName, ...] = Field(min_length=1)
     constraints: tuple[Constraint, ...] = ()
     reference: dict[MetricName, float] = Field(default_factory=dict)
@@ -133,6 +136,10 @@ class Space(_Strict):
                 raise ValueError(f"reference: {metric!r} is no objective; {suggest(metric, list(self.objectives))}")
         if self.proxy is None and "leakage" in self.measured:
             raise ValueError("leakage needs a `proxy`: {attack: NAME, floors: [...]}")
+        if self.rungs and (len(self.objectives) > 1 or self.measured & {"leakage", "latency_ms"}):
+            raise ValueError("rungs are for one objective, without leakage and latency_ms")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError("rungs must rise")
         names = [constraint.name for constraint in self.constraints]
         if len(set(names)) != len(names):
             raise ValueError("constraints: a limit occurs twice")

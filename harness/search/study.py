@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,7 +32,7 @@ from harness.search.samplers import make_sampler, quiet
 from harness.search.schedule import Schedule
 from harness.search.space import Space
 from harness.search.storage import Reclaimer, exclusive, fail_running, open_storage, open_study, sqlite_url
-from harness.search.trials import run_trial
+from harness.search.trials import ENDED, run_trial
 from harness.store import write_atomic
 
 Progress = Callable[[int, int], None]
@@ -155,9 +156,10 @@ def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
     """Runs trials until all are done; waits for those of other workers, and takes them over where they died."""
     wanted, reclaim = prepared.space.trials, Reclaimer()
     study.sampler = make_sampler(prepared.space, prepared.schedule)
+    study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2) if prepared.space.rungs else NopPruner()
     while True:
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
-        done = states.count(TrialState.COMPLETE)
+        done = sum(state in ENDED for state in states)
         progress(min(done, wanted), wanted)
         if done >= wanted:
             return
@@ -222,7 +224,7 @@ def _work_together(
 
 
 def _done(study: Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return len(study.get_trials(deepcopy=False, states=ENDED))
 
 
 def memo_folder(out: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optuna import TrialPruned
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -60,8 +61,12 @@ class TrialRecord:
         )
 
 
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that count: measured on all images, or given up on fewer."""
+
+
 def finished(study: Study) -> list[TrialRecord]:
-    """Returns the finished trials of a study, by number."""
+    """Returns the trials of a study that were measured on all images, by number."""
     return [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
 
 
@@ -69,11 +74,18 @@ def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[fl
     """Draws, measures and keeps one trial; returns the objectives in their own units.
 
     Constraints are handed to Optuna, which samplers that know constraints read.
+
+    Raises:
+        TrialPruned: On one of the space's rungs earlier trials did better.
     """
     candidate = schedule.candidate(_drawn(trial, schedule))
     options = evaluator.options(candidate)
-    metrics = evaluator.measure(options, candidate.channel)
     space = evaluator.space
+    for rung, share in enumerate(space.rungs):
+        trial.report(evaluator.measure(options, candidate.channel, share)[space.objectives[0]], rung)
+        if trial.should_prune():
+            raise TrialPruned
+    metrics = evaluator.measure(options, candidate.channel)
     broken = violations(space.constraints, metrics, evaluator.quality_base())
     for name, excess in broken.items():
         trial.set_constraint(name, excess)

@@ -1,0 +1,53 @@
+"""Trials that fall behind on a part of the images are given up; what is measured in full is as without rungs."""
+
+from __future__ import annotations
+
+import pytest
+from optuna.trial import TrialState
+from search_spaces import CPU, prepared, small
+
+from harness.errors import ConfigError
+from harness.search.output import write_results
+from harness.search.study import run_search
+from harness.search.trials import finished
+
+SINGLE = {"objectives": ["payload_bytes"], "reference": {}, "trials": 12, "warm_start": 0, "sampler": "random"}
+
+
+def searched(out, **changes):
+    ready = prepared(**{**SINGLE, **changes})
+    return ready, run_search(ready, out, CPU, 1, None, lambda done, total: None)
+
+
+def test_trials_that_fall_behind_are_given_up(tmp_path):
+    ready, study = searched(tmp_path / "rungs", rungs=[0.25, 0.5])
+    given_up = study.get_trials(states=(TrialState.PRUNED,))
+    assert 0 < len(given_up) < 12
+    assert len(given_up) + len(finished(study)) == 12
+    _, whole = searched(tmp_path / "whole")
+    metrics = {record.params["share_0"]: record.metrics for record in finished(whole)}
+    assert all(record.metrics == metrics[record.params["share_0"]] for record in finished(study))
+    best = min(record.metrics["payload_bytes"] for record in finished(whole))
+    assert min(record.metrics["payload_bytes"] for record in finished(study)) == best
+    assert len(write_results(ready, finished(study), tmp_path / "rungs").points) == 1
+
+
+def test_a_resumed_search_gives_up_the_same(tmp_path):
+    _, whole = searched(tmp_path / "whole", rungs=[0.5])
+    searched(tmp_path / "parts", rungs=[0.5], trials=5)
+    _, parts = searched(tmp_path / "parts", rungs=[0.5])
+    assert [t.state for t in parts.get_trials()] == [t.state for t in whole.get_trials()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rungs": [0.5], "objectives": ["quality", "tokens"]}, "rungs are for one objective"),
+        ({"rungs": [0.5], "objectives": ["latency_ms"]}, "without leakage and latency_ms"),
+        ({"rungs": [0.5, 0.25]}, "rungs must rise"),
+        ({"rungs": [1.0]}, "less than 1"),
+    ],
+)
+def test_rungs_that_cannot_be(changes, expected):
+    with pytest.raises(ConfigError, match=expected):
+        small(**{**SINGLE, **changes})
