@@ -7,7 +7,6 @@ Resumed where it was interrupted: a run that is complete is not run again.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +16,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command_line import start
 from harness.cli import app
-from harness.errors import LeakgaugeError, PluginError
+from harness.errors import PluginError
 from harness.store import write_atomic
 
-_err = Console(stderr=True, width=140)
 CODES = {0: "pass", 1: "worse than allowed", 3: "cannot tell"}
 STEPS = 60
 JUDGED = {"inconclusive": "judge"}
@@ -109,8 +108,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LeakgaugeError as error:
-        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+    start(main)

@@ -7,7 +7,6 @@ all. The record is resumed: a sampler and seed that it holds with enough trials 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import ConfigError, LeakgaugeError, StoreError
+from benchmarks.command_line import start
+from harness.errors import ConfigError, StoreError
 from harness.executors import one_thread
 from harness.provenance import collect
 from harness.runner import choose_device
@@ -146,8 +146,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LeakgaugeError as error:
-        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+    start(main)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from harness.errors import ConfigError, StoreError
 from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, mean_interval
 from harness.store import write_atomic
+from harness.versioned import read_versioned
 from reports.loaded import LoadedRun, Setting
 from reports.measures import Measured, measure_of, measured
 
@@ -195,24 +196,4 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         StoreError: It is not there, is no baseline, or of a version that is not known.
     """
-    where = str(path)
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != BASELINE_VERSION:
-            raise StoreError(
-                f"baseline version {version!r} is unknown; this leakgauge reads version {BASELINE_VERSION}",
-                where=where,
-                mend="write it again with `leakgauge baseline RUN`",
-            )
-        return Baseline.model_validate(data)
-    except OSError as error:
-        raise StoreError(
-            f"cannot read: {error.strerror or error}", where=where, mend="write one with `leakgauge baseline RUN`"
-        ) from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise StoreError(f"{place}: {problem['msg']}", where=where, mend="write it again") from error
-    except ValueError as error:
-        raise StoreError(f"no JSON: {error}", where=where, mend="write it again") from error
+    return read_versioned(path, Baseline, BASELINE_VERSION, "baseline", "write it again with `leakgauge baseline RUN`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +13,11 @@ import typer
 import yaml
 from rich.console import Console
 
+from benchmarks.command_line import start
 from benchmarks.curves.drawing import Panel, draw_curves
 from benchmarks.curves.points import Point, measure_curves
 from harness.contracts import Task
-from harness.errors import ConfigError, LeakgaugeError
+from harness.errors import ConfigError
 from harness.registry import create
 from harness.runner import choose_device
 
@@ -110,8 +110,4 @@ def _write(panels: list[Panel], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LeakgaugeError as error:
-        _err.print(f"error: {error}", style="red", markup=False)
-        sys.exit(error.exit_code)
+    start(main)

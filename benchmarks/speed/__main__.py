@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +11,11 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.command_line import start
 from benchmarks.speed.cases import SHARES, Row, Setup, measure, victim_of
 from benchmarks.speed.photographs import photographs
 from benchmarks.speed.presentation import conditions, table, write
 from benchmarks.victims.timm_model import load_timm_model
-from harness.errors import LeakgaugeError
 from harness.runner import choose_device
 
 IMAGE_PX = 224
@@ -65,8 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LeakgaugeError as error:
-        _err.print(f"error: {error}", style="red", markup=False)
-        sys.exit(error.exit_code)
+    start(main)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import StoreError
 from harness.search.objectives import Objectives, non_dominated
 from harness.search.trials import TrialRecord
 from harness.store import write_atomic
 from harness.suite import OperatingPoint, PluginConfig
+from harness.versioned import read_versioned
 
 FRONT_VERSION = 1
 
@@ -88,22 +87,4 @@ def read_front(path: Path) -> Front:
     Raises:
         StoreError: It is not there, is no front, or of a version that is not known.
     """
-    where = str(path)
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != FRONT_VERSION:
-            raise StoreError(
-                f"front version {version!r} is unknown; this leakgauge reads version {FRONT_VERSION}",
-                where=where,
-                mend="name a front.json that `leakgauge search` wrote",
-            )
-        return Front.model_validate(data)
-    except OSError as error:
-        raise StoreError(f"cannot read: {error.strerror or error}", where=where, mend="name a front.json") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise StoreError(f"{place}: {problem['msg']}", where=where, mend="run `leakgauge search` again") from error
-    except ValueError as error:
-        raise StoreError(f"no JSON: {error}", where=where, mend="run `leakgauge search` again") from error
+    return read_versioned(path, Front, FRONT_VERSION, "front", "name a front.json that `leakgauge search` wrote")
