@@ -1,15 +1,14 @@
-"""The operating-point table, and the CSV writer."""
+"""The operating-point table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
 
 from harness.results import COSTS, IDENTITY, Column
-from harness.store import RunFolder, typed_frame, write_atomic
+from harness.store import RunFolder, typed_frame
 from reports.loaded import LoadedRun, Row, Setting, load_runs
 from reports.measures import doubts
 from reports.strongest import (
@@ -159,26 +158,3 @@ def point_rows(run: LoadedRun) -> list[Row]:
 def operating_points(run: RunFolder) -> pd.DataFrame:
     """Computes the operating-point table of a run: ``POINT_COLUMNS``, NaN where nothing was scored."""
     return typed_frame(point_rows(load_runs([run])[0]), POINT_COLUMNS)
-
-
-def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
-    """Writes operating_points.csv and cells.csv, a column ``run`` in front and ``NaN`` for unscored numbers.
-
-    Raises:
-        StoreError: A run cannot be read, or the folder cannot be written.
-    """
-    loaded = load_runs(runs)
-    tables = {
-        "operating_points.csv": [typed_frame(point_rows(run), POINT_COLUMNS) for run in loaded],
-        "cells.csv": [run.cells for run in loaded],
-    }
-    written: list[Path] = []
-    for name, frames in tables.items():
-        for run, frame in zip(loaded, frames, strict=True):
-            frame.insert(0, "run", run.label)
-        joined = pd.concat(frames, ignore_index=True)
-        # No noise is not an unscored noise.
-        joined["snr_db"] = joined["snr_db"].astype(object).where(joined["snr_db"].notna(), "")
-        write_atomic(out / name, joined.to_csv(index=False, na_rep="NaN", lineterminator="\n").encode())
-        written.append(out / name)
-    return written

@@ -20,7 +20,8 @@ from reports.markdown import write_markdown
 from reports.matrix import achievement_matrix
 from reports.sections import cells_grid
 from reports.strongest import candidates
-from reports.table import point_rows, write_csv
+from reports.table import point_rows
+from reports.tabular import write_csv
 
 MakeRun = Callable[..., RunFolder]
 SETTING = Setting("ideal", "server")

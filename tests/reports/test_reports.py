@@ -23,7 +23,8 @@ from reports.notation import number
 from reports.pipe_table import escape
 from reports.strongest import strongest_per_image
 from reports.summary import summarise
-from reports.table import POINT_COLUMNS, operating_points, point_rows, write_csv
+from reports.table import POINT_COLUMNS, operating_points, point_rows
+from reports.tabular import write_csv
 
 SCRIPT = "<script>alert(1)</script>"
 N = 10
@@ -186,7 +187,7 @@ def test_run_without_any_result_still_renders(make_run: MakeRun, tmp_path: Path)
 
 
 def test_csv(run: RunFolder, tmp_path: Path) -> None:
-    points, cells = write_csv([run, run], tmp_path)
+    points, cells, _ = write_csv([run, run], tmp_path)
     assert (points.name, cells.name) == ("operating_points.csv", "cells.csv")
     frame = pd.read_csv(cells)
     assert set(frame["run"]) == {"toy-run", "toy-run-2"}

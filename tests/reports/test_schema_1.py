@@ -11,7 +11,8 @@ from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
 from harness.store import RunFolder
 from reports.html import write_html
 from reports.markdown import write_markdown
-from reports.table import operating_points, write_csv
+from reports.table import operating_points
+from reports.tabular import write_csv
 
 # Written by the conftest of the last commit whose SCHEMA_VERSION was 1, without its pictures and curves.
 STORED = Path(__file__).parent / "schema_1"

@@ -1,0 +1,79 @@
+"""The CSV and Parquet writers: the tables of a report with the unit and the meaning of every column."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, Column
+from harness.store import RunFolder, typed_frame, write_atomic
+from reports.loaded import LoadedRun, load_runs
+from reports.table import POINT_COLUMNS, point_rows
+
+RUN = Column("run", "text", "", "label of the run")
+TABLES: dict[str, tuple[Column, ...]] = {
+    "operating_points": (RUN, *POINT_COLUMNS),
+    "cells": (RUN, *CELL_COLUMNS),
+    "images": (RUN, *IMAGE_COLUMNS),
+}
+"""The columns of each table, in order."""
+
+
+def _frame(name: str, run: LoadedRun) -> pd.DataFrame:
+    if name == "operating_points":
+        return typed_frame(point_rows(run), POINT_COLUMNS)
+    return (run.cells if name == "cells" else run.images).copy()
+
+
+def _joined(name: str, runs: Sequence[LoadedRun]) -> pd.DataFrame:
+    frames = [_frame(name, run) for run in runs]
+    for run, frame in zip(runs, frames, strict=True):
+        frame.insert(0, "run", run.label)
+    return pd.concat(frames, ignore_index=True)
+
+
+def columns_frame() -> pd.DataFrame:
+    """Returns a row a column of every table: table, column, kind, unit, meaning."""
+    return pd.DataFrame(
+        [{"table": table, **column._asdict()} for table, columns in TABLES.items() for column in columns]
+    )
+
+
+def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes operating_points.csv and cells.csv, ``NaN`` for unscored numbers, and columns.csv with their units.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    loaded = load_runs(runs)
+    frames = {name: _joined(name, loaded) for name in ("operating_points", "cells")}
+    for frame in frames.values():
+        # No noise is not an unscored noise.
+        frame["snr_db"] = frame["snr_db"].astype(object).where(frame["snr_db"].notna(), "")
+    frames["columns"] = columns_frame()
+    for name, frame in frames.items():
+        text = frame.to_csv(index=False, na_rep="NaN", lineterminator="\n")
+        write_atomic(out / f"{name}.csv", text.encode())
+    return [out / f"{name}.csv" for name in frames]
+
+
+def write_parquet(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes operating_points, cells and images as Parquet, with unit and meaning in the metadata of every field.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    loaded = load_runs(runs)
+    for name, columns in TABLES.items():
+        table = pa.Table.from_pandas(_joined(name, loaded), preserve_index=False)
+        described = {column.name: {"unit": column.unit, "meaning": column.meaning} for column in columns}
+        fields = [field.with_metadata(described[field.name]) for field in table.schema]
+        stream = io.BytesIO()
+        pq.write_table(table.cast(pa.schema(fields, metadata=table.schema.metadata)), stream)
+        write_atomic(out / f"{name}.parquet", stream.getvalue())
+    return [out / f"{name}.parquet" for name in TABLES]
