@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from harness.store import RunFolder, write_atomic
+from reports.against_cut import against_cut, cut_lines
 from reports.against_snr import against_snr, snr_lines
 from reports.curves import curves_at, learning_curves
 from reports.frontier import frontier
@@ -137,6 +138,27 @@ def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     return drawn
 
 
+def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws how a run's numbers move with the cut layer, a figure a setting; none where only one cut was run."""
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for setting in run.settings:
+            lines = cut_lines(run.suite, rows, setting)
+            if not lines:
+                continue
+            figure, missing = against_cut(lines)
+            caption = (
+                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "operations on the edge. A line joins operating points that differ in nothing but the cut. Bars are "
+                "95 % intervals; a hollow marker is an inconclusive operating point, its leakage a lower bound."
+            )
+            caption += f" In part unscored: {', '.join(missing)}." if missing else ""
+            place = f"Channel {setting.channel}, threat model {setting.threat_model}"
+            name = _slug(run.label, "cut", setting.channel, setting.threat_model)
+            drawn.append(Plot(name, "Leakage, quality and edge computation by cut layer", place, caption, figure))
+    return drawn
+
+
 def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
     """Writes figures as SVG and PDF, and returns the paths."""
     written: list[Path] = []
@@ -163,5 +185,5 @@ def write_figures(runs: list[RunFolder], out: Path) -> list[Path]:
     written: list[Path] = []
     for run in load_runs(runs):
         rows = point_rows(run)
-        written += save_plots([*snr_plots(run, rows), *plots(run, rows)], out / "figures")
+        written += save_plots([*snr_plots(run, rows), *cut_plots(run, rows), *plots(run, rows)], out / "figures")
     return written

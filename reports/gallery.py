@@ -124,9 +124,43 @@ def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
         The gallery, or None where no cell is done.
     """
     order = _order(run)
-    if not order:
-        return None
-    chosen = {index: order[index] for index in evenly(len(order), wanted)}
+    places = evenly(len(order), wanted)
+    return _pictures(run, order, {place: f"Image {place + 1}" for place in places}) if order else None
+
+
+def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
+    """Builds a gallery of the images that the strongest attack rebuilds best, and of those it rebuilds worst.
+
+    By PSNR above the best floor, which plain images give away to nobody, on average over all operating points but the
+    baseline, in the first channel and threat model that show any.
+
+    Args:
+        run: The run.
+        wanted: How many images to show of either kind.
+
+    Returns:
+        The gallery, or None where there are not so many images.
+    """
+    order = _order(run)
+    for setting in run.settings:
+        points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
+        defended = [p for p in points if p != run.suite.baseline_point] or points
+        best = [strongest_per_image(run, point, setting) for point in defended]
+        if not best:
+            continue
+        mean = pd.concat(best).groupby("image")["leakage"].mean().reindex(order).dropna()
+        if len(mean) < 2 * wanted:
+            return None
+        ranked = [order.index(str(image)) for image in mean.sort_values(kind="stable").index]
+        chosen = {place: f"Leaks most: image {place + 1}" for place in reversed(ranked[-wanted:])}
+        chosen |= {place: f"Leaks least: image {place + 1}" for place in ranked[:wanted]}
+        return _pictures(run, order, chosen)
+    return None
+
+
+def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str]) -> Gallery:
+    """Builds a gallery of the images at some places of ``order``, each under its heading."""
+    chosen = {place: order[place] for place in headings}
     sheets = _Sheets(run)
     originals = tuple(
         Picture(sheets.picture("originals", index), f"image {index + 1}, original", "original", "") for index in chosen
@@ -145,5 +179,4 @@ def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
                 continue  # nothing but probes, which paint no picture
             best = strongest_per_image(run, point, setting)
             strips.append(_strip(sheets, best[best["seed"] == seed], chosen, (point, detail)))
-    headings = tuple(f"Image {index + 1}" for index in chosen)
-    return Gallery(headings, tuple(strips), max(104, min(sheets.width, 160)))
+    return Gallery(tuple(headings.values()), tuple(strips), max(104, min(sheets.width, 160)))

@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.store import RunFolder, write_atomic
-from reports.figures import Plot, embedded_svg, plots, snr_plots
-from reports.gallery import Gallery, gallery
+from reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
+from reports.gallery import Gallery, extreme_cases, gallery
 from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
@@ -54,7 +54,9 @@ class RunPage:
     paired: tuple[Grid, ...]
     cells: Grid
     gallery: Gallery | None
+    extremes: Gallery | None
     snr_drawings: tuple[Drawing, ...]
+    cut_drawings: tuple[Drawing, ...]
     drawings: tuple[Drawing, ...]
     provenance: Grid
     command: str
@@ -92,7 +94,9 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         paired=paired_grids(run),
         cells=cells_grid(run),
         gallery=gallery(run),
+        extremes=extreme_cases(run),
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
+        cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
         drawings=_drawings(plots(run, rows), f"{key}-figure"),
         provenance=provenance_grid(run),
         command=command_of(run),

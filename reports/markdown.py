@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.store import RunFolder, write_atomic
-from reports.figures import Plot, plots, save_plots, snr_plots
+from reports.figures import Plot, cut_plots, plots, save_plots, snr_plots
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
 from reports.paired import PAIRED_NOTE, paired_grids
@@ -44,8 +44,8 @@ def _figures(drawn: list[Plot]) -> list[str]:
 
 def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     rows = point_rows(run)
-    sweeps, drawn = snr_plots(run, rows), plots(run, rows)
-    written = save_plots([*sweeps, *drawn], out / "figures")
+    sweeps, cuts, drawn = snr_plots(run, rows), cut_plots(run, rows), plots(run, rows)
+    written = save_plots([*sweeps, *cuts, *drawn], out / "figures")
     command = command_of(run)
     fence = "`" * 3
     while fence in command:
@@ -58,6 +58,8 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     blocks += ["### Operating points", escape(air_time_note(run)), table(points_grid(run, rows))]
     if sweeps:
         blocks += ["### Against SNR", *_figures(sweeps)]
+    if cuts:
+        blocks += ["### By cut layer", *_figures(cuts)]
     blocks.append("### Every cell")
     blocks += [table(achievement_matrix(run)), table(cells_grid(run))]
     paired = paired_grids(run)

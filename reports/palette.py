@@ -9,7 +9,7 @@ MUTED = "#5d6671"
 GRID = "#d5dae0"
 # Okabe and Ito's palette; its yellow is left out because it fades on white, its black stands for the baseline.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -57,5 +57,5 @@ def marks(points: list[str], baseline: str) -> dict[str, Mark]:
     """Gives each operating point a colour and a marker that no other of the first 42 shares; the baseline is ink."""
     found = {baseline: Mark(INK, "*")}
     for index, point in enumerate(p for p in points if p != baseline):
-        found[point] = Mark(COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)])
+        found[point] = Mark(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
     return found

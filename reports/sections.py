@@ -45,8 +45,12 @@ def _doubtful(run: LoadedRun, row: Row) -> str:
 def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
     """Returns the operating-point table."""
     lossy = any(is_number(row["lost_tokens"]) and row["lost_tokens"] > 0 for row in rows)
+    # Of several threat models a row must say at once which it is of.
+    several = len({row["threat_model"] for row in rows}) > 1
+    model = [_text("Threat model")]
     headings = [
         _text("Operating point"),
+        *(model if several else []),
         _text("Channel"),
         _text("Verdict"),
         Heading("Leakage", "dB above floor"),
@@ -69,7 +73,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         Heading("Total", "GFLOP/image"),
         Heading("Latency", "ms/image"),
         Heading("Quality, no defense", "%"),
-        _text("Threat model"),
+        *([] if several else model),
     ]
     table: list[list[Value]] = []
     for row in rows:
@@ -80,6 +84,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         table.append(
             [
                 words(row["operating_point"], "baseline" if base else ""),
+                *([words(row["threat_model"])] if several else []),
                 words(row["channel"], _noise(row["snr_db"])),
                 _verdict("done", row["verdict"], _doubtful(run, row)),
                 ranged(row, "strongest_leakage", 2),
@@ -102,7 +107,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
                 figure(row["gflops_total"], 3),
                 figure(row["latency_ms"], 1),
                 figure(row["quality_base"], 1, scale=100),
-                words(row["threat_model"]),
+                *([] if several else [words(row["threat_model"])]),
             ]
         )
     return Grid(f"Operating points of {run.label}", headings, table)

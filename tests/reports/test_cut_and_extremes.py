@@ -1,0 +1,68 @@
+"""Leakage by cut layer, the best and worst cases, and the slider's pictures."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from simulated_runs import simulated, suite_of
+
+from harness.suite import Suite
+from reports.against_cut import cut_lines
+from reports.gallery import extreme_cases
+from reports.html import write_html
+from reports.loaded import Setting, load_runs
+from reports.markdown import write_markdown
+from reports.strongest import strongest_per_image
+from reports.table import point_rows
+
+SETTING = Setting("ideal", "server")
+POINTS = [
+    {"name": "plain_cut3", "cut": 3},
+    {"name": "plain_cut1", "cut": 1},
+    {"name": "merged_cut1", "cut": 1, "reduction": "tome"},
+    {"name": "merged_cut3", "cut": 3, "reduction": "tome"},
+    {"name": "lone", "cut": 2, "codec": "float16"},
+]
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory):
+    suite = Suite.model_validate({**suite_of().model_dump(), "operating_points": POINTS})
+    return simulated(tmp_path_factory.mktemp("cuts") / "run", suite=suite)
+
+
+def test_points_that_differ_in_nothing_but_the_cut_make_a_line(cuts):
+    lines = cut_lines(cuts.suite, point_rows(cuts), SETTING)
+    assert {line.name: line.cuts for line in lines} == {"plain": (1, 3), "merged": (1, 3)}
+    assert [row["operating_point"] for row in lines[0].rows] == ["plain_cut1", "plain_cut3"]
+
+
+def test_one_cut_makes_no_curve(tmp_path):
+    run = simulated(tmp_path / "run")
+    assert cut_lines(run.suite, point_rows(run), SETTING) == []
+
+
+def test_the_figure_is_in_the_page_and_beside_the_markdown(cuts, tmp_path):
+    page = write_html([cuts.folder], tmp_path)[0].read_text()
+    assert "by cut layer" in page
+    assert 'id="run1-cut"' in page
+    written = write_markdown([cuts.folder], tmp_path)
+    assert {path.suffix for path in written if "-cut-" in path.name} == {".svg", ".pdf"}
+    assert "### By cut layer" in (tmp_path / "report.md").read_text()
+
+
+def test_extremes_are_those_that_leak_most_and_least(make_run, tmp_path):
+    run = load_runs([make_run(tmp_path / "run")])[0]
+    found = extreme_cases(run, wanted=2)
+    leak = strongest_per_image(run, "merged", SETTING).set_index("image")["leakage"]
+    places = [int(re.search(r"(\d+)$", heading).group(1)) - 1 for heading in found.headings]
+    ranked = np.argsort(leak.to_numpy(), kind="stable")
+    assert places == [ranked[-1], ranked[-2], ranked[0], ranked[1]]
+    assert found.headings[0].startswith("Leaks most")
+    assert all(picture.uri for picture in found.strips[0].pictures)
+
+
+def test_too_few_images_have_no_extremes(make_run, tmp_path):
+    assert extreme_cases(load_runs([make_run(tmp_path / "run")])[0], wanted=6) is None
