@@ -34,9 +34,31 @@ from harness.store import write_atomic
 
 COLD = "_cold"
 """Suffix of an adaptive sampler that goes without the warm start."""
-ENTRANTS = ("gp", "gp_cold", "nsga2", "tpe", "nsga2_cold", "tpe_cold", "random", "sweep", "line")
-_COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#1b1e23", "#5d6671", "#8c564b")
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 5)), (0, (3, 5, 1, 5)))
+ENTRANTS = ("gp_screened", "gp", "gp_cold", "nsga2", "tpe", "nsga2_cold", "tpe_cold", "random", "sweep", "line")
+_COLOURS = (
+    "#0072b2",
+    "#000000",
+    "#56b4e9",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#1b1e23",
+    "#5d6671",
+    "#8c564b",
+)
+_DASHES = (
+    "-",
+    (0, (7, 2)),
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (5, 5)),
+    (0, (3, 5, 1, 5)),
+)
 _err = Console(stderr=True, width=140)
 Record = dict[str, list[float]]
 

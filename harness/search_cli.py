@@ -43,7 +43,9 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Output folder; an interrupted search in it is resumed.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="gp, botorch, nsga2, tpe, random, sweep or line.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="gp_screened, gp, botorch, nsga2, tpe, random, sweep or line.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
     storage: Annotated[

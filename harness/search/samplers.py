@@ -17,7 +17,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.errors import ConfigError
+from harness.search.objectives import Objectives
 from harness.search.schedule import Params, Schedule
+from harness.search.screening import Screened
 from harness.search.space import Space
 from harness.search.storage import begin
 from harness.seeding import Streams
@@ -26,7 +28,7 @@ GP_MOST_TRIALS = 300
 """Trials that the Gaussian process may see. A trial costs seconds of CPU from about 200 on, growing with the cube of
 their number, and memory of some 3 GB; more trials need another sampler."""
 NSGA2_POPULATION = 20
-ADAPTIVE = frozenset({"gp", "botorch", "nsga2", "tpe"})
+ADAPTIVE = frozenset({"gp", "gp_screened", "botorch", "nsga2", "tpe"})
 """Samplers that learn from earlier trials, and therefore from a warm start."""
 _Make = Callable[[int], BaseSampler]
 
@@ -65,7 +67,10 @@ class SeededByTrial(BaseSampler):
         begin(study, trial)
         if place_of(study, trial) < len(self._warm):
             return self._schedule.distributions()
-        return self._of(study, trial).infer_relative_search_space(study, trial)
+        inner = self._of(study, trial)
+        if isinstance(inner, Screened):
+            return self._schedule.distributions()
+        return inner.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -174,6 +179,10 @@ def _tpe(seed: int) -> BaseSampler:
         return TPESampler(seed=seed, multivariate=True, n_startup_trials=10)
 
 
+def _screened(seed: int, objectives: Objectives) -> BaseSampler:
+    return Screened(seed, objectives)
+
+
 def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
@@ -181,23 +190,25 @@ def _random(seed: int) -> BaseSampler:
 _SEEDED: Mapping[str, _Make] = {"gp": _gp, "nsga2": _nsga2, "tpe": _tpe, "random": _random}
 
 
-def make_sampler(space: Space, schedule: Schedule) -> BaseSampler:
+def make_sampler(space: Space, schedule: Schedule, objectives: Objectives | None = None) -> BaseSampler:
     """Builds the sampler of a space.
 
-    ``gp`` is Gaussian-process optimisation by expected hypervolume improvement, ``botorch`` qNEHVI; ``sweep`` tries
+    ``gp`` is Optuna's Gaussian-process optimisation by expected hypervolume improvement, ``gp_screened`` chooses by the
+    same among variations of the front (``harness.search.screening``), ``botorch`` is qNEHVI; ``sweep`` tries
     uniform schedules ever more finely, and ``line`` draws both ends of a straight line over the blocks: the two
     cheap rivals that a search has to beat. The adaptive ones begin with the space's warm start.
 
     Args:
         space: The space.
         schedule: Its dimensions.
+        objectives: Its objectives; may be left out where nothing is sampled.
 
     Raises:
         ConfigError: The sampler is not installed, or cannot serve this schedule or so many trials.
     """
     name, low, high = space.sampler, space.share.low, space.share.high
     streams = Streams(space.seed, ("search", name))
-    if name in {"gp", "botorch"} and space.trials > GP_MOST_TRIALS:
+    if name in {"gp", "gp_screened", "botorch"} and space.trials > GP_MOST_TRIALS:
         raise ConfigError(
             f"{space.trials} trials are more than the {GP_MOST_TRIALS} that a Gaussian process can afford",
             where="trials",
@@ -209,7 +220,11 @@ def make_sampler(space: Space, schedule: Schedule) -> BaseSampler:
         schedule.line(low, high)
         return Scheduled(schedule, lambda place: _line(schedule, low, high, streams, place))
     warm = schedule.warm_start(space.warm_start) if name in ADAPTIVE else []
-    make = partial(_botorch, objectives=len(space.objectives)) if name == "botorch" else _SEEDED[name]
+    make = _SEEDED.get(name, _random)
+    if name == "botorch":
+        make = partial(_botorch, objectives=len(space.objectives))
+    elif name == "gp_screened" and objectives is not None:
+        make = partial(_screened, objectives=objectives)
     return SeededByTrial(make, streams, schedule, warm)
 
 

@@ -15,7 +15,7 @@ from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfi
 
 Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]
-SamplerName = Literal["gp", "botorch", "nsga2", "tpe", "random", "sweep", "line"]
+SamplerName = Literal["gp", "gp_screened", "botorch", "nsga2", "tpe", "random", "sweep", "line"]
 
 
 class _Strict(BaseModel):

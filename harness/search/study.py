@@ -155,7 +155,7 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
 def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
     """Runs trials until all are done; waits for those of other workers, and takes them over where they died."""
     wanted, reclaim = prepared.space.trials, Reclaimer()
-    study.sampler = make_sampler(prepared.space, prepared.schedule)
+    study.sampler = make_sampler(prepared.space, prepared.schedule, prepared.objectives)
     study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2) if prepared.space.rungs else NopPruner()
     while True:
         states = [trial.state for trial in study.get_trials(deepcopy=False)]

@@ -28,7 +28,7 @@ def drawn(records):
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp", "sweep", "line"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp", "gp_screened", "sweep", "line"])
 def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
     whole_ready, whole = searched(tmp_path / "whole", sampler=sampler, trials=7, warm_start=2)
     searched(tmp_path / "parts", sampler=sampler, trials=4, warm_start=2)
@@ -44,7 +44,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
     assert [r.number for r in parts] == [0, 1, 2, 3, 5, 6, 7]
 
 
-@pytest.mark.parametrize("sampler", ["gp", "nsga2", "tpe"])
+@pytest.mark.parametrize("sampler", ["gp", "gp_screened", "nsga2", "tpe"])
 def test_the_warm_start_comes_first(tmp_path, sampler):
     ready, records = searched(tmp_path, sampler=sampler, trials=4, warm_start=3)
     assert drawn(records)[:3] == ready.schedule.warm_start(3)
