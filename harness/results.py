@@ -88,11 +88,12 @@ ATTRIBUTES = (
     ),
     _c("attribute_auc", "float", "0..1", "area under the ROC curve, each class against the rest; mean over classes"),
 )
+_UNITS = {column.name: column.unit for column in (*COSTS, *SCORES, *ATTRIBUTES)}
 INTERVALS = tuple(
     _c(
         f"{name}_{end}",
         "float",
-        "",
+        _UNITS[name],
         f"{'lower' if end == 'lo' else 'upper'} end of the 95 % bootstrap interval of {name}",
     )
     for name in ("quality", *SCORE_NAMES, "attribute_accuracy", "attribute_auc")

@@ -44,7 +44,10 @@ def _common(names: Sequence[str]) -> str:
     """Returns what names begin with alike, without the separator and the word that the cut is told by."""
     shortest = min(names, key=len)
     length = next((i for i, c in enumerate(shortest) if any(n[i] != c for n in names)), len(shortest))
-    return shortest[:length].rstrip("_-. ").removesuffix("cut").rstrip("_-. ") or shortest
+    # Cuts 10 and 12 share a digit, which belongs to neither name.
+    common = shortest[:length]
+    common = common if common == shortest else common.rstrip("0123456789")
+    return common.rstrip("_-. ").removesuffix("cut").rstrip("_-. ") or shortest
 
 
 def cut_lines(suite: Suite, rows: Sequence[Row], setting: Setting) -> list[CutLine]:

@@ -1,4 +1,4 @@
-"""Leakage and task quality against what a payload or the computation costs."""
+"""Leakage and task quality against what a payload or the computation costs, and against each other."""
 
 from __future__ import annotations
 
@@ -125,6 +125,12 @@ def _panel(axes: Any, placed: list[tuple[Row, float]], name: str, scale: float, 
     return labels
 
 
+def _nothing(axes: Any) -> None:
+    """Says that a panel has nothing to show, lest its empty frame pass for zero."""
+    axes.annotate("unscored", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=MUTED)
+    axes.set_yticks([])
+
+
 def _floor_line(axes: Any) -> None:
     axes.axhline(0.0, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
@@ -161,7 +167,10 @@ def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark])
         (top, _panel(top, placed, "strongest_leakage", 1.0, marks)),
         (bottom, _panel(bottom, placed, "quality", 100.0, marks)),
     ]
-    _floor_line(top)
+    if panels[0][1]:
+        _floor_line(top)
+    else:
+        _nothing(top)
     top.set_ylabel("leakage (dB above best floor)")
     bottom.set_ylabel("task quality (%)")
     bottom.set_xlabel(x_label)
@@ -171,3 +180,33 @@ def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark])
     shown = [{label.name for label in labels} for _, labels in panels]
     missing = [p for p in (str(row["operating_point"]) for row in rows) if not all(p in names for names in shown)]
     return figure, missing
+
+
+def against_quality(rows: list[Row], marks: dict[str, Mark]) -> tuple[Figure, list[str]]:
+    """Draws leakage against task quality, both with their intervals.
+
+    Args:
+        rows: Operating points of one setting.
+        marks: How each operating point is drawn.
+
+    Returns:
+        The figure, and the operating points that it cannot show.
+    """
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    known = [row for row in rows if is_number(row["quality"]) and is_number(row["strongest_leakage"])]
+    xs = [100.0 * float(row["quality"]) for row in known]
+    labels = _panel(axes, list(zip(known, xs, strict=True)), "strongest_leakage", 1.0, marks)
+    for row, label in zip(known, labels, strict=True):
+        ends = [100.0 * float(row[key]) for key in ("quality_lo", "quality_hi") if is_number(row[key])]
+        if len(ends) == 2:
+            axes.plot(ends, [label.y, label.y], color=marks[label.name].colour, linewidth=0.6, alpha=0.5, zorder=1)
+    if labels:
+        _floor_line(axes)
+    else:
+        _nothing(axes)
+    axes.set_xlabel("task quality (%)")
+    axes.set_ylabel("leakage (dB above best floor)")
+    _label(figure, axes, labels)
+    shown = {label.name for label in labels}
+    return figure, [name for name in (str(row["operating_point"]) for row in rows) if name not in shown]

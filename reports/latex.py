@@ -77,11 +77,11 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
             _ranged(row, "strongest_psnr_db", 2),
             _ranged(row, "strongest_ssim", 3),
             _ranged(row, "strongest_lpips", 3),
-            _plain(row, "reid_top1", 0, 100),
+            _ranged(row, "reid_top1", 0, 100),
             _ranged(row, "strongest_leakage", 2),
         ]
         lines.append(" & ".join(entries))
-    images = max((int(row["n"]) for row in here), default=0)
+    images = run.task.get("evaluation_images", "all")
     caption = (
         f"Strongest attack on each of {images} images, {_place(run, setting)}. Leakage is PSNR above the best floor. "
         + _NOTE
@@ -107,9 +107,10 @@ def attacks_table(run: LoadedRun, setting: Setting) -> str:
             else:
                 entries.append(_ranged(cell, "psnr_db", 2) + (_MARK if doubts([cell]) else ""))
         lines.append(" & ".join(entries))
+    seeds = f", seed {_seed(run)}" if len(run.suite.seeds) > 1 else ""
     caption = (
-        f"Mean PSNR in dB of every attack, {_place(run, setting)}; higher means that more is rebuilt. "
-        f"A dash was not planned. {_NOTE}"
+        f"Mean PSNR in dB of every attack that rebuilds images, {_place(run, setting)}{seeds}; higher means that more "
+        f"is rebuilt. A dash was not planned. {_NOTE}"
     )
     return _table(["Attack", *map(escape, points)], lines, caption, f"tab:{_key(run, setting)}-attacks")
 
@@ -160,6 +161,8 @@ def write_latex(runs: list[RunFolder], out: Path) -> list[Path]:
         for setting in run.settings:
             if any(is_number(r["strongest_psnr_db"]) for r in rows if (r["channel"], r["threat_model"]) == setting):
                 blocks += [points_table(run, setting, rows), attacks_table(run, setting)]
+            else:
+                blocks.append(f"\\noindent No reconstruction was scored: {_place(run, setting)}.\\par")
     tables = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n" + "\n\n".join(blocks) + "\n"
     page = "\n".join(
         [

@@ -118,7 +118,7 @@ class Space(_Strict):
     constraints: tuple[Constraint, ...] = ()
     reference: dict[MetricName, float] = Field(default_factory=dict)
     proxy: Proxy | None = None
-    sampler: SamplerName = "gp"
+    sampler: SamplerName = "gp_screened"
     trials: int = Field(default=60, ge=1)
     warm_start: int = Field(default=10, ge=0)
     seed: int = 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated_runs import simulated, suite_of
+from simulated_runs import Simulation, simulated, suite_of
 
+from harness.store import RunFolder
 from harness.suite import Suite
-from reports.against_cut import cut_lines
+from reports.against_cut import _common, cut_lines
+from reports.frontier import against_quality, frontier
 from reports.gallery import extreme_cases
 from reports.html import write_html
 from reports.loaded import Setting, load_runs
 from reports.markdown import write_markdown
+from reports.palette import marks
 from reports.strongest import strongest_per_image
 from reports.table import point_rows
 
@@ -66,3 +70,37 @@ def test_extremes_are_those_that_leak_most_and_least(make_run, tmp_path):
 
 def test_too_few_images_have_no_extremes(make_run, tmp_path):
     assert extreme_cases(load_runs([make_run(tmp_path / "run")])[0], wanted=6) is None
+
+
+def test_cuts_of_two_digits_leave_no_digit_in_the_name():
+    assert _common(["plain_cut10", "plain_cut12"]) == "plain"
+    assert _common(["merged_0.90_cut1", "merged_0.90_cut3"]) == "merged_0.90"
+
+
+def test_a_panel_without_leakage_says_so(tmp_path):
+    run = simulated(tmp_path / "run", suite=suite_of(attacks=["asked"]), probe=0.5)
+    looks = marks(["plain", "merged"], "plain")
+    for figure, missing in (
+        frontier(point_rows(run), "payload_bytes", "bytes", looks),
+        against_quality(point_rows(run), looks),
+    ):
+        assert any(text.get_text() == "unscored" for text in figure.axes[0].texts)
+        assert missing == ["plain", "merged"]
+
+
+def test_leakage_is_drawn_against_quality(tmp_path):
+    run = simulated(tmp_path / "run")
+    figure, missing = against_quality(point_rows(run), marks(["plain", "merged"], "plain"))
+    assert not missing
+    assert {text.get_text() for text in figure.axes[0].texts} >= {"plain", "merged", "best floor"}
+    assert "Leakage against quality" in write_html([run.folder], tmp_path)[0].read_text()
+
+
+def test_runs_of_all_schema_versions_share_a_page(tmp_path):
+    Simulation().write(tmp_path / "current")
+    stored = Path(__file__).parent
+    runs = [RunFolder.open(path) for path in (stored / "schema_1", stored / "schema_2", tmp_path / "current")]
+    assert [run.manifest()["schema_version"] for run in runs] == [1, 2, 3]
+    page = write_html(runs, tmp_path)[0].read_text()
+    assert page.count("<article") == 3
+    assert page.count("unscored") > 3

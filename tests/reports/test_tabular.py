@@ -38,7 +38,8 @@ def test_every_column_has_its_unit_and_meaning(written):
             stated = columns.loc[(table, field.name)]
             assert field.metadata[b"meaning"].decode() == stated["meaning"]
             assert stated["meaning"]
-    assert columns.loc[("cells", "psnr_db"), "unit"] == "dB"
+    for name in ("psnr_db", "psnr_db_lo", "leakage_hi"):
+        assert columns.loc[("cells", name), "unit"] == "dB"
 
 
 def test_images_of_all_runs_are_there(written):
