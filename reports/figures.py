@@ -16,6 +16,7 @@ from reports.against_snr import against_snr, snr_lines
 from reports.curves import curves_at, learning_curves
 from reports.frontier import against_quality, frontier
 from reports.loaded import LoadedRun, Row, load_runs
+from reports.notation import is_number
 from reports.palette import GRID, INK, MUTED, SETTINGS, marks
 from reports.table import point_rows
 
@@ -101,15 +102,16 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
                 name = _slug(run.label, kind, setting.channel, setting.threat_model)
                 drawn.append(Plot(name, f"Leakage and quality against {spoken}", place, caption, figure))
-            figure, missing = against_quality(here, looks)
-            caption = (
-                "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and of "
-                "quality across; the same images stand behind every point, so that differences are surer than the "
-                "intervals suggest. A hollow marker is an inconclusive operating point, its leakage a lower bound."
-            )
-            caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
-            name = _slug(run.label, "quality", setting.channel, setting.threat_model)
-            drawn.append(Plot(name, "Leakage against quality", place, caption, figure))
+            if any(is_number(row["strongest_leakage"]) and is_number(row["quality"]) for row in here):
+                figure, missing = against_quality(here, looks)
+                caption = (
+                    "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and of "
+                    "quality across; the same images stand behind every point, so that differences are surer than the "
+                    "intervals suggest. A hollow marker is an inconclusive operating point, its leakage a lower bound."
+                )
+                caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
+                name = _slug(run.label, "quality", setting.channel, setting.threat_model)
+                drawn.append(Plot(name, "Leakage against quality", place, caption, figure))
             curves = curves_at(run, setting)
             if curves:
                 figure = learning_curves(curves, looks, points)
