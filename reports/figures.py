@@ -105,9 +105,10 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             if any(is_number(row["strongest_leakage"]) and is_number(row["quality"]) for row in here):
                 figure, missing = against_quality(here, looks)
                 caption = (
-                    "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and of "
-                    "quality across; the same images stand behind every point, so that differences are surer than the "
-                    "intervals suggest. A hollow marker is an inconclusive operating point, its leakage a lower bound."
+                    "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and "
+                    "of quality across; the same images stand behind every point, so that differences are surer than "
+                    "the intervals suggest. A hollow marker is an inconclusive operating point, its leakage a "
+                    "lower bound."
                 )
                 caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
                 name = _slug(run.label, "quality", setting.channel, setting.threat_model)
