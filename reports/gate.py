@@ -169,9 +169,18 @@ def _against(
                 check = _paired(check, measure, values, mine, allowed, limits.minimum_images)
         else:
             check = replace(check, outcome="cannot tell", why="unscored in the run")
-        if doubt and measure.kind == "leakage" and check.outcome == "pass":
-            check = replace(check, outcome="cannot tell", why=doubt)
+        if check.outcome == "pass" and measure.kind == "leakage":
+            why = doubt or _weakened(check, measure, mine, allowance.of(recorded.mean))
+            check = replace(check, outcome="cannot tell", why=why) if why else check
         yield check
+
+
+def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) -> str:
+    """Says that an inconclusive attack rebuilt clearly less, which a weaker attack would too; empty otherwise."""
+    most = max(measure.sign * check.lo, measure.sign * check.hi)
+    if mine.conclusive or not most < -allowed:
+        return ""
+    return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
 
 
 def _leakage_doubt(run: LoadedRun, point: Point, mine: Measured, limits: Limits) -> str:

@@ -104,7 +104,7 @@ class Limits(_Strict):
     Args:
         minimum_images: Images that both runs must have scored; with fewer the gate cannot tell.
         inconclusive: What an inconclusive attack means: that the gate cannot tell, or (``judge``) that one lower bound
-            is compared with another of the same budget.
+            is compared with another of the same budget; one that is much lower still cannot be told.
         worse_by: By how much a measure may be worse than the baseline's; what is not stated has its default.
         points: The same for single operating points.
         absolute: Limits on the means themselves.

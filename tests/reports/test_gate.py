@@ -78,7 +78,10 @@ def test_an_inconclusive_attack_that_leaks_more_still_leaks_more(tmp_path, base)
 
 def test_bounds_of_one_budget_may_be_compared_on_request(tmp_path, base):
     limits = parse_limits({"inconclusive": "judge"})
-    assert outcome(tmp_path, base, limits, verdict="inconclusive", seed=4).outcome == "pass"
+    assert outcome(tmp_path / "a", base, limits, verdict="inconclusive", seed=4).outcome == "pass"
+    crippled = outcome(tmp_path / "b", base, limits, verdict="inconclusive", shift=-4.0)
+    assert crippled.exit_code == 3
+    assert "or a weaker attack?" in whys(crippled)
 
 
 @pytest.mark.parametrize(
