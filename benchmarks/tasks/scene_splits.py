@@ -1,0 +1,95 @@
+"""Splits of scenes with their questions: no photograph serves two of them, and no image occurs twice."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.tasks.photo_crops import SCENES
+from benchmarks.tasks.scene_questions import KINDS, Asker, Question, askable
+from benchmarks.tasks.scene_rendering import render
+from benchmarks.tasks.scenes import BACKGROUNDS, TONES, Scene, draw_background, draw_things
+from harness.contracts import SplitName
+from harness.images import ImageSet, content_id
+from harness.seeding import Streams
+
+IMAGES: dict[SplitName, int] = {"attacker": 6000, "calibration": 144, "search": 564, "evaluation": 564}
+"""Images a split; multiples of six, the number of backgrounds times tones."""
+SPLIT_PHOTOGRAPHS: dict[SplitName, tuple[str, ...]] = {
+    "attacker": ("brick", "camera", "coffee", "grass", "motorcycle", "rocket", "ihc"),
+    "calibration": ("coins",),
+    "search": ("chelsea", "moon"),
+    "evaluation": ("astronaut", "gravel", "hubble", "retina"),
+}
+"""The photographs behind the scenes of each split, by name."""
+
+
+class SceneSplit(NamedTuple):
+    """A split: N images, and for every one of them its description and its questions.
+
+    ``images`` holds (N, 3, 64, 64) uint8 pixels without labels; ``scenes`` and ``questions`` are in the same order.
+    """
+
+    images: ImageSet
+    scenes: tuple[Scene, ...]
+    questions: tuple[tuple[Question, ...], ...]
+
+    def attributes(self) -> dict[str, Tensor]:
+        """Returns the private attributes, (N,) int64 each: ``background`` in BACKGROUNDS, ``tone`` in TONES."""
+        kinds = [BACKGROUNDS.index(scene.background.kind) for scene in self.scenes]
+        tones = [TONES.index(scene.background.tone) for scene in self.scenes]
+        return {"background": torch.tensor(kinds), "tone": torch.tensor(tones)}
+
+
+def photographs_of(split: SplitName) -> tuple[int, ...]:
+    """Returns the numbers of the photographs of a split, into PHOTOGRAPHS."""
+    return tuple(SCENES.index(name) for name in SPLIT_PHOTOGRAPHS[split])
+
+
+def draw_scene(number: int, split: SplitName, rng: np.random.Generator) -> Scene:
+    """Draws scene ``number`` of a stream; backgrounds and tones take turns, whatever the things are."""
+    things = draw_things(rng)
+    turn = number % (len(BACKGROUNDS) * len(TONES))
+    kind, tone = BACKGROUNDS[turn % len(BACKGROUNDS)], TONES[turn // len(BACKGROUNDS)]
+    return Scene(things, draw_background(kind, tone, photographs_of(split), rng))
+
+
+def ask_each_kind(scene: Scene, asker: Asker, rng: np.random.Generator) -> tuple[Question, ...] | None:
+    """Returns one question of every kind, or None where the scene does not allow one of them."""
+    if not all(askable(scene, kind) for kind in KINDS):
+        return None
+    return tuple(asker.ask(scene, kind, rng) for kind in KINDS)
+
+
+@cache
+def scene_split(split: SplitName) -> SceneSplit:
+    """Returns the images of a split with five questions each, one of every kind; the same every time."""
+    rng = Streams(0, ("scenes", "split", split)).numpy()
+    asker, seen = Asker(), set[str]()
+    scenes: list[Scene] = []
+    questions: list[tuple[Question, ...]] = []
+    pixels: list[Tensor] = []
+    while len(scenes) < IMAGES[split]:
+        scene = draw_scene(len(scenes), split, rng)
+        asked = ask_each_kind(scene, asker, rng)
+        if asked is None:
+            continue
+        image = torch.from_numpy(render(scene))
+        name = content_id(image)
+        if name in seen:
+            continue
+        seen.add(name)
+        scenes.append(scene)
+        questions.append(asked)
+        pixels.append(image)
+    return SceneSplit(ImageSet.from_pixels(torch.stack(pixels)), tuple(scenes), tuple(questions))
+
+
+def questions_of(split: SplitName) -> tuple[ImageSet, tuple[tuple[Question, ...], ...]]:
+    """Returns the N images of a split, and for each its questions with text, answer and kind."""
+    found = scene_split(split)
+    return found.images, found.questions

@@ -1,0 +1,192 @@
+"""Trains the victim of ``scenes_vqa`` from scratch and records how.
+
+Run ``python -m benchmarks.victims.train_scenes_llava --minutes 45 --state FILE``; with the same file it goes on where
+it was stopped. It writes ``scenes_llava.safetensors`` and ``scenes_llava.training.json`` (learning curve, accuracy by
+kind of question, seeds) beside this file, or in ``--out``. Every step draws fresh scenes on the attacker's
+photographs. The curve is on the search split; the evaluation split is measured once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from benchmarks.tasks.scene_questions import Asker
+from benchmarks.tasks.scene_splits import scene_split
+from benchmarks.victims.scenes_lessons import Lesson, Sight, answer_logits, answer_loss, draw_lesson, lesson
+from benchmarks.victims.scenes_llava import WEIGHTS, SceneLlava, build_scenes_llava, load_scenes_llava
+from benchmarks.victims.training_state import load_state, save_state
+from harness.contracts import SplitName
+from harness.seeding import Streams
+
+BATCH = 32
+PEAK_LR = 1e-3
+WARMUP_STEPS = 150
+SIGHT_WEIGHT = 1.0
+REPORT_EVERY = 100
+CURVE_IMAGES = 192
+AVERAGE_DECAY = 0.995
+
+
+def learning_rate(progress: float, step: int) -> float:
+    """Warm-up, then half a cosine down to zero at ``progress`` 1."""
+    return PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def packed_split(split: SplitName, count: int, size: int) -> Iterator[tuple[Lesson, list[str]]]:
+    """Yields up to ``count`` images of a split in packed batches, with the kinds of an image's questions."""
+    found = scene_split(split)
+    for start in range(0, min(count, len(found.scenes)), size):
+        rows = range(start, min(start + size, count, len(found.scenes)))
+        asked = [found.questions[i] for i in rows]
+        scenes = [found.scenes[i] for i in rows]
+        yield lesson(scenes, found.images.pixels[list(rows)], asked), [question.kind for question in asked[0]]
+
+
+@torch.no_grad()
+def curve_point(model: LlavaForConditionalGeneration) -> dict[str, float]:
+    """Returns the accuracy by kind of question, and over all, on the first images of the search split."""
+    hits: dict[str, list[float]] = defaultdict(list)
+    for batch, kinds in packed_split("search", CURVE_IMAGES, 64):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, _ = answer_logits(model, batch)
+        right = (logits[:, :, 0].argmax(-1) == batch.answers).float()
+        for k, kind in enumerate(kinds):
+            hits[kind] += right[:, k].tolist()
+    return {kind: sum(found) / len(found) for kind, found in hits.items()} | {
+        "all": sum(map(sum, hits.values())) / sum(map(len, hits.values()))
+    }
+
+
+def accuracy(victim: SceneLlava, split: SplitName) -> dict[str, float]:
+    """Returns the accuracy by kind of question, and over all, of the victim asked one question at a time."""
+    images, questions = scene_split(split).images, scene_split(split).questions
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for start in range(0, len(images), 32):
+        rows = [(i, question) for i in range(start, min(start + 32, len(images))) for question in questions[i]]
+        pixels = images.select([i for i, _ in rows]).images()
+        answers = victim.answer(pixels, [question.text for _, question in rows])
+        for (_, question), answer in zip(rows, answers, strict=True):
+            hits[question.kind].append(question.answer == answer)
+            hits["all"].append(question.answer == answer)
+    return {kind: sum(found) / len(found) for kind, found in hits.items()}
+
+
+class Training:
+    """Network, moving average, optimiser and learning curve of one run.
+
+    Args:
+        seed: Seed of the initial weights and of the scenes.
+        state: File to go on from where it exists, and to save to.
+    """
+
+    def __init__(self, seed: int, state: Path) -> None:
+        self.streams, self.state = Streams(seed, ("scenes", "victim")), state
+        torch.manual_seed(self.streams.child("init").entropy())
+        # The fused attention's backward pass is several times slower than plain matrix products on a CPU.
+        self.model = build_scenes_llava("eager").train()
+        self.sight = Sight(self.model.config.text_config.hidden_size)
+        moving = torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)  # type: ignore[no-untyped-call]
+        self.average = torch.optim.swa_utils.AveragedModel(self.model, multi_avg_fn=moving)
+        learnt = [*self.model.parameters(), *self.sight.parameters()]
+        groups = [
+            {"params": [p for p in learnt if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.asker, self.curve = Asker(), list[dict[str, Any]]()
+        self.step, self.seconds = 0, 0.0
+        if state.exists():
+            notes = load_state(state, self._modules(), self.optimiser)
+            self.step, self.seconds, self.curve = notes["step"], notes["seconds"], notes["curve"]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "sight": self.sight, "average": self.average}
+
+    def advance(self, progress: float) -> tuple[float, float]:
+        """Takes one step; returns the losses of the answers and of what the patches show."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress, self.step)
+        batch = draw_lesson(BATCH, self.asker, self.streams.child("step", self.step).numpy())
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, features = answer_logits(self.model, batch)
+            seen = self.sight.loss(features, batch.shown)
+        told = answer_loss(logits, batch)
+        self.optimiser.zero_grad()
+        (told + SIGHT_WEIGHT * seen).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.sight.parameters()], 1.0)
+        self.optimiser.step()
+        self.average.update_parameters(self.model)
+        self.step += 1
+        return told.item(), seen.item()
+
+    def report(self, told: float, seen: float) -> None:
+        """Adds a point to the learning curve and saves the state."""
+        point = {"step": self.step, "minutes": self.seconds / 60, "loss": told, "sight_loss": seen}
+        point |= {f"search_{kind}": value for kind, value in curve_point(self.average.module).items()}
+        self.curve.append({name: round(value, 4) for name, value in point.items()})
+        print(self.curve[-1], flush=True)
+        notes = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
+        save_state(self.state, self._modules(), self.optimiser, notes)
+
+    def run(self, minutes: float) -> LlavaForConditionalGeneration:
+        """Trains until the run has lasted ``minutes`` in all; returns the averaged network."""
+        before, start = self.seconds, time.monotonic()
+        while self.seconds < minutes * 60:
+            told, seen = self.advance(self.seconds / (minutes * 60))
+            self.seconds = before + time.monotonic() - start
+            if self.step % REPORT_EVERY == 0:
+                self.report(told, seen)
+        self.report(told, seen) if self.seconds > before else None
+        network: LlavaForConditionalGeneration = self.average.module
+        return network.eval()
+
+
+def main() -> None:
+    """Trains, saves weights and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--state", type=Path, default=Path("scenes_llava.state"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    training = Training(options.seed, options.state)
+    model = training.run(options.minutes)
+    path = options.out / WEIGHTS
+    save_file({name: value.detach().half().contiguous() for name, value in model.state_dict().items()}, path)
+    victim = load_scenes_llava(path)
+    record = {
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "batch": BATCH,
+        "steps": training.step,
+        "training_scenes": training.step * BATCH,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": path.stat().st_size,
+        "weights_hash": victim.weights_hash,
+        "search_accuracy": accuracy(victim, "search"),
+        "evaluation_accuracy": accuracy(victim, "evaluation"),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "curve": training.curve,
+    }
+    path.with_suffix(".training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print({k: v for k, v in record.items() if k != "curve"})
+
+
+if __name__ == "__main__":
+    main()
