@@ -91,6 +91,13 @@ def draw_lesson(count: int, asker: Asker, rng: np.random.Generator) -> Lesson:
     return lesson(scenes, torch.from_numpy(np.stack([render(scene) for scene in scenes])), questions)
 
 
+def draw_views(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draws fresh scenes without questions: pixels (B, 3, 64, 64) uint8, and what patches show, (B, 64, 4) int64."""
+    scenes = [draw_scene(int(rng.integers(6)), "attacker", rng) for _ in range(count)]
+    pixels, shown = np.stack([render(scene) for scene in scenes]), np.stack([shown_by_patches(s) for s in scenes])
+    return torch.from_numpy(pixels), torch.from_numpy(shown)
+
+
 @cache
 def packed_mask(questions: int) -> tuple[Tensor, Tensor]:
     """Returns the mask (1, 1, T, T) to add to attention scores and the positions (1, T) of a packed sequence."""
@@ -118,6 +125,12 @@ class Sight(nn.Module):
         return torch.stack(losses).mean()
 
 
+def image_features(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """Returns the image tokens (B, 64, width) that the language model is given for uint8 pixels (B, 3, 64, 64)."""
+    output = model.model.get_image_features(pixel_values=normalise(pixels / 255.0))
+    return torch.stack(list(output.pooler_output))
+
+
 def answer_logits(model: LlavaForConditionalGeneration, batch: Lesson) -> tuple[Tensor, Tensor]:
     """Runs a packed batch.
 
@@ -125,7 +138,7 @@ def answer_logits(model: LlavaForConditionalGeneration, batch: Lesson) -> tuple[
         Logits (B, K, 2, vocabulary) of the answer and of the end after it, and image features (B, 64, width).
     """
     inner = model.model
-    features = torch.stack(list(inner.get_image_features(pixel_values=normalise(batch.pixels / 255.0)).pooler_output))
+    features = image_features(model, batch.pixels)
     count, questions, room = batch.tokens.shape
     embed = inner.get_input_embeddings()
     start = embed(torch.full((count, 1), BOS_ID))

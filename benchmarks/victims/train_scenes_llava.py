@@ -3,7 +3,9 @@
 Run ``python -m benchmarks.victims.train_scenes_llava --minutes 45 --state FILE``; with the same file it goes on where
 it was stopped. It writes ``scenes_llava.safetensors`` and ``scenes_llava.training.json`` (learning curve, accuracy by
 kind of question, seeds) beside this file, or in ``--out``. Every step draws fresh scenes on the attacker's
-photographs. The curve is on the search split; the evaluation split is measured once, at the end.
+photographs. First the image tokens alone learn to say what their patches show, which is cheap; then the whole network
+learns to answer. The head that reads the patches is not shipped. The curve is on the search split; the evaluation
+split is measured once, at the end.
 """
 
 from __future__ import annotations
@@ -20,18 +22,30 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from benchmarks.tasks.scene_questions import Asker
 from benchmarks.tasks.scene_splits import scene_split
-from benchmarks.victims.scenes_lessons import Lesson, Sight, answer_logits, answer_loss, draw_lesson, lesson
+from benchmarks.victims.scenes_lessons import (
+    Lesson,
+    Sight,
+    answer_logits,
+    answer_loss,
+    draw_lesson,
+    draw_views,
+    image_features,
+    lesson,
+)
 from benchmarks.victims.scenes_llava import WEIGHTS, SceneLlava, build_scenes_llava, load_scenes_llava
 from benchmarks.victims.training_state import load_state, save_state
 from harness.contracts import SplitName
 from harness.seeding import Streams
 
 BATCH = 32
+LOOK_BATCH = 64
+LOOK_SHARE = 0.22
+"""Share of the time in which there are no questions yet."""
 PEAK_LR = 1e-3
 WARMUP_STEPS = 150
 SIGHT_WEIGHT = 1.0
@@ -41,8 +55,9 @@ AVERAGE_DECAY = 0.995
 
 
 def learning_rate(progress: float, step: int) -> float:
-    """Warm-up, then half a cosine down to zero at ``progress`` 1."""
-    return PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    """Warm-up over the steps of either part, then constant while looking, and half a cosine down to zero at 1."""
+    asked = min(1.0, max(0.0, progress - LOOK_SHARE) / (1.0 - LOOK_SHARE))
+    return PEAK_LR * min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * asked))
 
 
 def packed_split(split: SplitName, count: int, size: int) -> Iterator[tuple[Lesson, list[str]]]:
@@ -107,49 +122,64 @@ class Training:
         ]
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.asker, self.curve = Asker(), list[dict[str, Any]]()
-        self.step, self.seconds = 0, 0.0
+        self.looks, self.step, self.seconds = 0, 0, 0.0
         if state.exists():
             notes = load_state(state, self._modules(), self.optimiser)
-            self.step, self.seconds, self.curve = notes["step"], notes["seconds"], notes["curve"]
+            self.looks, self.step = notes["looks"], notes["step"]
+            self.seconds, self.curve = notes["seconds"], notes["curve"]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "sight": self.sight, "average": self.average}
 
-    def advance(self, progress: float) -> tuple[float, float]:
-        """Takes one step; returns the losses of the answers and of what the patches show."""
+    def _descend(self, loss: Tensor, rate: float) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress, self.step)
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.sight.parameters()], 1.0)
+        self.optimiser.step()
+        self.average.update_parameters(self.model)
+
+    def look(self, progress: float) -> dict[str, float]:
+        """Takes one step of learning what patches show; returns its loss."""
+        pixels, shown = draw_views(LOOK_BATCH, self.streams.child("look", self.looks).numpy())
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = self.sight.loss(image_features(self.model, pixels), shown)
+        self._descend(seen, learning_rate(progress, self.looks))
+        self.looks += 1
+        return {"sight_loss": seen.item()}
+
+    def answer(self, progress: float) -> dict[str, float]:
+        """Takes one step of learning to answer; returns the losses of the answers and of what patches show."""
         batch = draw_lesson(BATCH, self.asker, self.streams.child("step", self.step).numpy())
         with torch.autocast("cpu", torch.bfloat16):
             logits, features = answer_logits(self.model, batch)
             seen = self.sight.loss(features, batch.shown)
         told = answer_loss(logits, batch)
-        self.optimiser.zero_grad()
-        (told + SIGHT_WEIGHT * seen).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.sight.parameters()], 1.0)
-        self.optimiser.step()
-        self.average.update_parameters(self.model)
+        self._descend(told + SIGHT_WEIGHT * seen, learning_rate(progress, self.step))
         self.step += 1
-        return told.item(), seen.item()
+        return {"loss": told.item(), "sight_loss": seen.item()}
 
-    def report(self, told: float, seen: float) -> None:
+    def report(self, losses: dict[str, float]) -> None:
         """Adds a point to the learning curve and saves the state."""
-        point = {"step": self.step, "minutes": self.seconds / 60, "loss": told, "sight_loss": seen}
-        point |= {f"search_{kind}": value for kind, value in curve_point(self.average.module).items()}
+        point = {"looks": self.looks, "step": self.step, "minutes": self.seconds / 60, **losses}
+        if self.step:
+            point |= {f"search_{kind}": value for kind, value in curve_point(self.average.module).items()}
         self.curve.append({name: round(value, 4) for name, value in point.items()})
         print(self.curve[-1], flush=True)
-        notes = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
+        notes = {"looks": self.looks, "step": self.step, "seconds": self.seconds, "curve": self.curve}
         save_state(self.state, self._modules(), self.optimiser, notes)
 
     def run(self, minutes: float) -> LlavaForConditionalGeneration:
         """Trains until the run has lasted ``minutes`` in all; returns the averaged network."""
-        before, start = self.seconds, time.monotonic()
-        while self.seconds < minutes * 60:
-            told, seen = self.advance(self.seconds / (minutes * 60))
+        before, start, losses = self.seconds, time.monotonic(), dict[str, float]()
+        while (progress := self.seconds / (minutes * 60)) < 1.0:
+            losses = (self.look if progress < LOOK_SHARE else self.answer)(progress)
             self.seconds = before + time.monotonic() - start
-            if self.step % REPORT_EVERY == 0:
-                self.report(told, seen)
-        self.report(told, seen) if self.seconds > before else None
+            if (self.looks + self.step) % REPORT_EVERY == 0:
+                self.report(losses)
+        if losses:
+            self.report(losses)
         network: LlavaForConditionalGeneration = self.average.module
         return network.eval()
 
@@ -173,8 +203,9 @@ def main() -> None:
         "minutes": options.minutes,
         "seed": options.seed,
         "batch": BATCH,
+        "looks": training.looks,
         "steps": training.step,
-        "training_scenes": training.step * BATCH,
+        "training_scenes": training.looks * LOOK_BATCH + training.step * BATCH,
         "parameters": sum(p.numel() for p in model.parameters()),
         "bytes": path.stat().st_size,
         "weights_hash": victim.weights_hash,

@@ -174,7 +174,8 @@ def test_the_shipped_weights_are_those_of_the_record(shipped):
     record = json.loads((VICTIMS / WEIGHTS).with_suffix(".training.json").read_text())
     assert record["weights_hash"] == shipped.weights_hash
     assert (VICTIMS / WEIGHTS).stat().st_size == record["bytes"] <= 10_000_000
-    assert record["curve"][-1]["search_all"] > record["curve"][1]["search_all"]
+    reached = [point["search_all"] for point in record["curve"] if "search_all" in point]
+    assert reached[-1] > reached[0]
     assert set(record["evaluation_accuracy"]) == {*KINDS, "all"}
     assert record["evaluation_accuracy"]["all"] >= 0.85
 
