@@ -43,13 +43,18 @@ def prompt(question: str, image_tokens: int) -> str:
     return BOS + IMAGE * image_tokens + " " + question
 
 
+def word_list(text: str) -> list[str]:
+    """Returns the words of a question, the question mark among them."""
+    return text.replace("?", " ?").split()
+
+
 def word_ids(text: str) -> list[int]:
     """Returns the token numbers of a question alone, as the tokenizer gives them.
 
     Raises:
         ValueError: A word is not in the vocabulary.
     """
-    return [VOCABULARY.index(word) for word in text.replace("?", " ?").split()]
+    return [VOCABULARY.index(word) for word in word_list(text)]
 
 
 def encode_prompts(

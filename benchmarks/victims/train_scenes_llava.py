@@ -4,8 +4,8 @@ Run ``python -m benchmarks.victims.train_scenes_llava --minutes 45 --state FILE`
 it was stopped. It writes ``scenes_llava.safetensors`` and ``scenes_llava.training.json`` (learning curve, accuracy by
 kind of question, seeds) beside this file, or in ``--out``. Every step draws fresh scenes on the attacker's
 photographs. First the image tokens alone learn to say what their patches show, which is cheap; then the whole network
-learns to answer. The head that reads the patches is not shipped. The curve is on the search split; the evaluation
-split is measured once, at the end.
+learns to answer. The heads that read patches and names along the way are not shipped. The curve is on the search
+split; the evaluation split is measured once a run, at the end.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from transformers import LlavaForConditionalGeneration
 from benchmarks.tasks.scene_questions import Asker
 from benchmarks.tasks.scene_splits import scene_split
 from benchmarks.victims.scenes_lessons import (
+    Guide,
     Lesson,
     Sight,
-    answer_logits,
     answer_loss,
     draw_lesson,
     draw_views,
+    hear,
     image_features,
     lesson,
 )
@@ -48,7 +49,6 @@ LOOK_SHARE = 0.22
 """Share of the time in which there are no questions yet."""
 PEAK_LR = 1e-3
 WARMUP_STEPS = 150
-SIGHT_WEIGHT = 1.0
 REPORT_EVERY = 100
 CURVE_IMAGES = 192
 AVERAGE_DECAY = 0.995
@@ -76,7 +76,7 @@ def curve_point(model: LlavaForConditionalGeneration) -> dict[str, float]:
     hits: dict[str, list[float]] = defaultdict(list)
     for batch, kinds in packed_split("search", CURVE_IMAGES, 64):
         with torch.autocast("cpu", torch.bfloat16):
-            logits, _ = answer_logits(model, batch)
+            logits = hear(model, batch).logits
         right = (logits[:, :, 0].argmax(-1) == batch.answers).float()
         for k, kind in enumerate(kinds):
             hits[kind] += right[:, k].tolist()
@@ -112,31 +112,34 @@ class Training:
         torch.manual_seed(self.streams.child("init").entropy())
         # The fused attention's backward pass is several times slower than plain matrix products on a CPU.
         self.model = build_scenes_llava("eager").train()
-        self.sight = Sight(self.model.config.text_config.hidden_size)
+        width = self.model.config.text_config.hidden_size
+        self.sight, self.guide = Sight(width), Guide(width)
         moving = torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)  # type: ignore[no-untyped-call]
         self.average = torch.optim.swa_utils.AveragedModel(self.model, multi_avg_fn=moving)
         learnt = [*self.model.parameters(), *self.sight.parameters()]
         groups = [
             {"params": [p for p in learnt if p.ndim > 1], "weight_decay": 0.05},
             {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [*self.guide.parameters()], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.asker, self.curve = Asker(), list[dict[str, Any]]()
         self.looks, self.step, self.seconds = 0, 0, 0.0
+        self.plans = list[dict[str, Any]]()
         if state.exists():
             notes = load_state(state, self._modules(), self.optimiser)
             self.looks, self.step = notes["looks"], notes["step"]
-            self.seconds, self.curve = notes["seconds"], notes["curve"]
+            self.seconds, self.curve, self.plans = notes["seconds"], notes["curve"], notes["plans"]
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "sight": self.sight, "average": self.average}
+        return {"model": self.model, "sight": self.sight, "guide": self.guide, "average": self.average}
 
     def _descend(self, loss: Tensor, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.sight.parameters()], 1.0)
+        nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
         self.optimiser.step()
         self.average.update_parameters(self.model)
 
@@ -150,15 +153,19 @@ class Training:
         return {"sight_loss": seen.item()}
 
     def answer(self, progress: float) -> dict[str, float]:
-        """Takes one step of learning to answer; returns the losses of the answers and of what patches show."""
-        batch = draw_lesson(BATCH, self.asker, self.streams.child("step", self.step).numpy())
+        """Takes one step of learning to answer; returns the losses of all that is learnt."""
+        rng = self.streams.child("step", self.step).numpy()
+        batch = draw_lesson(BATCH, self.asker, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, features = answer_logits(self.model, batch)
-            seen = self.sight.loss(features, batch.shown)
-        told = answer_loss(logits, batch)
-        self._descend(told + SIGHT_WEIGHT * seen, learning_rate(progress, self.step))
+            heard = hear(self.model, batch)
+            losses = {
+                "loss": answer_loss(heard.logits, batch),
+                "sight_loss": self.sight.loss(heard.features, batch.shown),
+                "guide_loss": self.guide.loss(heard.named, batch.places),
+            }
+        self._descend(torch.stack(list(losses.values())).sum(), learning_rate(progress, self.step))
         self.step += 1
-        return {"loss": told.item(), "sight_loss": seen.item()}
+        return {name: loss.item() for name, loss in losses.items()}
 
     def report(self, losses: dict[str, float]) -> None:
         """Adds a point to the learning curve and saves the state."""
@@ -167,11 +174,12 @@ class Training:
             point |= {f"search_{kind}": value for kind, value in curve_point(self.average.module).items()}
         self.curve.append({name: round(value, 4) for name, value in point.items()})
         print(self.curve[-1], flush=True)
-        notes = {"looks": self.looks, "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        notes = {name: getattr(self, name) for name in ("looks", "step", "seconds", "curve", "plans")}
         save_state(self.state, self._modules(), self.optimiser, notes)
 
-    def run(self, minutes: float) -> LlavaForConditionalGeneration:
-        """Trains until the run has lasted ``minutes`` in all; returns the averaged network."""
+    def run(self, minutes: float, note: str = "") -> LlavaForConditionalGeneration:
+        """Trains until the run has lasted ``minutes`` in all and returns the averaged network; the record keeps ``note``."""
+        self.plans.append({"from_minute": round(self.seconds / 60, 2), "minutes": minutes, "note": note})
         before, start, losses = self.seconds, time.monotonic(), dict[str, float]()
         while (progress := self.seconds / (minutes * 60)) < 1.0:
             losses = (self.look if progress < LOOK_SHARE else self.answer)(progress)
@@ -190,17 +198,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--note", default="", help="what is to stand in the record about this part of the run")
     parser.add_argument("--state", type=Path, default=Path("scenes_llava.state"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     training = Training(options.seed, options.state)
-    model = training.run(options.minutes)
+    model = training.run(options.minutes, options.note)
     path = options.out / WEIGHTS
     save_file({name: value.detach().half().contiguous() for name, value in model.state_dict().items()}, path)
     victim = load_scenes_llava(path)
     record = {
         "minutes": options.minutes,
+        "plans": training.plans,
         "seed": options.seed,
         "batch": BATCH,
         "looks": training.looks,

@@ -14,10 +14,11 @@ from benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES
 from benchmarks.victims.scenes_lessons import (
     TAUGHT,
     Sight,
-    answer_logits,
     answer_loss,
     draw_lesson,
+    hear,
     lesson,
+    named_things,
     shown_by_patches,
 )
 from benchmarks.victims.scenes_llava import (
@@ -104,7 +105,7 @@ def test_a_packed_batch_computes_what_each_question_alone_computes(untrained):
     found = scene_split("calibration")
     batch = lesson(found.scenes[:3], found.images.pixels[:3], found.questions[:3])
     with torch.no_grad():
-        packed, features = answer_logits(untrained.model, batch)
+        packed, features, _ = hear(untrained.model, batch)
     images, texts, answers = asked("calibration", 3)
     alone = torch.cat([untrained.logits(images[i : i + 1], [text]) for i, text in enumerate(texts)])
     assert features.shape == (3, IMAGE_TOKENS, 192)
