@@ -53,6 +53,10 @@ class Victim:
         """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]; see ``answer``."""
         return answer(self.model(self.normalise(images)))
 
+    def respond(self, images: Tensor, questions: Any = None) -> Tensor:
+        """Returns what the task scores: the answers to ``questions``, or without them what ``predict`` returns."""
+        return self.predict(images)
+
     def embed(self, images: Tensor) -> Tensor:
         """Returns the features before the classifier (B, D), or the output of models that do not expose them."""
         features, head = getattr(self.model, "forward_features", None), getattr(self.model, "forward_head", None)
@@ -119,6 +123,10 @@ class Task(ABC):
     @abstractmethod
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns (B,) quality in [0, 1] of the victim's outputs (B, ...)."""
+
+    def questions(self, images: ImageSet) -> Any:
+        """Returns what is asked about the images (``harness.questions``), which the server learns; None: nothing."""
+        return None
 
     def attributes(self, images: ImageSet) -> dict[str, Tensor]:
         """Returns private attributes of the images by name, (B,) int64 classes from 0; empty where the task has none.
