@@ -87,26 +87,30 @@ class FlopTable:
             serialise: Writes the payloads of tokens on the CPU, given ids and token counts.
         """
         encoded = transmission.encoded
-        first = self.part(("embed",), lambda: embed(self._backbone, self._victim, images.select([0]), self._device))
-        start = self._backbone.prefix + encoded.decoded.merge_map.shape[1]
         edge, total = [], []
-        rows = zip(encoded.tokens_per_layer.tolist(), transmission.received.lengths.tolist(), strict=True)
+        ends = zip(self.edge(images, transmission, reducing), encoded.tokens_per_layer[:, -1].tolist(), strict=True)
         # A codec may hold what was fitted to this very operating point: its part is not shared.
         codec: dict[int, int] = {}
-        for counts, received in rows:
-            blocks = enumerate(pairwise([start, *counts]))
-            before = first + sum(self.edge_block(layer, *ends, reducing) for layer, ends in blocks)
-            last = counts[-1]
+        for (before, last), received in zip(ends, transmission.received.lengths.tolist(), strict=True):
             if last not in codec:
                 # As the pipeline does it: outside the victim's number type.
                 with torch.autocast("cpu", enabled=False):
                     codec[last] = _counted(partial(serialise, self.tokens(last).to("cpu"), ("made-up",), _NONE))
-            before += codec[last]
+            sent = before + codec[last]
             server = range(reducing.cut, self._backbone.depth)
             after = sum(self.server_block(b, received, reducing.proportional, encoded.sizes_sent) for b in server)
-            edge.append(before / 1e9)
-            total.append((before + after + self.finish(received)) / 1e9)
+            edge.append(sent / 1e9)
+            total.append((sent + after + self.finish(received)) / 1e9)
         return Flops(torch.tensor(edge, dtype=torch.float64), torch.tensor(total, dtype=torch.float64))
+
+    def edge(self, images: ImageSet, transmission: Transmission, reducing: Reducing) -> list[int]:
+        """Returns the FLOPs of each image in embedding and edge blocks; arguments as for ``count``."""
+        first = self.part(("embed",), lambda: embed(self._backbone, self._victim, images.select([0]), self._device))
+        start = self._backbone.prefix + transmission.encoded.decoded.merge_map.shape[1]
+        return [
+            first + sum(self.edge_block(layer, *ends, reducing) for layer, ends in enumerate(pairwise([start, *counts])))
+            for counts in transmission.encoded.tokens_per_layer.tolist()
+        ]
 
     def part(self, key: tuple[Any, ...], run: Callable[[], Any]) -> int:
         """Returns the FLOPs of ``run``, which is called only where ``key`` is new."""

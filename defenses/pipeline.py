@@ -127,13 +127,19 @@ class SplitPipeline(Defense):
     def edge(
         self, images: ImageSet, reduction: Reduction, rng: Streams, after_block: AfterBlock | None = None
     ) -> tuple[TokenBatch, Tensor]:
-        """Runs the edge blocks: the tokens after them, and the (B, cut) token counts after each."""
+        """Runs the edge: the tokens after it, and the (B, cut) token counts after each block."""
+        return self._run_blocks(images, reduction, rng, after_block)
+
+    def _run_blocks(
+        self, images: ImageSet, reduction: Reduction, rng: Streams, after_block: AfterBlock | None = None
+    ) -> tuple[TokenBatch, Tensor]:
+        """Runs the edge blocks: the tokens of each unit after them, and the (units, cut) token counts."""
         targets = self._targets(images, reduction, rng)
         with torch.no_grad(), self._autocast():
             return run_edge(
                 self._backbone,
                 self._embeddings.of(images),
-                images.ids,
+                self._units(images.ids),
                 reduction,
                 rng,
                 cut=self.cut,
@@ -167,30 +173,44 @@ class SplitPipeline(Defense):
 
     def tuned(self, **options: Any) -> SplitPipeline:
         """Returns a pipeline with other options, all else equal, unprepared; both share embeddings and FLOP counts."""
-        sibling = SplitPipeline(self._victim, self._device, **{**self._options, **options})
+        sibling = type(self)(self._victim, self._device, **{**self._options, **options})
         sibling._embeddings, sibling._flop_table = self._embeddings.keep(), self._flop_table
         return sibling
 
-    def flops(self, images: ImageSet, transmission: Transmission) -> Flops | None:
+    def flops(
+        self, images: ImageSet, transmission: Transmission, questions: Any = None, output: Tensor | None = None
+    ) -> Flops | None:
         """Returns what measuring each image alone would (``defenses.flop_table``); None where counts do not decide."""
-        if self._perturb or isinstance(self.channel, PacketChannel) or not counts_by_tokens(self._reduction):
+        if not self._counts_by_tokens:
             return None
-        reducing = Reducing(self._reduction, method_of(self._options["reduction"]), self.cut, self._proportional)
         with torch.no_grad(), self._autocast():
-            return self._flop_table.count(images, transmission, reducing, self._serialised)
+            return self._flop_table.count(images, transmission, self._reducing, self._serialised)
+
+    @property
+    def _counts_by_tokens(self) -> bool:
+        return not (self._perturb or isinstance(self.channel, PacketChannel)) and counts_by_tokens(self._reduction)
+
+    @property
+    def _reducing(self) -> Reducing:
+        return Reducing(self._reduction, method_of(self._options["reduction"]), self.cut, self._proportional)
 
     def _autocast(self) -> torch.autocast:
         """Returns the context in which the victim computes."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32)
 
+    def _units(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns identifiers of all that runs through the blocks alone: the images themselves, or their tiles."""
+        return ids
+
     def _targets(self, images: ImageSet, reduction: Reduction, rng: Streams) -> Tensor | None:
-        """Returns the (B, cut) token counts that a matched control must reach."""
+        """Returns the (units, cut) token counts that a matched control must reach."""
         if reduction.match is None:
             return None
-        if any(image_id not in self._reference_counts for image_id in images.ids):
-            _, counts = self.edge(images, reduction.match, rng.child("reference"))
-            self._reference_counts.update(zip(images.ids, counts.cpu(), strict=True))
-        return torch.stack([self._reference_counts[image_id] for image_id in images.ids])
+        units = self._units(images.ids)
+        if any(unit not in self._reference_counts for unit in units):
+            _, counts = self._run_blocks(images, reduction.match, rng.child("reference"))
+            self._reference_counts.update(zip(units, counts.cpu(), strict=True))
+        return torch.stack([self._reference_counts[unit] for unit in units])
 
     @property
     def _learned_codec(self) -> bool:
@@ -203,7 +223,7 @@ class SplitPipeline(Defense):
 
     def unreduced(self) -> SplitPipeline:
         """Returns the pipeline with neither reduction nor perturbations, all else equal; unprepared."""
-        return SplitPipeline(self._victim, self._device, **self._link)
+        return type(self)(self._victim, self._device, **self._link)
 
     def prepare(self, calibration: ImageSet, rng: Streams) -> None:
         """Fits what edge and server share beforehand: a learned codec, and what stands in for lost tokens."""

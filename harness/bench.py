@@ -12,6 +12,7 @@ from harness.contracts import Task, Victim
 from harness.images import ImageSet
 from harness.registry import create
 from harness.suite import Suite
+from harness.views import joined
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Bench:
         with torch.no_grad():
             for batch in evaluation.batches(suite.batch_size):
                 pixels = batch.images().to(device)
-                outputs.append(victim.predict(pixels).cpu())
+                outputs.append(victim.respond(pixels, task.questions(batch)).cpu())
                 features.append(victim.embed(pixels).cpu())
-        output, gallery, target = torch.cat(outputs), torch.cat(features), task.target(evaluation)
+        output, gallery, target = joined(outputs), torch.cat(features), task.target(evaluation)
         base = guards.quality(task, output, target)
         top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
         return cls(suite, task, victim, evaluation, base, gallery, top1, device)

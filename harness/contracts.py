@@ -177,6 +177,16 @@ class Defense(ABC):
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
         """Runs the server half: the task output (B, ...)."""
 
+    projects_on_edge: bool = False
+    """Whether the projector of a vision-language victim belongs to the edge."""
+
+    def server_flops(self, transmission: Transmission, context: Any, output: Tensor) -> dict[str, Tensor] | None:
+        """Returns GFLOP (B,) of the server by part, for questions ``context`` and the answers to them; None: measured.
+
+        The parts are ``tower``, ``projector``, ``prefill`` and ``decoding`` (``harness.scoring.compute.with_parts``).
+        """
+        return None
+
     def transmit(self, images: ImageSet, rng: Streams) -> Transmission:
         """Encodes and sends images."""
         return self.send(self.encode(images, rng.child("encode")), rng.child("channel"))

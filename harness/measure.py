@@ -111,13 +111,15 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
         lambda: transmit_all(defense, images, streams, bench.suite.batch_size),
     )
     transmission = defense.send(encoded, streams.child("channel"))
-    output = respond_all(defense, transmission, bench.suite.batch_size)
-    flops = measure_flops(defense, images, transmission, streams)
+    questions = bench.task.questions(images)
+    output = respond_all(defense, transmission, bench.suite.batch_size, questions)
+    flops = measure_flops(defense, images, transmission, streams, questions, output)
     costs = {
         "quality": guards.quality(bench.task, output, bench.task.target(images)),
         "quality_base": bench.quality_base,
         "gflops_edge": flops.edge,
         "gflops_total": flops.total,
+        **{f"gflops_{name}": values for name, values in flops.parts.items()},
         **link_costs(transmission, bench.suite.bandwidth_hz),
     }
     eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
@@ -126,7 +128,7 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
         overheard = defense.send(encoded, streams.child("eavesdropper"), eavesdropping)
     seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
-    latency_ms = measure_latency_ms(defense, sample, streams, bench.device)
+    latency_ms = measure_latency_ms(defense, sample, streams, bench.device, bench.task.questions(sample))
     return Measured(defense, preparation, costs, latency_ms, seen)
 
 

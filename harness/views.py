@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from harness.contracts import Defense, Victim
 from harness.errors import AccessDeniedError, ConfigError, PluginError
@@ -46,16 +47,22 @@ def eavesdropping_channel(model: ThreatModel, defense: Defense) -> Channel | Non
     return channel
 
 
-def respond_all(defense: Defense, transmission: Transmission, batch_size: int) -> Tensor:
-    """Runs the server half on a large transmission, batch by batch."""
+def respond_all(defense: Defense, transmission: Transmission, batch_size: int, questions: Any = None) -> Tensor:
+    """Runs the server half on a large transmission, batch by batch; ``questions`` are what is asked about its images."""
     outputs = []
     for start in range(0, len(transmission.received), batch_size):
         rows = torch.arange(start, min(start + batch_size, len(transmission.received)))
         part = Transmission(
             transmission.encoded, transmission.received.select(rows), transmission.channel_uses[rows], None
         )
-        outputs.append(defense.respond(part))
-    return torch.cat(outputs)
+        outputs.append(defense.respond(part, None if questions is None else questions.select(rows)))
+    return joined(outputs)
+
+
+def joined(outputs: list[Tensor]) -> Tensor:
+    """Joins the outputs (b, ...) of batches; answers to fewer questions than in other batches are filled up (-1)."""
+    most = max((output.shape[1] for output in outputs if output.ndim == 3), default=0)
+    return torch.cat([pad(o, (0, 0, 0, most - o.shape[1]), value=-1) if o.ndim == 3 else o for o in outputs])
 
 
 def _shuffled(batch: TokenBatch, ids: tuple[str, ...], rng: Streams) -> TokenBatch:

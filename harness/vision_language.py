@@ -27,11 +27,13 @@ class VisionLanguageVictim(Victim):
         tokenizer: Its tokenizer, as transformers has them.
         prompt: The text given to the model, with ``<image>`` where the image goes and ``{question}``.
         max_new_tokens: Longest answer in tokens; decoding is greedy.
+        image_px: Side of the square images that it is fed.
     """
 
     tokenizer: Any = field(kw_only=True)
     prompt: str = field(kw_only=True)
     max_new_tokens: int = field(kw_only=True)
+    image_px: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         if self.prompt.count(IMAGE) != 1 or self.prompt.count("{question}") != 1:
@@ -111,32 +113,12 @@ class VisionLanguageVictim(Victim):
         if not self.tiled:
             return {"pixel_values": pixels}
         sizes = torch.tensor([list(images.shape[2:])] * len(images), device=images.device)
-        return {"pixel_values": self.tiles(pixels), "image_sizes": sizes}
+        return {"pixel_values": tiles(self.model, pixels), "image_sizes": sizes}
 
     @property
     def tiled(self) -> bool:
         """Whether images are cut into tiles (LLaVA-NeXT)."""
-        return hasattr(self.model.config, "image_grid_pinpoints")
-
-    def tiles(self, pixels: Tensor) -> Tensor:
-        """Cuts normalised images (B, 3, H, W) into an overview and tiles, (B, 1 + n, 3, side, side) (LLaVA-NeXT).
-
-        The best of the model's ``image_grid_pinpoints`` is filled as the image processor of transformers does it:
-        resized bicubically to fit, and padded around with zeros; here after normalisation.
-        """
-        from transformers.image_processing_utils import select_best_resolution  # noqa: PLC0415 - slow to import
-
-        config: Any = self.model.config
-        side = int(config.vision_config.image_size)
-        height, width = pixels.shape[2:]
-        rows, columns = select_best_resolution((height, width), config.image_grid_pinpoints)
-        scale = min(rows / height, columns / width)
-        fitted = (min(round(height * scale), rows), min(round(width * scale), columns))
-        top, left = (rows - fitted[0]) // 2, (columns - fitted[1]) // 2
-        canvas = pixels.new_zeros(len(pixels), 3, rows, columns)
-        canvas[:, :, top : top + fitted[0], left : left + fitted[1]] = _resized(pixels, fitted)
-        grid = canvas.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
-        return torch.cat([_resized(pixels, (side, side))[:, None], grid], dim=1)
+        return is_tiled(self.model)
 
     @torch.no_grad()
     def respond(self, images: Tensor, questions: Questions | None = None) -> Tensor:
@@ -154,7 +136,9 @@ class VisionLanguageVictim(Victim):
         written: Tensor = self.model.generate(  # type: ignore[operator]
             **inputs, **prompts, do_sample=False, max_new_tokens=self.max_new_tokens, use_cache=True
         )
-        return spread_rows(self.ended(written[:, prompts["input_ids"].shape[1] :].cpu()), questions.counts)
+        answers = self.ended(written[:, prompts["input_ids"].shape[1] :].cpu())
+        answers = torch.nn.functional.pad(answers, (0, self.max_new_tokens - answers.shape[1]), value=ABSENT)
+        return spread_rows(answers, questions.counts)
 
     def image_tokens(self, images: Tensor) -> int:
         """Returns how many tokens the unmodified model makes of each of images (B, 3, H, W) of one size."""
@@ -183,6 +167,31 @@ class VisionLanguageVictim(Victim):
     def read(self, tokens: Sequence[int]) -> str:
         """Returns the text of an answer."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+
+def is_tiled(model: Any) -> bool:
+    """Tells whether a model cuts images into tiles (LLaVA-NeXT)."""
+    return hasattr(model.config, "image_grid_pinpoints")
+
+
+def tiles(model: Any, pixels: Tensor) -> Tensor:
+    """Cuts normalised images (B, 3, H, W) into an overview and tiles, (B, 1 + n, 3, side, side) (LLaVA-NeXT).
+
+    The best of the model's ``image_grid_pinpoints`` is filled as the image processor of transformers does it: resized
+    bicubically to fit, and padded around with zeros; here after normalisation.
+    """
+    from transformers.image_processing_utils import select_best_resolution  # noqa: PLC0415 - slow to import
+
+    side = int(model.config.vision_config.image_size)
+    height, width = pixels.shape[2:]
+    rows, columns = select_best_resolution((height, width), model.config.image_grid_pinpoints)
+    scale = min(rows / height, columns / width)
+    fitted = (min(round(height * scale), rows), min(round(width * scale), columns))
+    top, left = (rows - fitted[0]) // 2, (columns - fitted[1]) // 2
+    canvas = pixels.new_zeros(len(pixels), 3, rows, columns)
+    canvas[:, :, top : top + fitted[0], left : left + fitted[1]] = _resized(pixels, fitted)
+    grid = canvas.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+    return torch.cat([_resized(pixels, (side, side))[:, None], grid], dim=1)
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:

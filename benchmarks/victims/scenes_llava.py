@@ -29,8 +29,10 @@ from benchmarks.victims.scenes_tokenizer import (
     VOCABULARY,
     build_tokenizer,
     encode_prompts,
+    prompt,
 )
 from harness.errors import DataError
+from harness.vision_language import VisionLanguageVictim
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -173,4 +175,19 @@ def load_scenes_llava(path: Path | None = None) -> SceneLlava:
         std=STD,
         weights_hash=hashlib.sha256(data).hexdigest()[:16],
         name="llava, clip 6x160 with 8-px patches, llama 4x192, 64 px",
+    )
+
+
+def vision_language_victim(found: SceneLlava) -> VisionLanguageVictim:
+    """Returns the victim as the harness asks it: answers of one word, and the token that ends them."""
+    return VisionLanguageVictim(
+        found.model,
+        found.mean,
+        found.std,
+        found.weights_hash,
+        found.name,
+        tokenizer=found.tokenizer,
+        prompt=prompt("{question}", 1),
+        max_new_tokens=3,
+        image_px=SCENE_PX,
     )

@@ -31,10 +31,11 @@ def _adapters(model: nn.Module) -> tuple[Adapter, ...]:
         return (TimmViT,)
     from defenses.backbones.hf_clip import HfClip  # noqa: PLC0415
     from defenses.backbones.hf_dinov2 import HfDinov2, HfDinov2WithRegisters  # noqa: PLC0415
+    from defenses.backbones.hf_llava import HfLlava  # noqa: PLC0415
     from defenses.backbones.hf_siglip import HfSiglip  # noqa: PLC0415
     from defenses.backbones.hf_vit import HfViT  # noqa: PLC0415
 
-    return HfViT, HfDinov2, HfDinov2WithRegisters, HfClip, HfSiglip
+    return HfViT, HfDinov2, HfDinov2WithRegisters, HfClip, HfSiglip, HfLlava
 
 
 def adapt(model: nn.Module) -> Backbone:

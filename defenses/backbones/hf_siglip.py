@@ -31,6 +31,9 @@ class HfSiglip(HfTower):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.prefix, self.class_token, self.pools_patches = 0, False, True
+        self._check_head()
+
+    def _check_head(self) -> None:
         if self.model is self.tower and not self.tower.use_head:
             raise self._refusal("without its head it has no one output (`vision_use_head` is false)")
 

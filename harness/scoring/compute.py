@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +19,26 @@ WARM_UP, TIMED = 3, 16
 
 
 class Flops(NamedTuple):
-    """(B,) GFLOP an image before the payload is sent, and in total; 2 per multiply-add, merging included."""
+    """(B,) GFLOP an image before the payload is sent, and in total; 2 per multiply-add, merging included.
+
+    ``parts`` are those of a vision-language victim by name, (B,) each; they add up to ``total``. There the total is
+    that of one question, the mean over the image's questions: tower and projector run once an image, the language model
+    once a question.
+    """
 
     edge: Tensor
     total: Tensor
+    parts: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
 
 
-def measure_flops(defense: Defense, images: ImageSet, transmission: Transmission, rng: Streams) -> Flops:
+def measure_flops(
+    defense: Defense,
+    images: ImageSet,
+    transmission: Transmission,
+    rng: Streams,
+    questions: Any = None,
+    output: Tensor | None = None,
+) -> Flops:
     """Counts matrix products, convolutions and attention by running images alone, at batch 1.
 
     The operations depend on an image only through its token counts, so one image is run for each distinct row of
@@ -38,7 +51,10 @@ def measure_flops(defense: Defense, images: ImageSet, transmission: Transmission
         transmission: What ``defense`` made of them with ``rng``'s children ``encode`` and ``channel``; a matched
             control's reference run is therefore already known, and what a channel loses is lost here too.
         rng: Random streams.
+        questions: What is asked about the images, where the task asks.
+        output: What the defense answered.
     """
+    parts = None if output is None else defense.server_flops(transmission, questions, output)
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []
     received = transmission.received.lengths.tolist()
@@ -48,22 +64,43 @@ def measure_flops(defense: Defense, images: ImageSet, transmission: Transmission
             one = images.select([i])
             with FlopCounterMode(display=False) as before:
                 sent = defense.encode(one, rng.child("encode"))
-            arrived = defense.send(sent, rng.child("channel"))
             with FlopCounterMode(display=False) as after:
-                defense.respond(arrived)
+                if parts is None:
+                    defense.respond(defense.send(sent, rng.child("channel")))
             known[key] = (float(before.get_total_flops()), float(after.get_total_flops()))
         edge.append(known[key][0] / 1e9)
         total.append(sum(known[key]) / 1e9)
-    return Flops(torch.tensor(edge, dtype=torch.float64), torch.tensor(total, dtype=torch.float64))
+    before_sending = torch.tensor(edge, dtype=torch.float64)
+    if parts is not None:
+        return with_parts(before_sending, parts, defense.projects_on_edge)
+    return Flops(before_sending, torch.tensor(total, dtype=torch.float64))
 
 
-def measure_latency_ms(defense: Defense, images: ImageSet, rng: Streams, device: torch.device) -> float:
-    """Returns the median milliseconds of edge and server for one image at batch 1, after a warm-up."""
+def with_parts(edge: Tensor, server: dict[str, Tensor], projects_on_edge: bool) -> Flops:
+    """Joins what the edge costs (B,) with the parts of the server.
+
+    Args:
+        edge: (B,) GFLOP before the payload is sent.
+        server: (B,) GFLOP by part; ``tower`` of the blocks that are left for the server, ``projector`` wherever it runs.
+        projects_on_edge: Whether ``edge`` holds the projector.
+    """
+    tower = server["tower"] + edge - (server["projector"] if projects_on_edge else 0)
+    parts = {**server, "tower": tower}
+    return Flops(edge, sum(parts.values(), torch.zeros_like(edge)), parts)
+
+
+def measure_latency_ms(
+    defense: Defense, images: ImageSet, rng: Streams, device: torch.device, questions: Any = None
+) -> float:
+    """Returns the median milliseconds of edge and server for one image at batch 1, after a warm-up.
+
+    Where the task asks, it is the time to answer all questions about an image.
+    """
     times = []
     for i in range(min(len(images), WARM_UP + TIMED)):
         one = images.select([i])
         start = time.perf_counter()
-        defense.respond(defense.transmit(one, rng))
+        defense.respond(defense.transmit(one, rng), None if questions is None else questions.select([i]))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if i >= WARM_UP:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness import guards
 from harness.contracts import Defense, Task
@@ -23,7 +24,7 @@ from harness.search.space import Space
 from harness.search.tunable import tunable
 from harness.seeding import Streams
 from harness.suite import PluginConfig
-from harness.views import Preparation, respond_all, transmit_all
+from harness.views import Preparation, joined, respond_all, transmit_all
 
 Metrics = dict[str, float]
 _OPTION: dict[str, tuple[str, str]] = {
@@ -117,11 +118,11 @@ class Evaluator:
         if self._base is None:
             with torch.no_grad():
                 parts = [
-                    self._victim.predict(batch.images().to(self._device)).cpu()
+                    self._victim.respond(batch.images().to(self._device), self._task.questions(batch)).cpu()
                     for batch in self.images.batches(self.space.batch_size)
                 ]
             target = self._task.target(self.images)
-            self._base = float(guards.quality(self._task, torch.cat(parts), target).double().mean())
+            self._base = float(guards.quality(self._task, joined(parts), target).double().mean())
         return self._base
 
     def options(self, candidate: Candidate) -> dict[str, Any]:
@@ -172,8 +173,9 @@ class Evaluator:
         preparation = self._prepare(defense, streams)
         encoded = transmit_all(defense, images, streams, self.space.batch_size)
         sent = defense.send(encoded, streams.child("channel"))
-        output = respond_all(defense, sent, self.space.batch_size)
-        flops = self._flops(defense, images, sent, streams)
+        questions = self._task.questions(images)
+        output = respond_all(defense, sent, self.space.batch_size, questions)
+        flops = self._flops(defense, images, sent, streams, questions, output)
         costs = link_costs(sent, self.space.bandwidth_hz)
         found = {
             "quality": guards.quality(self._task, output, self._task.target(images)),
@@ -184,7 +186,9 @@ class Evaluator:
         metrics = {name: float(values.double().mean()) for name, values in found.items()}
         if "latency_ms" in self.space.measured:
             sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
-            metrics["latency_ms"] = measure_latency_ms(defense, sample, streams, self._device)
+            metrics["latency_ms"] = measure_latency_ms(
+                defense, sample, streams, self._device, self._task.questions(sample)
+            )
         if self._proxy is not None and "leakage" in self.space.measured:
             metrics["leakage"] = self._proxy.leakage(self._attacked(options, preparation), sent, output, preparation)
         return metrics
@@ -196,9 +200,17 @@ class Evaluator:
         defense.prepare(*preparation)
         return preparation
 
-    def _flops(self, defense: Defense, images: ImageSet, sent: Transmission, streams: Streams) -> Flops:
-        counted = tunable(defense, self.space.defense.name).flops(images, sent)
-        return measure_flops(defense, images, sent, streams) if counted is None else counted
+    def _flops(
+        self,
+        defense: Defense,
+        images: ImageSet,
+        sent: Transmission,
+        streams: Streams,
+        questions: Any,
+        output: Tensor,
+    ) -> Flops:
+        counted = tunable(defense, self.space.defense.name).flops(images, sent, questions, output)
+        return measure_flops(defense, images, sent, streams, questions, output) if counted is None else counted
 
     def _attacked(self, options: dict[str, Any], preparation: Preparation | None) -> Defense:
         """Builds the defense once more for the attacker, to whom nothing of the search images is known."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from harness.contracts import Defense
 from harness.errors import PluginError
 from harness.images import ImageSet
@@ -28,7 +30,9 @@ class Tunable(Protocol):
     def calibrated_thresholds(self, images: ImageSet, shares: Sequence[float]) -> list[float]:
         """Returns for each edge block the threshold at which a share in [0, 1] of the images' matches merges."""
 
-    def flops(self, images: ImageSet, transmission: Transmission) -> Flops | None:
+    def flops(
+        self, images: ImageSet, transmission: Transmission, questions: Any = None, output: Tensor | None = None
+    ) -> Flops | None:
         """Returns exactly what ``measure_flops`` would, faster; None where the defense cannot."""
 
 

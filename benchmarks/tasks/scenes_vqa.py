@@ -1,0 +1,80 @@
+"""Task ``scenes_vqa``: questions about drawn scenes, answered by a small trained LLaVA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from torch import Tensor
+
+from benchmarks.tasks.scene_splits import SceneSplit, scene_split
+from benchmarks.tasks.scenes import SCENE_PX
+from benchmarks.victims.scenes_llava import load_scenes_llava, vision_language_victim
+from harness.contracts import SPLITS, SplitName
+from harness.errors import DataError
+from harness.images import ImageSet
+from harness.questions import Asked, QuestionTask
+from harness.vision_language import VisionLanguageVictim
+
+
+@cache
+def _victim() -> VisionLanguageVictim:
+    return vision_language_victim(load_scenes_llava())
+
+
+class ScenesVqa(QuestionTask):
+    """Scenes of 64 x 64 px with shapes on flat, shaded and photographic backgrounds; five questions each.
+
+    One question of every kind: count, colour, shape, relation and existence. Quality is the share of an image's answers
+    that are exactly right. No photograph behind the scenes serves two splits; the victim was trained on fresh scenes
+    over the attacker's. ``background`` and ``tone`` are private attributes: no question asks about them.
+    """
+
+    name = "scenes_vqa"
+    version = 1
+    quality_name = "answers right"
+
+    def victim(self) -> VisionLanguageVictim:
+        """Returns the shipped LLaVA: a CLIP of 6 x 160 with 8-px patches and a Llama of 4 x 192."""
+        return _victim()
+
+    def input_px(self) -> int:
+        """Side of the scenes."""
+        return SCENE_PX
+
+    def split(self, name: SplitName) -> ImageSet:
+        """Returns the scenes of a split; they carry no labels."""
+        return scene_split(name).images
+
+    def asked(self, image_id: str) -> tuple[Asked, ...]:
+        """Returns the five questions about a scene."""
+        split, row = self._place(image_id)
+        return tuple(Asked(one.text, one.answer, one.kind) for one in split.questions[row])
+
+    def read(self, tokens: Sequence[int]) -> str:
+        """Returns the words of an answer."""
+        return self.victim().read(tokens)
+
+    def is_right(self, written: str, question: Asked) -> bool:
+        """Tells whether an answer is the right word and nothing else."""
+        return written == question.answer
+
+    def attributes(self, images: ImageSet) -> dict[str, Tensor]:
+        """Returns ``background`` (flat, shaded or photograph) and ``tone`` (warm or cool), (B,) int64."""
+        split, _ = self._place(images.ids[0])
+        found = split.attributes()
+        rows = [self._place(image_id)[1] for image_id in images.ids]
+        return {name: values[rows] for name, values in found.items()}
+
+    def _place(self, image_id: str) -> tuple[SceneSplit, int]:
+        """Returns the split that holds an image, and where."""
+        for name in ("evaluation", "search", "calibration", "attacker"):
+            row = _rows(name).get(image_id)
+            if row is not None:
+                return scene_split(name), row
+        raise DataError(f"no scene {image_id!r}", where=f"task {self.name!r}", mend=f"take images of {', '.join(SPLITS)}")
+
+
+@cache
+def _rows(name: SplitName) -> dict[str, int]:
+    return {image_id: i for i, image_id in enumerate(scene_split(name).images.ids)}
