@@ -22,10 +22,11 @@ _UNPROVEN = "does not beat {} on the undefended payload, so a low score here pro
 
 
 class Tables(NamedTuple):
-    """Rows of cells.csv and of images.parquet."""
+    """Rows of cells.csv, of images.parquet and of quality_by_kind.csv, which is empty where nothing is asked."""
 
     cells: list[Row]
     images: list[Row]
+    kinds: list[Row]
 
 
 def _exposure(part: Part) -> tuple[Any, ...]:
@@ -74,7 +75,35 @@ class Assembler:
             self._judge(part, row, proven)
             if part["status"] == "done":
                 images.extend(self._image_rows(part, leak))
-        return Tables(cells, images)
+        return Tables(cells, images, self._kind_rows(parts))
+
+    def _kind_rows(self, parts: list[Part]) -> list[Row]:
+        """Returns the quality by kind of question, once an operating point, channel and seed."""
+        rows: dict[tuple[Any, ...], list[Row]] = {}
+        for part in parts:
+            names = {name: part["identity"][name] for name in ("operating_point", "channel", "seed")}
+            kinds = part.get("kinds", {})
+            if kinds and tuple(names.values()) not in rows:
+                whole = {n: np.sum([k[n] for k in kinds.values()], axis=0) for n in ("right", "base", "questions")}
+                every = {**kinds, "all": whole} if len(kinds) > 1 else kinds
+                rows[tuple(names.values())] = [{**names, "kind": k, **self._kind(one)} for k, one in every.items()]
+        return [row for own in rows.values() for row in own]
+
+    def _kind(self, counts: dict[str, Any]) -> Row:
+        """Returns the columns of one kind. Images are resampled; each counts by the mean over its questions."""
+        right, base, asked = (np.asarray(counts[n], dtype=np.float64) for n in ("right", "base", "questions"))
+        share, plain = (np.divide(n, asked, out=np.full(len(asked), np.nan), where=asked > 0) for n in (right, base))
+        quality, change = self._interval(share), self._interval(share - plain)
+        return {
+            "questions": int(asked.sum()),
+            "quality": quality.mean,
+            "quality_lo": quality.lo,
+            "quality_hi": quality.hi,
+            "quality_base": self._interval(plain).mean,
+            "change": change.mean,
+            "change_lo": change.lo,
+            "change_hi": change.hi,
+        }
 
     def _interval(self, values: Values) -> Interval:
         return mean_interval(values, self._groups, self._streams)

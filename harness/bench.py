@@ -24,6 +24,7 @@ class Bench:
         task: The task.
         victim: Its victim, on ``device``.
         evaluation: B images, all that is scored.
+        output: (B, ...) what the unmodified victim answers.
         quality_base: (B,) quality of the unmodified victim.
         gallery: (B, D) its features of the images.
         top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
@@ -34,6 +35,7 @@ class Bench:
     task: Task
     victim: Victim
     evaluation: ImageSet
+    output: Tensor
     quality_base: Tensor
     gallery: Tensor
     top1: Tensor | None
@@ -56,7 +58,7 @@ class Bench:
         output, gallery, target = joined(outputs), torch.cat(features), task.target(evaluation)
         base = guards.quality(task, output, target)
         top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
-        return cls(suite, task, victim, evaluation, base, gallery, top1, device)
+        return cls(suite, task, victim, evaluation, output, base, gallery, top1, device)
 
     def features(self, images: Tensor) -> Tensor:
         """Returns victim features (B, D) of uint8 images."""

@@ -18,6 +18,7 @@ from harness.errors import LeakgaugeError
 from harness.link import Encoded, Transmission
 from harness.observation import Observation
 from harness.planning import Cell, Exposure, build_defense, content_hash
+from harness.questions import QuestionTask
 from harness.scoring.compute import measure_flops, measure_latency_ms
 from harness.seeding import Streams
 from harness.store import RunFolder
@@ -34,13 +35,16 @@ from harness.views import (
 )
 
 LATENCY_IMAGES = 19
+Kinds = dict[str, dict[str, list[float]]]
+"""For each kind of question, by image: ``right`` answers, those of the unmodified victim (``base``), ``questions``."""
 
 
 @dataclass(frozen=True)
 class Measured:
     """An exposure as measured: per-image costs, quality, and what the attacker observes of the evaluation images.
 
-    ``preparation`` is what the defense was prepared with, None where it needs none.
+    ``preparation`` is what the defense was prepared with, None where it needs none; ``kinds`` is empty where the task
+    asks no questions.
     """
 
     defense: Defense
@@ -48,6 +52,7 @@ class Measured:
     costs: dict[str, Tensor]
     latency_ms: float
     observation: Observation
+    kinds: Kinds
 
 
 def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
@@ -129,7 +134,26 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
     seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
     latency_ms = measure_latency_ms(defense, sample, streams, bench.device, bench.task.questions(sample))
-    return Measured(defense, preparation, costs, latency_ms, seen)
+    if questions is not None:
+        costs["questions"] = torch.tensor(questions.counts)
+    return Measured(defense, preparation, costs, latency_ms, seen, answers_by_kind(bench, output))
+
+
+def answers_by_kind(bench: Bench, output: Tensor) -> Kinds:
+    """Returns the right answers of a defense and of the unmodified victim by kind of question; empty without questions.
+
+    Args:
+        bench: The bench.
+        output: (B, Q, L) the defense's answers.
+    """
+    if not isinstance(bench.task, QuestionTask):
+        return {}
+    target = bench.task.target(bench.evaluation)
+    found, base = bench.task.by_kind(output, target), bench.task.by_kind(bench.output, target)
+    return {
+        kind: {"right": right.tolist(), "base": base[kind][0].tolist(), "questions": asked.tolist()}
+        for kind, (right, asked) in found.items()
+    }
 
 
 def identity(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -172,6 +196,7 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
     shared = {
         "costs": {name: values.tolist() for name, values in measured.costs.items()},
         "latency_ms": measured.latency_ms,
+        **({"kinds": measured.kinds} if measured.kinds else {}),
     }
     for cell in cells:
         try:

@@ -131,6 +131,15 @@ class QuestionTask(Task):
                     right[i, k] = float(self.is_right(written, order[number]))
         return right
 
+    def by_kind(self, output: Tensor, target: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns for every kind of question its right answers and its questions, (B,) each by image."""
+        right, kinds = self.correct(output, target), self.kinds(target)
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for kind in sorted({kind for row in kinds for kind in row} - {""}):
+            asked = torch.tensor([[own == kind for own in row] for row in kinds])
+            found[kind] = (right.nan_to_num().mul(asked).sum(dim=1), asked.sum(dim=1))
+        return found
+
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns the share (B,) of an image's questions that are answered right."""
         return self.correct(output, target).nanmean(dim=1)

@@ -34,5 +34,5 @@ def rescore(store: RunFolder, device: torch.device) -> int:
         parts.append(part)
     assembler = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0])
     tables = assembler.tables(parts)
-    store.write_tables(tables.cells, tables.images)
+    store.write_tables(tables.cells, tables.images, tables.kinds)
     return len(parts)

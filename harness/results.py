@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
-and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes.
+and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 the columns of questions.
 """
 
 Kind = Literal["text", "int", "float"]
@@ -40,7 +40,12 @@ COSTS = (
     _c("quality", "float", "0..1", "task quality under the defense"),
     _c("quality_base", "float", "0..1", "task quality of the unmodified victim on the same images"),
     _c("gflops_edge", "float", "GFLOP/image", "operations run before the payload is sent, 2 per multiply-add"),
-    _c("gflops_total", "float", "GFLOP/image", "edge and server together"),
+    _c(
+        "gflops_total",
+        "float",
+        "GFLOP/image",
+        "edge and server together; where the task asks questions, to answer one, the mean over the image's",
+    ),
     _c("tokens", "float", "tokens/image", "tokens sent, protected ones included"),
     _c(
         "payload_bytes", "float", "byte/image", "length of the serialised payload, header and side information included"
@@ -57,6 +62,29 @@ COSTS = (
     _c("lost_tokens", "float", "tokens/image", "tokens sent that never reached the server"),
     _c("latency_ms", "float", "ms/image", "edge and server at batch 1, one thread, median over a warmed-up sample"),
 )
+QUESTION_COSTS = (
+    _c("questions", "float", "questions/image", "questions asked about an image, for which one payload is sent"),
+    _c("gflops_tower", "float", "GFLOP/image", "of gflops_total, the image tower with its merging and the codec"),
+    _c("gflops_projector", "float", "GFLOP/image", "of gflops_total, the projector"),
+    _c("gflops_prefill", "float", "GFLOP/question", "of gflops_total, the language model on the prompt"),
+    _c("gflops_decoding", "float", "GFLOP/question", "of gflops_total, the language model on the answer"),
+)
+"""Costs of a victim that answers questions; empty for others."""
+KIND_COLUMNS = (
+    _c("operating_point", "text", "", "name of the defense configuration"),
+    _c("channel", "text", "", "label of the channel"),
+    _c("seed", "int", "", "seed that the suite states"),
+    _c("kind", "text", "", "kind of question; ``all`` for all of them"),
+    _c("questions", "int", "questions", "questions of this kind"),
+    _c("quality", "float", "0..1", "share of them answered right under the defense"),
+    _c("quality_lo", "float", "0..1", "lower end of the 95 % bootstrap interval of quality"),
+    _c("quality_hi", "float", "0..1", "upper end of the 95 % bootstrap interval of quality"),
+    _c("quality_base", "float", "0..1", "share of them that the unmodified victim answers right"),
+    _c("change", "float", "0..1", "quality less quality_base, paired by image"),
+    _c("change_lo", "float", "0..1", "lower end of the 95 % bootstrap interval of change"),
+    _c("change_hi", "float", "0..1", "upper end of the 95 % bootstrap interval of change"),
+)
+"""Columns of quality_by_kind.csv, which a run has where its task asks questions."""
 SCORES = (
     _c("psnr_db", "float", "dB", "peak signal-to-noise ratio; the mean of per-image values"),
     _c("ssim", "float", "-1..1", "structural similarity, Gaussian window 11, sigma 1.5, data range 1"),
@@ -113,6 +141,7 @@ CELL_COLUMNS = (
     _c("n", "int", "images", "images scored"),
     _c("status", "text", "", "done or failed"),
     *COSTS,
+    *QUESTION_COSTS,
     *SCORES,
     *ATTRIBUTES,
     *INTERVALS,
@@ -127,7 +156,7 @@ IMAGE_COLUMNS = (
     _c("image", "text", "", "content hash of the image"),
     _c("label", "int", "", "task label, -1 where there is none"),
     _c("group", "int", "", "cluster of dependent images"),
-    *[c for c in COSTS if c.name not in {"latency_ms"}],
+    *[c for c in (*COSTS, *QUESTION_COSTS) if c.name not in {"latency_ms"}],
     *SCORES,
     ATTRIBUTE_CORRECT,
     _c("leakage", "float", "dB", "PSNR minus the best floor's PSNR on this image"),

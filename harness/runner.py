@@ -251,7 +251,7 @@ def assemble(store: RunFolder, plan_: Plan) -> None:
     parts = [store.read_part(cell.key) for cell in plan_.cells if cell.key in store.done()]
     assembler = Assembler(plan_.bench.evaluation, plan_.suite.baseline_point, plan_.suite.seeds[0])
     tables = assembler.tables(parts)
-    store.write_tables(tables.cells, tables.images)
+    store.write_tables(tables.cells, tables.images, tables.kinds)
 
 
 def suite_of(store: RunFolder) -> Suite:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from PIL import Image
 
 from harness.errors import StoreError
 from harness.learning import LearningCurve
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, READABLE_VERSIONS, SCHEMA_VERSION, Column
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, READABLE_VERSIONS, SCHEMA_VERSION, Column
 
+KINDS = "quality_by_kind.csv"
 _PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
 
@@ -160,11 +161,14 @@ class RunFolder:
         """Forgets a cell, so that the next run computes it again."""
         self._part(key).unlink(missing_ok=True)
 
-    def write_tables(self, cells: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
-        """Writes cells.csv and images.parquet."""
-        write_atomic(
-            self.path / "cells.csv", typed_frame(cells, CELL_COLUMNS).to_csv(index=False, lineterminator="\n").encode()
-        )
+    def write_tables(
+        self, cells: list[dict[str, Any]], images: list[dict[str, Any]], kinds: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Writes cells.csv and images.parquet, and quality_by_kind.csv where questions were asked."""
+        tables = [("cells.csv", cells, CELL_COLUMNS), *([(KINDS, kinds, KIND_COLUMNS)] if kinds else [])]
+        for name, rows, columns in tables:
+            text = typed_frame(rows, columns).to_csv(index=False, lineterminator="\n")
+            write_atomic(self.path / name, text.encode())
         stream = io.BytesIO()
         typed_frame(images, IMAGE_COLUMNS).to_parquet(stream, index=False)
         write_atomic(self.path / "images.parquet", stream.getvalue())
@@ -189,6 +193,17 @@ class RunFolder:
         for name in (c.name for c in CELL_COLUMNS if c.kind == "text" and c.name not in frame):
             frame[name] = pd.Series("", index=frame.index, dtype=object)
         return frame.reindex(columns=[c.name for c in CELL_COLUMNS])
+
+    def kinds(self) -> pd.DataFrame:
+        """Reads quality_by_kind.csv; see ``harness.results.KIND_COLUMNS``. No rows where no question was asked."""
+        path = self.path / KINDS
+        if not path.is_file():
+            return typed_frame([], KIND_COLUMNS)
+        try:
+            frame = pd.read_csv(path, keep_default_na=False, na_values={c.name: [""] for c in KIND_COLUMNS})
+            return frame[[c.name for c in KIND_COLUMNS]]
+        except (KeyError, OSError, ValueError) as error:
+            raise StoreError(f"{KINDS} cannot be read: {error}", where=str(self.path), mend="run it again") from error
 
     def images(self) -> pd.DataFrame:
         """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
