@@ -107,9 +107,7 @@ class FastV:
         return stays
 
 
-def run_layers(
-    model: Any, states: Tensor, mask: Tensor, positions: Tensor, cache: Any, first: int, end: int
-) -> Tensor:
+def run_layers(model: Any, states: Tensor, mask: Tensor, positions: Tensor, cache: Any, first: int, end: int) -> Tensor:
     """Runs the layers ``first`` to ``end`` of a language model of Llama's kind on the newest tokens.
 
     Args:

@@ -108,7 +108,8 @@ class FlopTable:
         first = self.part(("embed",), lambda: embed(self._backbone, self._victim, images.select([0]), self._device))
         start = self._backbone.prefix + transmission.encoded.decoded.merge_map.shape[1]
         return [
-            first + sum(self.edge_block(layer, *ends, reducing) for layer, ends in enumerate(pairwise([start, *counts])))
+            first
+            + sum(self.edge_block(layer, *ends, reducing) for layer, ends in enumerate(pairwise([start, *counts])))
             for counts in transmission.encoded.tokens_per_layer.tolist()
         ]
 

@@ -111,7 +111,8 @@ class LanguageHalf:
                 past_key_values=cache,
                 use_cache=True,
             )
-            states, streams = output.last_hidden_state, (Stream(prompt.mask, prompt.positions[:, -1]),)
+            states = output.last_hidden_state
+            streams: tuple[Stream, ...] = (Stream(prompt.mask, prompt.positions[:, -1]),)
         else:
             states, streams = self._fastv.start(self.model, prompt.embedded, prompt.mask, prompt.image, cache)
         return Started(self.head(states[:, -1]), cache, streams)

@@ -84,7 +84,7 @@ class SplitPipeline(Defense):
         on_loss: OnLoss = "mean",
     ) -> None:
         self._victim, self._device = victim, device
-        self._backbone = adapt(victim.model.to(device))
+        self._backbone = adapt(victim.to(device))
         depth = self._backbone.depth
         self.cut = depth if cut is None else cut
         if isinstance(self.cut, bool) or not isinstance(self.cut, int) or not 1 <= self.cut <= depth:

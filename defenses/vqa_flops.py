@@ -125,9 +125,7 @@ class QuestionFlops:
         states, mask, positions = self._states(length)
         memory = DynamicCache(config=self._model.config)
         run_layers(self._model, states, mask, positions, memory, layer, layer + 1)
-        return _counted(
-            lambda: last_attention(self._model, states[:, -1:], mask, positions[:, -1:], memory, layer)
-        )
+        return _counted(lambda: last_attention(self._model, states[:, -1:], mask, positions[:, -1:], memory, layer))
 
 
 def _counted(run: Callable[[], Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -203,7 +204,9 @@ class VqaPipeline(SplitPipeline):
             sum(self._flop_table.server_block(layer, count, self._proportional, sized) for layer in blocks)
             for count in received
         ]
-        patches = [count - (0 if self._whole else self._llava.prefix * self._llava.drops_class_token) for count in received]
+        patches = [
+            count - (0 if self._whole else self._llava.prefix * self._llava.drops_class_token) for count in received
+        ]
         projector = [self.projector_flops(count) for count in patches]
         laid = [self._laid_out_count(count) for count in patches]
         lengths = [[len(b) + len(a) for b, a in map(self._asked.text_tokens, texts)] for texts in context.texts]
@@ -212,7 +215,7 @@ class VqaPipeline(SplitPipeline):
                 self._question_flops.count(image, texts, answers)
                 for image, texts, answers in zip(laid, lengths, output, strict=True)
             ]
-        parts = {"tower": tower, "projector": projector}
+        parts: dict[str, Sequence[float]] = {"tower": tower, "projector": projector}
         parts |= {"prefill": [one.prefill for one in language], "decoding": [one.decoding for one in language]}
         return {name: torch.tensor(values, dtype=torch.float64) / 1e9 for name, values in parts.items()}
 
@@ -235,7 +238,9 @@ class VqaPipeline(SplitPipeline):
         """Returns the FLOPs of the projector on an image's tokens."""
         width, device = self._llava.width, self._device
         tokens = torch.zeros(count, width, device=device, dtype=self._llava.dtype)
-        made_up = TokenBatch(tokens, tokens.new_tensor([count]).long(), tokens[:, 0].long(), tokens.new_zeros(1, 0).long(), 0)
+        made_up = TokenBatch(
+            tokens, tokens.new_tensor([count]).long(), tokens[:, 0].long(), tokens.new_zeros(1, 0).long(), 0
+        )
         return self._flop_table.part(("projector", count), lambda: self._llava.project_tokens(made_up))
 
 

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from harness import guards
 from harness.contracts import Task, Victim
+from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.registry import create
 from harness.suite import Suite
-from harness.views import joined
+from harness.transmitting import joined
+from harness.vision_language import VisionLanguageVictim
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Bench:
         victim, evaluation = task.victim(), task.split("evaluation")
         # Splits are in class order, so evenly spaced images keep all classes.
         evaluation = evaluation.spread(suite.evaluation_images)
-        victim.model.to(device)
+        victim.to(device)
+        _check_questions(victim, task, evaluation)
         outputs, features = [], []
         with torch.no_grad():
             for batch in evaluation.batches(suite.batch_size):
@@ -87,6 +90,22 @@ class Bench:
         """Returns the attacker's images: all, or every k-th so that ``n`` remain."""
         images = self.task.split("attacker")
         return images.apart() if n is None or n >= len(images) else images.spread(n)
+
+
+def _check_questions(victim: Victim, task: Task, images: ImageSet) -> None:
+    """Checks before anything runs that every question fits into the victim's context beside an image.
+
+    Raises:
+        DataError: One does not.
+        ConfigError: The task asks, but its victim cannot answer.
+    """
+    questions = task.questions(images)
+    if questions is None:
+        return
+    if not isinstance(victim, VisionLanguageVictim):
+        raise ConfigError("the task asks questions that its victim cannot answer", where=f"task {task.name!r}")
+    device = next(victim.model.parameters()).device
+    victim.check_fits(victim.image_tokens(images.select([0]).images().to(device)), questions)
 
 
 def _are_classes(output: Tensor, features: Tensor, target: Tensor) -> bool:

@@ -43,6 +43,10 @@ class Victim:
     weights_hash: str
     name: str
 
+    def to(self, device: torch.device) -> nn.Module:
+        """Moves the model, unless it is spread over devices already, and returns it."""
+        return self.model if getattr(self.model, "hf_device_map", None) else self.model.to(device)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Maps images (B, 3, H, W) in [0, 1] to the model's input range."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)

@@ -23,16 +23,8 @@ from harness.scoring.compute import measure_flops, measure_latency_ms
 from harness.seeding import Streams
 from harness.store import RunFolder
 from harness.token_cache import TokenCache
-from harness.views import (
-    GrantedView,
-    Preparation,
-    Recall,
-    compute_anew,
-    eavesdropping_channel,
-    observe,
-    respond_all,
-    transmit_all,
-)
+from harness.transmitting import respond_all, transmit_all
+from harness.views import GrantedView, Preparation, Recall, compute_anew, eavesdropping_channel, observe
 
 LATENCY_IMAGES = 19
 Kinds = dict[str, dict[str, list[float]]]

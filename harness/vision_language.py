@@ -46,14 +46,19 @@ class VisionLanguageVictim(Victim):
             raise ConfigError(f"max_new_tokens = {self.max_new_tokens!r} is below 1", where="max_new_tokens")
 
     @property
+    def _network(self) -> Any:
+        """The model as transformers builds it, whose parts torch does not type."""
+        return self.model
+
+    @property
     def context(self) -> int:
         """Longest sequence that the language model was made for, answer included."""
-        return int(self.model.config.text_config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        return int(self._network.config.text_config.max_position_embeddings)
 
     @property
     def end_tokens(self) -> frozenset[int]:
         """Token numbers that end an answer."""
-        for config in (self.model.generation_config, self.model.config.text_config):
+        for config in (self._network.generation_config, self._network.config.text_config):
             found = getattr(config, "eos_token_id", None)
             if found is not None:
                 return frozenset(found if isinstance(found, list) else [found])
@@ -67,7 +72,7 @@ class VisionLanguageVictim(Victim):
         return self._cut(self.tokenizer(self.prompt.replace("{question}", question))["input_ids"])
 
     def _cut(self, ids: list[int]) -> tuple[list[int], list[int]]:
-        image = int(self.model.config.image_token_id)  # type: ignore[union-attr, arg-type]
+        image = int(self._network.config.image_token_id)
         if ids.count(image) != 1:
             raise DataError(
                 f"a prompt holds {ids.count(image)} image tokens, not one",
@@ -98,7 +103,7 @@ class VisionLanguageVictim(Victim):
     def embed(self, images: Tensor) -> Tensor:
         """Returns the mean image token (B, D) as the language model gets them, in float32."""
         with torch.no_grad():
-            found = self.model.get_image_features(**self.vision_inputs(images))  # type: ignore[operator]
+            found = self._network.get_image_features(**self.vision_inputs(images))
         return torch.stack([tokens.float().mean(dim=0) for tokens in found.pooler_output])
 
     def predict(self, images: Tensor) -> Tensor:
@@ -106,10 +111,8 @@ class VisionLanguageVictim(Victim):
         return self.embed(images)
 
     def vision_inputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns what the model's forward takes of images (B, 3, H, W) in [0, 1]: ``pixel_values``, and for
-        LLaVA-NeXT, which cuts them into tiles, ``image_sizes``.
-        """
-        pixels = self.normalise(images).to(self.model.dtype)  # type: ignore[arg-type]
+        """Returns ``pixel_values`` of images (B, 3, H, W) in [0, 1], and ``image_sizes`` for LLaVA-NeXT."""
+        pixels = self.normalise(images).to(self._network.dtype)
         if not self.tiled:
             return {"pixel_values": pixels}
         sizes = torch.tensor([list(images.shape[2:])] * len(images), device=images.device)
@@ -133,7 +136,7 @@ class VisionLanguageVictim(Victim):
         repeated = torch.repeat_interleave(images, torch.tensor(questions.counts, device=images.device), dim=0)
         inputs = self.vision_inputs(repeated)
         prompts = self.padded_prompts(questions, int(self.image_tokens(images[:1])), images.device)
-        written: Tensor = self.model.generate(  # type: ignore[operator]
+        written: Tensor = self._network.generate(
             **inputs, **prompts, do_sample=False, max_new_tokens=self.max_new_tokens, use_cache=True
         )
         answers = self.ended(written[:, prompts["input_ids"].shape[1] :].cpu())
@@ -143,12 +146,12 @@ class VisionLanguageVictim(Victim):
     def image_tokens(self, images: Tensor) -> int:
         """Returns how many tokens the unmodified model makes of each of images (B, 3, H, W) of one size."""
         with torch.no_grad():
-            found = self.model.get_image_features(**self.vision_inputs(images[:1]))  # type: ignore[operator]
+            found = self._network.get_image_features(**self.vision_inputs(images[:1]))
         return len(found.pooler_output[0])
 
     def padded_prompts(self, questions: Questions, image_tokens: int, device: torch.device) -> dict[str, Tensor]:
         """Returns ``input_ids`` and ``attention_mask`` of all questions, padded on the left."""
-        image = int(self.model.config.image_token_id)  # type: ignore[union-attr, arg-type]
+        image = int(self._network.config.image_token_id)
         rows = []
         for text in questions.flat():
             before, after = self.text_tokens(text)
@@ -195,7 +198,5 @@ def tiles(model: Any, pixels: Tensor) -> Tensor:
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    resized = torch.nn.functional.interpolate(
-        pixels.float(), size, mode="bicubic", antialias=True, align_corners=False
-    )
+    resized = torch.nn.functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True, align_corners=False)
     return resized.to(pixels.dtype)

@@ -15,6 +15,7 @@ from reports.grid import Grid
 from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
 from reports.paired import PAIRED_NOTE, paired_grids
+from reports.questions import QUESTIONS_NOTE, question_grids
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -52,6 +53,7 @@ class RunPage:
     air_time: str
     matrix: Grid
     paired: tuple[Grid, ...]
+    questions: tuple[Grid, ...]
     cells: Grid
     gallery: Gallery | None
     extremes: Gallery | None
@@ -92,6 +94,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         air_time=air_time_note(run),
         matrix=achievement_matrix(run),
         paired=paired_grids(run),
+        questions=question_grids(run),
         cells=cells_grid(run),
         gallery=gallery(run),
         extremes=extreme_cases(run),
@@ -127,7 +130,7 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         keep_trailing_newline=True,
     )
     text = environment.get_template("report.html.j2").render(
-        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE
+        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE, questions_note=QUESTIONS_NOTE
     )
     write_atomic(out / "index.html", text.encode())
     return [out / "index.html"]

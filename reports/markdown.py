@@ -10,6 +10,7 @@ from reports.loaded import LoadedRun, load_runs
 from reports.matrix import achievement_matrix
 from reports.paired import PAIRED_NOTE, paired_grids
 from reports.pipe_table import escape, table
+from reports.questions import QUESTIONS_NOTE, question_grids
 from reports.sections import (
     air_time_note,
     attacks_grid,
@@ -62,6 +63,9 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
         blocks += ["### By cut layer", *_figures(cuts)]
     blocks.append("### Every cell")
     blocks += [table(achievement_matrix(run)), table(cells_grid(run))]
+    questions = question_grids(run)
+    if questions:
+        blocks += ["### Questions", QUESTIONS_NOTE, *map(table, questions)]
     paired = paired_grids(run)
     if paired:
         blocks += ["### Paired comparisons", PAIRED_NOTE, *map(table, paired)]

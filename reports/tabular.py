@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, Column
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, Column
 from harness.store import RunFolder, typed_frame, write_atomic
 from reports.loaded import LoadedRun, load_runs
 from reports.table import POINT_COLUMNS, point_rows
@@ -20,6 +20,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "operating_points": (RUN, *POINT_COLUMNS),
     "cells": (RUN, *CELL_COLUMNS),
     "images": (RUN, *IMAGE_COLUMNS),
+    "quality_by_kind": (RUN, *KIND_COLUMNS),
 }
 """The columns of each table, in order."""
 
@@ -27,6 +28,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
 def _frame(name: str, run: LoadedRun) -> pd.DataFrame:
     if name == "operating_points":
         return typed_frame(point_rows(run), POINT_COLUMNS)
+    if name == "quality_by_kind":
+        return run.folder.kinds()
     return (run.cells if name == "cells" else run.images).copy()
 
 
@@ -47,6 +50,8 @@ def columns_frame() -> pd.DataFrame:
 def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
     """Writes operating_points.csv and cells.csv, ``NaN`` for unscored numbers, and columns.csv with their units.
 
+    Where a run asked questions, quality_by_kind.csv too.
+
     Raises:
         StoreError: A run cannot be read, or the folder cannot be written.
     """
@@ -55,6 +60,8 @@ def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
     for frame in frames.values():
         # No noise is not an unscored noise.
         frame["snr_db"] = frame["snr_db"].astype(object).where(frame["snr_db"].notna(), "")
+    if len(kinds := _joined("quality_by_kind", loaded)):
+        frames["quality_by_kind"] = kinds
     frames["columns"] = columns_frame()
     for name, frame in frames.items():
         text = frame.to_csv(index=False, na_rep="NaN", lineterminator="\n")

@@ -178,7 +178,7 @@ class Training:
         save_state(self.state, self._modules(), self.optimiser, notes)
 
     def run(self, minutes: float, note: str = "") -> LlavaForConditionalGeneration:
-        """Trains until the run has lasted ``minutes`` in all and returns the averaged network; the record keeps ``note``."""
+        """Trains until the run has lasted ``minutes`` in all; returns the averaged network. ``note`` is recorded."""
         self.plans.append({"from_minute": round(self.seconds / 60, 2), "minutes": minutes, "note": note})
         before, start, losses = self.seconds, time.monotonic(), dict[str, float]()
         while (progress := self.seconds / (minutes * 60)) < 1.0:

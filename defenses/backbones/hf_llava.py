@@ -124,7 +124,7 @@ def joined_tiles(batch: TokenBatch, count: int) -> TokenBatch:
 def tokens_of_images(batch: TokenBatch) -> list[Tensor]:
     """Returns the tokens (n, D) of each image."""
     index = torch.arange(len(batch), device=batch.lengths.device)
-    return list(batch.tokens[packed_rows(batch.lengths, index)].split(batch.lengths.tolist()))
+    return list(torch.split(batch.tokens[packed_rows(batch.lengths, index)], batch.lengths.tolist()))
 
 
 def _tower_adapter(model: nn.Module, tower: nn.Module) -> HfBackbone:

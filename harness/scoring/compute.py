@@ -81,7 +81,7 @@ def with_parts(edge: Tensor, server: dict[str, Tensor], projects_on_edge: bool) 
 
     Args:
         edge: (B,) GFLOP before the payload is sent.
-        server: (B,) GFLOP by part; ``tower`` of the blocks that are left for the server, ``projector`` wherever it runs.
+        server: (B,) GFLOP by part; ``tower`` of the blocks left for the server, ``projector`` wherever it runs.
         projects_on_edge: Whether ``edge`` holds the projector.
     """
     tower = server["tower"] + edge - (server["projector"] if projects_on_edge else 0)

@@ -24,7 +24,8 @@ from harness.search.space import Space
 from harness.search.tunable import tunable
 from harness.seeding import Streams
 from harness.suite import PluginConfig
-from harness.views import Preparation, joined, respond_all, transmit_all
+from harness.transmitting import joined, respond_all, transmit_all
+from harness.views import Preparation
 
 Metrics = dict[str, float]
 _OPTION: dict[str, tuple[str, str]] = {
@@ -64,7 +65,7 @@ class Evaluator:
         self.space, self._device, self._memo = space, device, memo
         self._task: Task = create("tasks", space.task.name, space.task.options, where="task")
         self._victim = self._task.victim()
-        self._victim.model.to(device)
+        self._victim.to(device)
         self.images = self._task.split("search").spread(space.search_images)
         split, wanted = self._task.split("calibration"), space.calibration.images
         first = wanted is not None and space.calibration.pick == "first"

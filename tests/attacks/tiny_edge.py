@@ -12,7 +12,8 @@ from harness.images import ImageSet
 from harness.observation import Observation
 from harness.seeding import Streams
 from harness.suite import ThreatModel
-from harness.views import GrantedView, observe, transmit_all
+from harness.transmitting import transmit_all
+from harness.views import GrantedView, observe
 
 CPU, RNG, SHAPE = torch.device("cpu"), Streams(0), (3, 16, 16)
 OPEN = ThreatModel(victim="white-box")

@@ -18,7 +18,6 @@ from benchmarks.victims.scenes_lessons import (
     draw_lesson,
     hear,
     lesson,
-    named_things,
     shown_by_patches,
 )
 from benchmarks.victims.scenes_llava import (

@@ -8,7 +8,7 @@ import torch
 from defenses.pipeline import SplitPipeline
 from harness.scoring.compute import measure_flops
 from harness.seeding import Streams
-from harness.views import transmit_all
+from harness.transmitting import transmit_all
 
 CPU = torch.device("cpu")
 THRESHOLD = {"name": "threshold", "thresholds": [0.97, 0.9, 1.0, 0.8]}

@@ -19,7 +19,8 @@ from harness.seeding import Streams
 from harness.suite import ThreatModel, parse_suite
 from harness.token_cache import TokenCache, check_once
 from harness.tokens import TokenBatch
-from harness.views import GrantedView, transmit_all
+from harness.transmitting import transmit_all
+from harness.views import GrantedView
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}}
