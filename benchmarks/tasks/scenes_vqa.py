@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.tasks.scene_splits import SceneSplit, scene_split
 from benchmarks.tasks.scenes import SCENE_PX
-from benchmarks.victims.scenes_llava import load_scenes_llava, vision_language_victim
+from benchmarks.victims.scenes_llava import load_scenes_llava
 from harness.contracts import SPLITS, SplitName
 from harness.errors import DataError
 from harness.images import ImageSet
@@ -19,7 +19,7 @@ from harness.vision_language import VisionLanguageVictim
 
 @cache
 def _victim() -> VisionLanguageVictim:
-    return vision_language_victim(load_scenes_llava())
+    return load_scenes_llava()
 
 
 class ScenesVqa(QuestionTask):

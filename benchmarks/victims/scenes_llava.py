@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    PreTrainedTokenizerFast,
 )
 
 from benchmarks.tasks.scenes import SCENE_PX
@@ -28,7 +25,6 @@ from benchmarks.victims.scenes_tokenizer import (
     PAD_ID,
     VOCABULARY,
     build_tokenizer,
-    encode_prompts,
     prompt,
 )
 from harness.errors import DataError
@@ -39,59 +35,6 @@ STD = (0.25, 0.25, 0.25)
 PATCH_PX = 8
 IMAGE_TOKENS = (SCENE_PX // PATCH_PX) ** 2
 WEIGHTS = "scenes_llava.safetensors"
-
-
-@dataclass(frozen=True)
-class SceneLlava:
-    """The victim with what is needed to feed it.
-
-    Args:
-        model: The network in evaluation mode; never modified.
-        tokenizer: Its tokenizer, padding on the left.
-        mean: Per-channel mean that normalises images in [0, 1].
-        std: Per-channel standard deviation, likewise.
-        weights_hash: SHA-256 of the weights, first 16 hex digits.
-        name: Architecture name, for reports.
-    """
-
-    model: LlavaForConditionalGeneration
-    tokenizer: PreTrainedTokenizerFast
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights_hash: str
-    name: str
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Maps images (B, 3, 64, 64) in [0, 1] to the model's input range."""
-        return normalise(images)
-
-    @torch.no_grad()
-    def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
-        """Returns the logits (B, vocabulary) of the answer's first token.
-
-        Args:
-            images: (B, 3, 64, 64) in [0, 1].
-            questions: B texts, one for each image.
-        """
-        prompts = encode_prompts(self.tokenizer, questions, IMAGE_TOKENS)
-        output = self.model(pixel_values=self.normalise(images), logits_to_keep=1, use_cache=False, **prompts)
-        last: Tensor = output.logits[:, -1]
-        return last
-
-    def answer(self, images: Tensor, questions: Sequence[str]) -> list[str]:
-        """Returns B answers of one word, the likeliest first token each; arguments as for ``logits``."""
-        return [VOCABULARY[token] for token in self.logits(images, questions).argmax(dim=1).tolist()]
-
-    @torch.no_grad()
-    def generate(self, images: Tensor, questions: Sequence[str]) -> list[str]:
-        """Returns B answers as greedy decoding through ``model.generate`` gives them; arguments as for ``logits``."""
-        prompts = encode_prompts(self.tokenizer, questions, IMAGE_TOKENS)
-        tokens = self.model.generate(
-            pixel_values=self.normalise(images), do_sample=False, max_new_tokens=3, use_cache=True, **prompts
-        )
-        written = tokens[:, prompts["input_ids"].shape[1] :]
-        answers: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return answers
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -146,7 +89,22 @@ def build_scenes_llava(attention: str = "sdpa") -> LlavaForConditionalGeneration
     return model
 
 
-def load_scenes_llava(path: Path | None = None) -> SceneLlava:
+def scenes_victim(model: LlavaForConditionalGeneration, weights_hash: str) -> VisionLanguageVictim:
+    """Returns the network as a victim that answers in one word, at most two tokens and the one that ends them."""
+    return VisionLanguageVictim(
+        model=model.eval().requires_grad_(False),
+        mean=MEAN,
+        std=STD,
+        weights_hash=weights_hash,
+        name="llava, clip 6x160 with 8-px patches, llama 4x192, 64 px",
+        tokenizer=build_tokenizer(),
+        prompt=prompt("{question}", 1),
+        max_new_tokens=3,
+        image_px=SCENE_PX,
+    )
+
+
+def load_scenes_llava(path: Path | None = None) -> VisionLanguageVictim:
     """Loads the shipped weights (fp16 on disk, fp32 in memory).
 
     Args:
@@ -168,26 +126,4 @@ def load_scenes_llava(path: Path | None = None) -> SceneLlava:
         raise DataError(f"victim weights cannot be loaded: {error}", where=where, mend="restore the file") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise DataError("victim weights hold NaN or infinite values", where=where, mend="restore the file")
-    return SceneLlava(
-        model=model.eval().requires_grad_(False),
-        tokenizer=build_tokenizer(),
-        mean=MEAN,
-        std=STD,
-        weights_hash=hashlib.sha256(data).hexdigest()[:16],
-        name="llava, clip 6x160 with 8-px patches, llama 4x192, 64 px",
-    )
-
-
-def vision_language_victim(found: SceneLlava) -> VisionLanguageVictim:
-    """Returns the victim as the harness asks it: answers of one word, and the token that ends them."""
-    return VisionLanguageVictim(
-        found.model,
-        found.mean,
-        found.std,
-        found.weights_hash,
-        found.name,
-        tokenizer=found.tokenizer,
-        prompt=prompt("{question}", 1),
-        max_new_tokens=3,
-        image_px=SCENE_PX,
-    )
+    return scenes_victim(model, hashlib.sha256(data).hexdigest()[:16])

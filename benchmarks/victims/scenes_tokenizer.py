@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.tasks.scene_questions import ANSWERS
@@ -55,11 +51,3 @@ def word_ids(text: str) -> list[int]:
         ValueError: A word is not in the vocabulary.
     """
     return [VOCABULARY.index(word) for word in word_list(text)]
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerFast, questions: Sequence[str], image_tokens: int
-) -> dict[str, Tensor]:
-    """Returns ``input_ids`` and ``attention_mask``, (B, longest prompt) int64 each, padded on the left."""
-    encoded = tokenizer([prompt(question, image_tokens) for question in questions], padding=True)
-    return {name: torch.tensor(encoded[name]) for name in ("input_ids", "attention_mask")}

@@ -38,10 +38,12 @@ from benchmarks.victims.scenes_lessons import (
     image_features,
     lesson,
 )
-from benchmarks.victims.scenes_llava import WEIGHTS, SceneLlava, build_scenes_llava, load_scenes_llava
+from benchmarks.victims.scenes_llava import WEIGHTS, build_scenes_llava, load_scenes_llava
 from benchmarks.victims.training_state import load_state, save_state
 from harness.contracts import SplitName
+from harness.questions import ABSENT, Questions
 from harness.seeding import Streams
+from harness.vision_language import VisionLanguageVictim
 
 BATCH = 32
 LOOK_BATCH = 64
@@ -85,17 +87,19 @@ def curve_point(model: LlavaForConditionalGeneration) -> dict[str, float]:
     }
 
 
-def accuracy(victim: SceneLlava, split: SplitName) -> dict[str, float]:
+def accuracy(victim: VisionLanguageVictim, split: SplitName) -> dict[str, float]:
     """Returns the accuracy by kind of question, and over all, of the victim asked one question at a time."""
     images, questions = scene_split(split).images, scene_split(split).questions
     hits: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(images), 32):
-        rows = [(i, question) for i in range(start, min(start + 32, len(images))) for question in questions[i]]
-        pixels = images.select([i for i, _ in rows]).images()
-        answers = victim.answer(pixels, [question.text for _, question in rows])
-        for (_, question), answer in zip(rows, answers, strict=True):
-            hits[question.kind].append(question.answer == answer)
-            hits["all"].append(question.answer == answer)
+        rows = range(start, min(start + 32, len(images)))
+        texts = Questions(tuple(tuple(question.text for question in questions[i]) for i in rows))
+        output = victim.respond(images.select(rows).images(), texts)
+        for i, answers in zip(rows, output.tolist(), strict=True):
+            for question, answer in zip(questions[i], answers, strict=True):
+                right = victim.read([token for token in answer if token != ABSENT]) == question.answer
+                hits[question.kind].append(right)
+                hits["all"].append(right)
     return {kind: sum(found) / len(found) for kind, found in hits.items()}
 
 

@@ -22,12 +22,10 @@ from benchmarks.victims.scenes_lessons import (
 )
 from benchmarks.victims.scenes_llava import (
     IMAGE_TOKENS,
-    MEAN,
-    STD,
     WEIGHTS,
-    SceneLlava,
     build_scenes_llava,
     load_scenes_llava,
+    scenes_victim,
 )
 from benchmarks.victims.scenes_tokenizer import (
     BOS,
@@ -38,24 +36,25 @@ from benchmarks.victims.scenes_tokenizer import (
     PAD,
     VOCABULARY,
     build_tokenizer,
-    encode_prompts,
     word_ids,
 )
 from benchmarks.victims.training_state import load_state, save_state
 from harness.errors import DataError
+from harness.questions import ABSENT, Questions
 from harness.seeding import Streams
+from harness.vision_language import VisionLanguageVictim
 
 VICTIMS = Path(__file__).parents[2] / "benchmarks" / "victims"
 
 
 @pytest.fixture(scope="module")
-def untrained() -> SceneLlava:
+def untrained() -> VisionLanguageVictim:
     torch.manual_seed(0)
-    return SceneLlava(build_scenes_llava().eval(), build_tokenizer(), MEAN, STD, "none", "untrained")
+    return scenes_victim(build_scenes_llava(), "none")
 
 
 @pytest.fixture(scope="module")
-def shipped() -> SceneLlava:
+def shipped() -> VisionLanguageVictim:
     return load_scenes_llava()
 
 
@@ -65,6 +64,13 @@ def asked(split, count):
     rows = [(i, question) for i in range(count) for question in found.questions[i]]
     images = found.images.select([i for i, _ in rows]).images()
     return images, [question.text for _, question in rows], [question.answer for _, question in rows]
+
+
+@torch.no_grad()
+def logits(victim, images, texts):
+    """Returns the logits of each answer's first token, all prompts in one padded batch."""
+    prompts = victim.padded_prompts(Questions(tuple((text,) for text in texts)), IMAGE_TOKENS, images.device)
+    return victim.model(pixel_values=victim.normalise(images), use_cache=False, **prompts).logits[:, -1]
 
 
 def test_the_tokenizer_is_transformers_own_and_knows_every_word():
@@ -80,9 +86,11 @@ def test_the_tokenizer_is_transformers_own_and_knows_every_word():
     assert all(tokenizer(answer)["input_ids"] == [VOCABULARY.index(answer)] for answer in ANSWERS)
 
 
-def test_prompts_hold_a_placeholder_for_every_image_token_and_pad_on_the_left():
+def test_prompts_hold_a_placeholder_for_every_image_token_and_pad_on_the_left(untrained):
     texts = ["is there a red circle?", "how many things are there?"]
-    encoded = encode_prompts(build_tokenizer(), [*texts, "is there a large circle left of the thing?"], 7)
+    encoded = untrained.padded_prompts(
+        Questions((tuple(texts), ("is there a large circle left of the thing?",))), 7, torch.device("cpu")
+    )
     for row, mask, text in zip(encoded["input_ids"], encoded["attention_mask"], texts, strict=False):
         padding = int((mask == 0).sum())
         assert padding > 0
@@ -106,10 +114,10 @@ def test_a_packed_batch_computes_what_each_question_alone_computes(untrained):
     with torch.no_grad():
         packed, features, _ = hear(untrained.model, batch)
     images, texts, answers = asked("calibration", 3)
-    alone = torch.cat([untrained.logits(images[i : i + 1], [text]) for i, text in enumerate(texts)])
+    alone = torch.cat([logits(untrained, images[i : i + 1], [text]) for i, text in enumerate(texts)])
     assert features.shape == (3, IMAGE_TOKENS, 192)
     assert torch.allclose(packed[:, :, 0].flatten(0, 1), alone, atol=1e-4)
-    assert torch.allclose(untrained.logits(images, texts), alone, atol=1e-4)
+    assert torch.allclose(logits(untrained, images, texts), alone, atol=1e-4)
     assert [VOCABULARY[token] for token in batch.answers.flatten().tolist()] == answers
     with torch.no_grad():
         ids = torch.tensor([[BOS_ID, *[IMAGE_ID] * IMAGE_TOKENS, *word_ids(texts[0]), VOCABULARY.index(answers[0])]])
@@ -149,9 +157,9 @@ def test_training_goes_on_from_its_saved_state(tmp_path):
     optimisers = [torch.optim.AdamW(sight.parameters(), lr=0.01) for sight in sights]
 
     def step(i):
-        shown = torch.zeros(1, 4, 4, dtype=torch.long)
+        shown = torch.zeros(1, 64, 4, dtype=torch.long)
         optimisers[i].zero_grad()
-        sights[i].loss(torch.ones(1, 4, 8), shown).backward()
+        sights[i].loss(torch.ones(1, 64, 8), shown).backward()
         optimisers[i].step()
 
     step(0)
@@ -182,17 +190,12 @@ def test_the_shipped_weights_are_those_of_the_record(shipped):
 
 def test_the_victim_answers_scenes_that_it_was_not_trained_on(shipped):
     images, texts, answers = asked("evaluation", 120)
-    right = [
-        given == wanted
-        for start in range(0, len(texts), 100)
-        for given, wanted in zip(
-            shipped.answer(images[start : start + 100], texts[start : start + 100]), answers[start:], strict=False
+    right = []
+    for start in range(0, len(texts), 100):
+        output = shipped.respond(
+            images[start : start + 100], Questions(tuple((t,) for t in texts[start : start + 100]))
         )
-    ]
+        given = [shipped.read([token for token in row[0] if token != ABSENT]) for row in output.tolist()]
+        right += [one == wanted for one, wanted in zip(given, answers[start : start + 100], strict=True)]
     assert len(right) == 600
     assert np.mean(right) >= 0.85
-
-
-def test_generation_gives_the_same_answers(shipped):
-    images, texts, _ = asked("evaluation", 16)
-    assert shipped.generate(images, texts) == shipped.answer(images, texts)
