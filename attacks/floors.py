@@ -60,6 +60,12 @@ class ClassMeanFloor(Attack):
         """Looks up the predicted class; a class without auxiliary images gets the mean of all."""
         if observations.output is None:
             raise PluginError("the server's answers were not observed", where=f"attack {self.name!r}")
+        if observations.output.ndim != 2:
+            raise PluginError(
+                "the server's answers are no vectors of classes",
+                where=f"attack {self.name!r}",
+                mend="leave this floor out; floor_mean and floor_nearest need no classes",
+            )
         labels = observations.output.argmax(dim=1).tolist()
         return torch.stack([self._images.get(int(label), self._default) for label in labels])
 

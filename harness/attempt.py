@@ -149,7 +149,7 @@ def score_reconstructions(bench: Bench, originals: Tensor, rebuilt: Tensor, gall
     scores = score_images(bench.suite, originals, rebuilt, bench.device)
     scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), gallery)
     scores.values["label_agreement"] = bench.label_agreement(rebuilt)
-    if bench.top1 is None:
+    if bool(scores.values["label_agreement"].isnan().any()):
         scores.reasons["label_agreement"] = NO_CLASSES
     return scores
 

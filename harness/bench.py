@@ -75,8 +75,11 @@ class Bench:
     def label_agreement(self, images: Tensor) -> Tensor:
         """Returns (B,) 1 where the victim's top class on uint8 reconstructions is that on the originals, else 0.
 
-        NaN where the victim's answer is no vector of classes: the largest entry of a feature means nothing.
+        Where the task asks, the share of an image's questions that it answers as on the original. NaN where the
+        victim's answer is no vector of classes: the largest entry of a feature means nothing.
         """
+        if self.task.questions(self.evaluation) is not None:
+            return self._same_answers(images)
         if self.top1 is None:
             return torch.full((len(images),), torch.nan)
         with torch.no_grad():
@@ -85,6 +88,20 @@ class Bench:
                 for part in torch.split(images, self.suite.batch_size)
             ]
         return (torch.cat(parts) == self.top1).float()
+
+    def _same_answers(self, images: Tensor) -> Tensor:
+        """Returns (B,) the share of each image's questions answered on uint8 reconstructions as on the originals."""
+        shown = ImageSet(images, self.evaluation.ids)
+        answers = joined(
+            [
+                self.victim.respond(part.images().to(self.device), self.task.questions(part)).cpu()
+                for part in shown.batches(self.suite.batch_size)
+            ]
+        )
+        same = (answers == self.output).all(dim=2)
+        asked = torch.tensor([len(texts) for texts in self.task.questions(self.evaluation).texts])
+        counted = torch.arange(same.shape[1]) < asked[:, None]
+        return (same & counted).sum(dim=1) / asked
 
     def auxiliary(self, n: int | None) -> ImageSet:
         """Returns the attacker's images: all, or every k-th so that ``n`` remain."""

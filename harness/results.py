@@ -100,7 +100,8 @@ SCORES = (
         "label_agreement",
         "float",
         "0..1",
-        "share of reconstructions whose top class, by the unmodified victim, is that of the original",
+        "share of reconstructions whose top class, by the unmodified victim, is that of the original; where the task "
+        "asks, share of an image's questions that it answers as on the original",
     ),
 )
 SCORE_NAMES = tuple(c.name for c in SCORES)

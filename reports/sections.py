@@ -15,7 +15,7 @@ from reports.notation import digits_of, is_number, percent
 from reports.table import POINT_COLUMNS
 
 _PERCENT = frozenset({"quality", "reid_top1", "label_agreement"})
-_SCORE_HEADINGS = (("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified", "%"), ("Same top class", "%"))
+_SCORE_HEADINGS = (("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified", "%"), ("Same answer", "%"))
 
 
 def _text(name: str, unit: str = "") -> Heading:

@@ -53,7 +53,7 @@ def test_it_is_reported(tmp_path: Path) -> None:
     page = write_html([run], tmp_path)[0].read_text(encoding="utf-8")
     text = write_markdown([run], tmp_path)[0].read_text(encoding="utf-8")
     for report in (page, text):
-        assert "Same top class" in report
+        assert "Same answer" in report
         assert "By chance" not in report
     csv = pd.read_csv(write_csv([run], tmp_path)[1])
     assert csv["label_agreement"].isna().all()
