@@ -35,7 +35,8 @@ class Question(NamedTuple):
 
 
 def _fits(thing: Thing, wanted: tuple[str | None, str | None, str | None]) -> bool:
-    return all(word is None or word == own for word, own in zip(wanted, thing.words, strict=True))
+    size, colour, shape = wanted
+    return size in (None, thing.size) and colour in (None, thing.colour) and shape in (None, thing.shape)
 
 
 def _named(wanted: tuple[str | None, str | None, str | None]) -> str:
@@ -146,6 +147,10 @@ class Asker:
         found = askable(scene, kind)
         if not found:
             raise ValueError(f"no question about {kind} can be asked about this scene")
+        return self.choose(found, rng)
+
+    def choose(self, found: list[Question], rng: np.random.Generator) -> Question:
+        """Returns one of the questions ``found``, which are of one kind and of one scene; ties fall at random."""
         order = [found[int(i)] for i in rng.permutation(len(found))]
         chosen = min(order, key=self._excess)
         self._texts[chosen.text] += 1

@@ -60,9 +60,8 @@ def draw_scene(number: int, split: SplitName, rng: np.random.Generator) -> Scene
 
 def ask_each_kind(scene: Scene, asker: Asker, rng: np.random.Generator) -> tuple[Question, ...] | None:
     """Returns one question of every kind, or None where the scene does not allow one of them."""
-    if not all(askable(scene, kind) for kind in KINDS):
-        return None
-    return tuple(asker.ask(scene, kind, rng) for kind in KINDS)
+    found = [askable(scene, kind) for kind in KINDS]
+    return tuple(asker.choose(each, rng) for each in found) if all(found) else None
 
 
 @cache
