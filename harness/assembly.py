@@ -39,6 +39,16 @@ def _scores(part: Part, name: str, count: int) -> Values:
     return np.full(count, np.nan) if values is None else np.asarray(values, dtype=np.float64)
 
 
+def _ratio(counts: Values, of: Values) -> Values:
+    """Returns (B,) values whose mean is sum(counts) / sum(of), and vary about it as that ratio does.
+
+    Images have different numbers of questions: the ratio of two sums is linearised about its value (Cochran, Sampling
+    Techniques, section 6.3), so that its interval is that of a mean.
+    """
+    ratio = counts.sum() / of.sum()
+    return ratio + (counts - ratio * of) / of.mean()
+
+
 def _is_probe(part: Part) -> bool:
     return bool(part.get("kind", "reconstruction") != "reconstruction")
 
@@ -90,16 +100,15 @@ class Assembler:
         return [row for own in rows.values() for row in own]
 
     def _kind(self, counts: dict[str, Any]) -> Row:
-        """Returns the columns of one kind. Images are resampled; each counts by the mean over its questions."""
+        """Returns the columns of one kind: shares of its questions, over intervals that resample images."""
         right, base, asked = (np.asarray(counts[n], dtype=np.float64) for n in ("right", "base", "questions"))
-        share, plain = (np.divide(n, asked, out=np.full(len(asked), np.nan), where=asked > 0) for n in (right, base))
-        quality, change = self._interval(share), self._interval(share - plain)
+        quality, change = self._interval(_ratio(right, asked)), self._interval(_ratio(right - base, asked))
         return {
             "questions": int(asked.sum()),
             "quality": quality.mean,
             "quality_lo": quality.lo,
             "quality_hi": quality.hi,
-            "quality_base": self._interval(plain).mean,
+            "quality_base": float(base.sum() / asked.sum()),
             "change": change.mean,
             "change_lo": change.lo,
             "change_hi": change.hi,

@@ -76,7 +76,7 @@ KIND_COLUMNS = (
     _c("seed", "int", "", "seed that the suite states"),
     _c("kind", "text", "", "kind of question; ``all`` for all of them"),
     _c("questions", "int", "questions", "questions of this kind"),
-    _c("quality", "float", "0..1", "share of them answered right under the defense"),
+    _c("quality", "float", "0..1", "share of them answered right under the defense; every question counts alike"),
     _c("quality_lo", "float", "0..1", "lower end of the 95 % bootstrap interval of quality"),
     _c("quality_hi", "float", "0..1", "upper end of the 95 % bootstrap interval of quality"),
     _c("quality_base", "float", "0..1", "share of them that the unmodified victim answers right"),

@@ -1,8 +1,10 @@
 import math
 
+import numpy as np
+import pytest
 import torch
 
-from harness.assembly import Assembler
+from harness.assembly import Assembler, _ratio
 from harness.images import ImageSet
 
 N = 6
@@ -115,3 +117,14 @@ def test_a_probe_s_row_holds_its_scores_and_no_others():
     assert [image["attribute_correct"] for image in tables.images[-N:]] == [1, 1, 1, 1, 0, 0]
     assert tables.cells[0]["attribute"] == ""
     assert all(math.isnan(image["attribute_correct"]) for image in tables.images[:N])
+
+
+def test_quality_by_kind_counts_every_question_alike():
+    rng = np.random.default_rng(0)
+    asked = rng.integers(1, 20, 60).astype(np.float64)
+    right = rng.binomial(asked.astype(int), 0.6).astype(np.float64)
+    values = _ratio(right, asked)
+    assert values.mean() == pytest.approx(right.sum() / asked.sum())
+    draws = rng.integers(0, 60, (4000, 60))
+    spread = (right[draws].sum(axis=1) / asked[draws].sum(axis=1)).std()
+    assert values.std(ddof=1) / np.sqrt(60) == pytest.approx(spread, rel=0.1)
