@@ -71,7 +71,8 @@ class LanguageHalf:
     def device(self) -> torch.device:
         """Where prompts enter; a model spread over devices moves them on by itself."""
         device: torch.device = self._embed.weight.device
-        return device
+        # What lies on disk has no device of its own, but a hook that fetches it.
+        return device if device.type != "meta" else torch.device(self._embed._hf_hook.execution_device)
 
     def prompt(self, images: Sequence[Tensor], texts: Sequence[str]) -> Prompt:
         """Embeds one prompt an image.
