@@ -78,14 +78,17 @@ class PicturedQuestions(QuestionTask):
         if fit not in get_args(Fit):
             raise ConfigError(f"unknown {fit!r}", where="fit", mend=suggest(str(fit), [*get_args(Fit)]))
         self.model = model if pretrained else str(Path(model).expanduser())
-        check_llava_options(self.model, pretrained=pretrained, dtype=dtype, device_map=device_map)
+        self._asking: dict[str, Any] = {
+            **{"pretrained": pretrained, "dtype": dtype, "device_map": device_map},
+            **{"prompt": prompt, "max_new_tokens": max_new_tokens},
+        }
+        check_llava_options(self.model, **self._asking)
         self.path = None if path == HUB else Path(path).expanduser()
         if self.path is not None and not self.path.is_dir():
             raise DataError("no such folder", where=str(self.path), mend=f"check `path`, or take `path: {HUB}`")
         self.per_split, self.questions_per_image = dict(per_split or {}), questions_per_image
         self.fit, self.image_px, self.skip_missing = fit, image_px, skip_missing
         self._pretrained = pretrained
-        self._asking = {"dtype": dtype, "device_map": device_map, "prompt": prompt, "max_new_tokens": max_new_tokens}
         self.left_out: Counter[str] = Counter()
 
     @abstractmethod
@@ -94,8 +97,7 @@ class PicturedQuestions(QuestionTask):
 
     @cached_property
     def _victim(self) -> VisionLanguageVictim:
-        options: dict[str, Any] = self._asking
-        return load_llava(self.model, pretrained=self._pretrained, image_px=self.image_px, **options)
+        return load_llava(self.model, image_px=self.image_px, **self._asking)
 
     @cached_property
     def _side(self) -> int:

@@ -1,10 +1,12 @@
-"""Reads what public data sets of questions about images consist of: a JSON file and images, or a data set of the hub."""
+"""Reads public data sets of questions about images: a JSON file and images in a folder, or a data set of the hub."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,12 +141,13 @@ def find_first(root: Path, names: Iterable[str]) -> Path:
 
 def picture_file(root: Path, names: Iterable[str]) -> Picture:
     """Returns the image in the first of some files that is there; else the first as the place where it is missing."""
-    candidates = [root / name for name in names]
-    for path in candidates:
+    places = list(names)
+    for place in places:
+        path = root / place
         # A name from a data file must not lead out of the folder.
-        if ".." not in path.parts and path.is_file():
-            return Picture(path.relative_to(root).as_posix(), lambda: _bytes(path))
-    return Picture(candidates[0].relative_to(root).as_posix(), None)
+        if path.is_relative_to(root) and ".." not in path.parts and path.is_file():
+            return Picture(place, partial(_bytes, path))
+    return Picture(places[0], None)
 
 
 def _bytes(path: Path) -> bytes:
@@ -166,7 +169,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Any:
         DataError: The data set cannot be loaded.
     """
     try:
-        import datasets  # noqa: PLC0415 - optional
+        datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise ConfigError(
             "data sets of the hub need the library `datasets`, which is not installed",

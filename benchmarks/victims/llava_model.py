@@ -25,7 +25,7 @@ from benchmarks.victims.transformers_model import (
 )
 from harness.errors import ConfigError, DataError
 from harness.registry import suggest
-from harness.vision_language import IMAGE, VisionLanguageVictim
+from harness.vision_language import IMAGE, VisionLanguageVictim, check_asking
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
@@ -51,7 +51,9 @@ _TEXT_FILES = (
 """Files beside the config that decide answers, where there are any."""
 
 
-def check_llava_options(name: str, *, pretrained: bool, dtype: str, device_map: Any) -> None:
+def check_llava_options(
+    name: str, *, pretrained: bool, dtype: str, device_map: Any, prompt: str | None, max_new_tokens: int
+) -> None:
     """Checks what can be checked without loading anything.
 
     Args:
@@ -59,11 +61,14 @@ def check_llava_options(name: str, *, pretrained: bool, dtype: str, device_map: 
         pretrained: Whether it is a name on the hub.
         dtype: Number format of the weights.
         device_map: What ``from_pretrained`` takes, or None.
+        prompt: Text given to the model, or None.
+        max_new_tokens: Longest answer in tokens.
 
     Raises:
         ConfigError: The options cannot be carried out.
         DataError: The folder lacks files.
     """
+    check_asking(LLAVA_PROMPT if prompt is None else prompt, max_new_tokens)
     if dtype not in get_args(Dtype):
         raise ConfigError(f"unknown {dtype!r}", where="dtype", mend=suggest(str(dtype), [*get_args(Dtype)]))
     if device_map is not None and importlib.util.find_spec("accelerate") is None:
@@ -126,7 +131,8 @@ def load_llava(
         ConfigError: The options do not fit, or the model is no LLaVA.
         DataError: The files are missing, corrupt or contradict one another.
     """
-    check_llava_options(name, pretrained=pretrained, dtype=dtype, device_map=device_map)
+    asking: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+    check_llava_options(name, pretrained=pretrained, dtype=dtype, device_map=device_map, **asking)
     config = _config(name, pretrained)
     side = _side(config, image_px)
     prompt = _default_prompt(config) if prompt is None else prompt
