@@ -16,6 +16,7 @@ from benchmarks.tasks.question_files import (
     picture_file,
     read_mapping,
 )
+from harness.errors import DataError
 from harness.questions import Asked
 
 QUESTIONS = "testdev_balanced_questions.json"
@@ -76,6 +77,8 @@ class Gqa(PicturedQuestions):
 def _add_all(found: QuestionFiles, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
     """Adds questions as GQA writes them, by identifier."""
     for number, row in rows:
+        if not isinstance(row, Mapping):
+            raise DataError(f"question {number!r} is no mapping", where=found.where, mend="take the official file")
         text, answer, image = (part(row, key, str, number=number, where=found.where) for key in _PARTS)
         kinds = part(row, "types", dict, number=number, where=found.where)
         kind = part(kinds, "structural", str, number=number, where=found.where)
