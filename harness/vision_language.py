@@ -17,6 +17,18 @@ IMAGE = "<image>"
 """Stands in a prompt for all tokens of the image."""
 
 
+def check_asking(prompt: str, max_new_tokens: int) -> None:
+    """Raises ConfigError where a prompt lacks the image or the question, or answers would have no token."""
+    if not isinstance(prompt, str) or prompt.count(IMAGE) != 1 or prompt.count("{question}") != 1:
+        raise ConfigError(
+            f"prompt {prompt!r} does not hold {IMAGE} and {{question}} once each",
+            where="prompt",
+            mend=f"write 'USER: {IMAGE}\\n{{question}} ASSISTANT:', say",
+        )
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens = {max_new_tokens!r} is not a whole number above 0", where="max_new_tokens")
+
+
 @dataclass(frozen=True)
 class VisionLanguageVictim(Victim):
     """A vision-language model of transformers (LLaVA's layout), with what is needed to ask it.
@@ -36,14 +48,7 @@ class VisionLanguageVictim(Victim):
     image_px: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.prompt.count(IMAGE) != 1 or self.prompt.count("{question}") != 1:
-            raise ConfigError(
-                f"prompt {self.prompt!r} does not hold {IMAGE} and {{question}} once each",
-                where="prompt",
-                mend=f"write 'USER: {IMAGE}\\n{{question}} ASSISTANT:', say",
-            )
-        if isinstance(self.max_new_tokens, bool) or self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens = {self.max_new_tokens!r} is below 1", where="max_new_tokens")
+        check_asking(self.prompt, self.max_new_tokens)
 
     @property
     def _network(self) -> Any:

@@ -25,13 +25,13 @@ Channels = tuple[float, float, float]
 
 _HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP: tuple[Channels, Channels] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP: tuple[Channels, Channels] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALISATION = {
     "vit": _HALF,
     "dinov2": _IMAGENET,
     "dinov2_with_registers": _IMAGENET,
-    "clip": _CLIP,
-    "clip_vision_model": _CLIP,
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
     "siglip": _HALF,
     "siglip_vision_model": _HALF,
 }
@@ -87,13 +87,13 @@ def load_transformers_model(name: str, *, pretrained: bool = False, image_px: in
     import transformers  # noqa: PLC0415 - slow, see above
 
     source: dict[str, Any] = {"local_files_only": not pretrained, "trust_remote_code": False}
-    with _one_line(name, "the config cannot be read"):
+    with one_line(name, "the config cannot be read"):
         config = transformers.AutoConfig.from_pretrained(name, **source)
     kind = _model_class(transformers, config)
     side = _square(getattr(getattr(config, "vision_config", config), "image_size", None), name)
-    with _one_line(name, f"{PREPROCESSOR} cannot be read"):
-        fed = _input(_preprocessor(name, pretrained), str(config.model_type), side, image_px, name)
-    with _one_line(name, "the weights cannot be loaded"), _quiet():
+    with one_line(name, f"{PREPROCESSOR} cannot be read"):
+        fed = _input(preprocessor_settings(name, pretrained), str(config.model_type), side, image_px, name)
+    with one_line(name, "the weights cannot be loaded"), quiet():
         options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
         model, info = kind.from_pretrained(name, **source, **options)
         missing = sorted(info["missing_keys"])
@@ -118,8 +118,8 @@ def load_transformers_model(name: str, *, pretrained: bool = False, image_px: in
 
 
 @contextmanager
-def _one_line(name: str, what: str) -> Iterator[None]:
-    """Turns whatever hubs, parsers and loaders raise into one line."""
+def one_line(name: str, what: str) -> Iterator[None]:
+    """Turns whatever hubs, parsers and loaders raise about a model into a DataError: ``what``, in one line."""
     try:
         yield
     except LeakgaugeError:
@@ -134,7 +134,7 @@ def _one_line(name: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers from reporting on loading: what matters of it is checked here."""
     from transformers.utils import logging  # noqa: PLC0415 - slow, see above
 
@@ -176,7 +176,7 @@ def _no_image_model(config: Any, architectures: list[str]) -> ConfigError:
     )
 
 
-def _preprocessor(name: str, pretrained: bool) -> dict[str, Any] | None:
+def preprocessor_settings(name: str, pretrained: bool) -> dict[str, Any] | None:
     """Returns the contents of the preprocessor's config, None where there is none.
 
     Where a processor for images and text was saved, it lies within that one's config.
@@ -196,6 +196,28 @@ def _preprocessor(name: str, pretrained: bool) -> dict[str, Any] | None:
 
 def _input(data: dict[str, Any] | None, family: str, side: int, asked: int | None, name: str) -> _Input:
     """Settles how images are fed."""
+    mean, std, note = normalisation(data, family, name)
+    if data is None:
+        return _Input(mean, std, asked or side, note)
+    cropped = data.get("do_center_crop", "crop_size" in data) and data.get("crop_size")
+    size = data["crop_size"] if cropped else data.get("size") if data.get("do_resize", True) else None
+    return _Input(mean, std, asked or (_square(size, f"{name}/{PREPROCESSOR}") if size else side), note)
+
+
+def normalisation(data: dict[str, Any] | None, family: str, name: str) -> tuple[Channels, Channels, str]:
+    """Settles mean and standard deviation.
+
+    Args:
+        data: The preprocessor's config, None where there is none.
+        family: Model type of the image tower, whose defaults fill what is missing.
+        name: The model, for messages.
+
+    Returns:
+        Mean, standard deviation, and what of it was assumed; empty if nothing.
+
+    Raises:
+        DataError: Pixels are not scaled to [0, 1], or values are missing and the family is not known.
+    """
     if data is None:
         if family not in NORMALISATION:
             raise DataError(
@@ -203,21 +225,16 @@ def _input(data: dict[str, Any] | None, family: str, side: int, asked: int | Non
                 where=name,
                 mend=f"add a {PREPROCESSOR} with `image_mean` and `image_std`",
             )
-        mean, std = NORMALISATION[family]
-        return _Input(mean, std, asked or side, f"normalisation assumed: no {PREPROCESSOR}")
+        return *NORMALISATION[family], f"normalisation assumed: no {PREPROCESSOR}"
     where = f"{name}/{PREPROCESSOR}"
     if not data.get("do_rescale", True) or abs(float(data.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-3:
         raise DataError("pixels are not scaled to [0, 1]", where=where, mend="take a model that is fed such pixels")
     if not data.get("do_normalize", True):
-        mean, std, note = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ""
-    elif "image_mean" in data and "image_std" in data:
-        mean, std, note = _channels(data["image_mean"], where), _channels(data["image_std"], where), ""
-    else:
-        mean, std = _input(None, family, side, asked, name)[:2]
-        note = f"normalisation assumed: {PREPROCESSOR} has none"
-    cropped = data.get("do_center_crop", "crop_size" in data) and data.get("crop_size")
-    size = data["crop_size"] if cropped else data.get("size") if data.get("do_resize", True) else None
-    return _Input(mean, std, asked or (_square(size, where) if size else side), note)
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ""
+    if "image_mean" in data and "image_std" in data:
+        return _channels(data["image_mean"], where), _channels(data["image_std"], where), ""
+    mean, std, _ = normalisation(None, family, name)
+    return mean, std, f"normalisation assumed: {PREPROCESSOR} has none"
 
 
 def _channels(values: Any, where: str) -> Channels:

@@ -1,0 +1,196 @@
+"""What tasks over public data sets of questions about images have in common; the victim is a pretrained LLaVA."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.tasks.image_files import MAX_DECODED_BYTES
+from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from benchmarks.tasks.question_files import HUB, QuestionFiles, natural
+from benchmarks.tasks.square_images import Fit, fit_square
+from benchmarks.victims.llava_model import check_llava_options, llava_side, load_llava
+from harness.contracts import SPLITS, SplitName
+from harness.decoding import upright_rgb
+from harness.errors import ConfigError, DataError
+from harness.images import ImageSet
+from harness.questions import Asked, QuestionTask
+from harness.registry import suggest
+from harness.splits import duplicate_groups
+from harness.vision_language import VisionLanguageVictim
+
+SPARE_SHARE, SPARE_IMAGES = 0.1, 64
+"""Images decoded beyond the number needed, for those that turn out to be copies."""
+
+
+class PicturedQuestions(QuestionTask):
+    """Questions about images, from a folder of official files or from the hub, asked of a pretrained LLaVA.
+
+    Nothing is read before it is needed. Splits divide images, never the questions about one. Exact copies of an image
+    become one, with the questions about all of them; near duplicates share a split, and a group for intervals.
+    ``left_out`` counts questions without an image, copies, questions beyond the cap, and images in no split.
+
+    Args:
+        path: Folder of the data set, or ``hub`` to load it from the hub (needs ``leakgauge[data]``).
+        model: Folder of the LLaVA as ``save_pretrained`` writes it, or with ``pretrained`` its name on the hub.
+        pretrained: Download the model from the hub.
+        dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        device_map: Spreads the model over devices (needs accelerate).
+        prompt: Text given to the model, with ``<image>`` and ``{question}``; None takes that of the model's card.
+        max_new_tokens: Longest answer in tokens.
+        per_split: Images a split; by default shares of all.
+        questions_per_image: At most so many questions an image, evenly spread over its questions by identifier.
+        fit: ``pad`` or ``crop``; see ``square_images``.
+        image_px: Side of the images, for LLaVA-NeXT; None takes twice the side of its tower.
+        skip_missing: Leave out questions whose image is missing.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        model: str,
+        pretrained: bool = False,
+        dtype: str = "float32",
+        device_map: Any = None,
+        prompt: str | None = None,
+        max_new_tokens: int = 16,
+        per_split: Mapping[str, int] | None = None,
+        questions_per_image: int | None = None,
+        fit: Fit = "pad",
+        image_px: int | None = None,
+        skip_missing: bool = False,
+    ) -> None:
+        check_counts(per_split or {})
+        if PROBE_SPLIT in (per_split or {}):
+            what = "no probe is fitted here"
+            raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out")
+        for key, number in {"questions_per_image": questions_per_image, "image_px": image_px}.items():
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ConfigError(f"{number!r} is not a whole number of at least 1", where=key, mend="or leave it out")
+        if fit not in get_args(Fit):
+            raise ConfigError(f"unknown {fit!r}", where="fit", mend=suggest(str(fit), [*get_args(Fit)]))
+        self.model = model if pretrained else str(Path(model).expanduser())
+        self._asking: dict[str, Any] = {
+            **{"pretrained": pretrained, "dtype": dtype, "device_map": device_map},
+            **{"prompt": prompt, "max_new_tokens": max_new_tokens},
+        }
+        check_llava_options(self.model, **self._asking)
+        self.path = None if path == HUB else Path(path).expanduser()
+        if self.path is not None and not self.path.is_dir():
+            raise DataError("no such folder", where=str(self.path), mend=f"check `path`, or take `path: {HUB}`")
+        self.per_split, self.questions_per_image = dict(per_split or {}), questions_per_image
+        self.fit, self.image_px, self.skip_missing = fit, image_px, skip_missing
+        self._pretrained = pretrained
+        self.left_out: Counter[str] = Counter()
+
+    @abstractmethod
+    def find(self) -> QuestionFiles:
+        """Returns the questions and where their images are; nothing is decoded."""
+
+    @cached_property
+    def _victim(self) -> VisionLanguageVictim:
+        return load_llava(self.model, image_px=self.image_px, **self._asking)
+
+    @cached_property
+    def _side(self) -> int:
+        return llava_side(self.model, pretrained=self._pretrained, image_px=self.image_px)
+
+    @cached_property
+    def _loaded(self) -> tuple[dict[str, ImageSet], dict[str, tuple[Asked, ...]]]:
+        """Decodes the images once and divides them; returns the splits, and the questions by image identifier."""
+        files = self.find()
+        self.left_out["without image"] = files.without_missing(skip=self.skip_missing)
+        names = self._chosen(sorted(files.asked, key=natural))
+        decoded = ImageSet.from_pixels(self._decode(files, names))
+        by_id: dict[str, list[str]] = {}
+        for image_id, name in zip(decoded.ids, names, strict=True):
+            by_id.setdefault(image_id, []).append(name)
+        self.left_out["copies"] = len(names) - len(by_id)
+        asked = {i: self._capped([one for name in same for one in files.asked[name]]) for i, same in by_id.items()}
+        first = {image_id: i for i, image_id in reversed(list(enumerate(decoded.ids)))}
+        images = decoded.select([first[image_id] for image_id in sorted(first)])
+        images = ImageSet(images.pixels, images.ids, None, duplicate_groups(images))
+        assert images.groups is not None
+        try:
+            counts = split_counts(len(images), self.per_split, probe=False)
+            divided = assign(stratified_order(images.ids, None, images.groups.tolist()), counts)
+        except DataError as error:
+            raise DataError(error.what, where=files.where, mend=error.mend) from error
+        self.left_out["surplus"] = len(images) - sum(counts.values())
+        return {name: images.select(rows) for name, rows in divided.items()}, asked
+
+    def _chosen(self, names: list[str]) -> list[str]:
+        """Picks the images to decode: all of them, or where all counts are given not many more than needed."""
+        needed = sum(self.per_split.values())
+        needed += int(SPARE_SHARE * needed) + SPARE_IMAGES
+        if needed >= len(names) or not all(name in self.per_split for name in SPLITS):
+            return names
+        return [names[row] for rows in stratified_order(names) for row in rows][:needed]
+
+    def _decode(self, files: QuestionFiles, names: Sequence[str]) -> Tensor:
+        """Returns the named images, (N, 3, side, side) uint8."""
+        size = len(names) * 3 * self._side**2
+        if size > MAX_DECODED_BYTES:
+            raise DataError(
+                f"{len(names)} images of {self._side} px need {size / 2**30:.1f} GiB of at most "
+                f"{MAX_DECODED_BYTES >> 30}",
+                where=files.where,
+                mend="give all counts of `per_split`, or a smaller `image_px`",
+            )
+        pixels = torch.empty(len(names), 3, self._side, self._side, dtype=torch.uint8)
+        for i, name in enumerate(names):
+            picture = files.pictures[name]
+            assert picture.read is not None
+            try:
+                pixels[i] = fit_square(upright_rgb(picture.read()), self._side, self.fit)
+            except Exception as error:  # PIL raises many kinds for broken data
+                raise DataError(
+                    f"the image {picture.place} cannot be decoded: {str(error) or type(error).__name__}",
+                    where=files.where,
+                    mend="download it again",
+                ) from error
+        return pixels
+
+    def _capped(self, asked: list[tuple[str, Asked]]) -> tuple[Asked, ...]:
+        """Returns an image's questions by identifier, each once, evenly thinned to the cap."""
+        ordered = sorted(asked, key=lambda one: natural(one[0]))
+        questions = list(dict.fromkeys(question for _, question in ordered))
+        cap = self.questions_per_image
+        if cap is None or cap >= len(questions):
+            return tuple(questions)
+        self.left_out["questions beyond the cap"] += len(questions) - cap
+        rows = np.linspace(0, len(questions) - 1, cap).round().astype(int)
+        return tuple(questions[row] for row in rows.tolist())
+
+    def victim(self) -> VisionLanguageVictim:
+        """Returns the LLaVA."""
+        return self._victim
+
+    def input_px(self) -> int:
+        """Side of the images; of the model only the config is read to find it."""
+        return self._side
+
+    def split(self, name: SplitName) -> ImageSet:
+        """Returns the images of a split; they carry no labels."""
+        if name not in SPLITS:
+            raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
+        return self._loaded[0][name]
+
+    def asked(self, image_id: str) -> tuple[Asked, ...]:
+        """Returns the questions about an image."""
+        found = self._loaded[1].get(image_id)
+        if found is None:
+            raise DataError(f"no image {image_id!r}", where=f"task {self.name!r}", mend="take images from `split`")
+        return found
+
+    def read(self, tokens: Sequence[int]) -> str:
+        """Returns the text of an answer."""
+        return self.victim().read(tokens)
