@@ -46,7 +46,8 @@ def _ratio(counts: Values, of: Values) -> Values:
     Techniques, section 6.3), so that its interval is that of a mean.
     """
     ratio = counts.sum() / of.sum()
-    return ratio + (counts - ratio * of) / of.mean()
+    values: Values = ratio + (counts - ratio * of) / of.mean()
+    return values
 
 
 def _is_probe(part: Part) -> bool:

@@ -28,7 +28,7 @@ from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
-from harness.runner import check_folder, choose_device, prepare, run_suite
+from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
 from harness.search_cli import choose, search
 from harness.store import RunFolder
 from harness.suite import Suite, load_suite, shipped_suites
@@ -183,7 +183,9 @@ def _plugin_rows(group: str) -> list[tuple[str, str]]:
 @app.command()
 def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:
     """Checks a suite without running it: schema, plug-ins and options, data, weights, splits, knowledge."""
-    plan = prepare(load_suite(suite, overrides), choose_device(device))
+    loaded, chosen = load_suite(suite, overrides), choose_device(device)
+    check_complete(loaded)
+    plan = prepare(loaded, chosen)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
 
 

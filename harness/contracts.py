@@ -144,6 +144,10 @@ class Task(ABC):
     def quality_name(self) -> str:
         """What ``quality`` measures, for tables: ``top-1 accuracy``, say."""
 
+    def missing(self) -> tuple[str, ...]:
+        """Returns what this machine lacks to run the task, an item each, as far as that is quickly told."""
+        return ()
+
     def input_px(self) -> int:
         """Returns the side of the task's square images; a task that knows it without loading a split overrides this."""
         height, width = self.split("evaluation").pixels.shape[2:]

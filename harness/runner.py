@@ -18,8 +18,8 @@ from harness.assembly import Assembler
 from harness.attributes import answers
 from harness.bench import Bench
 from harness.code_digest import code_digest
-from harness.contracts import SPLITS, SplitName
-from harness.errors import ConfigError, LeakgaugeError, PluginError, StoreError
+from harness.contracts import SPLITS, SplitName, Task
+from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, StoreError
 from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
 from harness.measure import run_exposure
 from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
@@ -108,6 +108,22 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
     return Plan(suite, bench, data, cells)
+
+
+def check_complete(suite: Suite) -> None:
+    """Checks that this machine has what the task needs, and names all that it lacks at once.
+
+    Raises:
+        DataError: Something is missing.
+    """
+    task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
+    missing = task.missing()
+    if missing:
+        raise DataError(
+            f"{len(missing)} missing: {'; '.join(missing)}",
+            where=f"{suite.name}: task {task.name!r}",
+            mend="provide them here, or run the suite where they are",
+        )
 
 
 @cache

@@ -43,6 +43,7 @@ class Gqa(PicturedQuestions):
 
     name = "gqa"
     version = 1
+    hub_name = HUB_NAME
     quality_name = "exact-match accuracy"
 
     def find(self) -> QuestionFiles:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.tasks.image_files import MAX_DECODED_BYTES
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
-from benchmarks.tasks.question_files import HUB, QuestionFiles, natural
+from benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
 from benchmarks.tasks.square_images import Fit, fit_square
 from benchmarks.victims.llava_model import check_llava_options, llava_side, load_llava
 from harness.contracts import SPLITS, SplitName
@@ -52,6 +53,9 @@ class PicturedQuestions(QuestionTask):
         image_px: Side of the images, for LLaVA-NeXT; None takes twice the side of its tower.
         skip_missing: Leave out questions whose image is missing.
     """
+
+    hub_name: ClassVar[str]
+    """Name of the data set on the hub."""
 
     def __init__(
         self,
@@ -90,6 +94,22 @@ class PicturedQuestions(QuestionTask):
         self.fit, self.image_px, self.skip_missing = fit, image_px, skip_missing
         self._pretrained = pretrained
         self.left_out: Counter[str] = Counter()
+
+    def missing(self) -> tuple[str, ...]:
+        """Returns what is missing of questions and weights; with them, that there is no GPU for half precision."""
+        found = []
+        if self.path is None and importlib.util.find_spec("datasets") is None:
+            found.append('the library datasets, for `path: hub` (pip install "leakgauge[data]", or give a folder)')
+        elif self.path is None and not on_hub(self.hub_name, "README.md", "dataset"):
+            found.append(f"the questions: {self.hub_name} can be neither reached nor is it in the local cache")
+        if self._pretrained and not on_hub(self.model, "config.json", "model"):
+            found.append(
+                f"the weights: {self.model} can be neither reached nor is it in the local cache "
+                "(download it elsewhere, and give its folder with `pretrained: false`)"
+            )
+        if found and self._asking["dtype"] != "float32" and not torch.cuda.is_available():
+            found.append(f"a GPU, which {self._asking['dtype']} is meant for")
+        return tuple(found)
 
     @abstractmethod
     def find(self) -> QuestionFiles:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.decoding import MAX_FILE_BYTES
 from harness.errors import ConfigError, DataError
@@ -154,6 +154,25 @@ def _bytes(path: Path) -> bytes:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     return path.read_bytes()
+
+
+def on_hub(name: str, file: str, kind: Literal["model", "dataset"]) -> bool:
+    """Tells whether a file of the hub is in the local cache, or can be reached; asks once, and waits five seconds.
+
+    Args:
+        name: Name of the model or data set.
+        file: A file that it has.
+        kind: Which of both it is.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache  # noqa: PLC0415 - slow
+
+    if isinstance(try_to_load_from_cache(name, file, repo_type=kind), str):
+        return True
+    try:
+        get_hf_file_metadata(hf_hub_url(name, file, repo_type=kind), timeout=5)
+    except Exception:  # of many kinds; what keeps it away is not told here
+        return False
+    return True
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Any:

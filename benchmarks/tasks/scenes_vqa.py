@@ -72,7 +72,9 @@ class ScenesVqa(QuestionTask):
             row = _rows(name).get(image_id)
             if row is not None:
                 return scene_split(name), row
-        raise DataError(f"no scene {image_id!r}", where=f"task {self.name!r}", mend=f"take images of {', '.join(SPLITS)}")
+        raise DataError(
+            f"no scene {image_id!r}", where=f"task {self.name!r}", mend=f"take images of {', '.join(SPLITS)}"
+        )
 
 
 @cache

@@ -45,8 +45,12 @@ def chosen_letter(written: str) -> str | None:
 
 
 def question_text(hint: str, question: str, choices: list[str]) -> str:
-    """Returns what is asked: the hint if there is one, the question, a line a choice, and how to answer."""
-    lines = [hint, question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))]
+    """Returns what is asked: the hint if there is one as context, the question, a line a choice, and how to answer."""
+    lines = [
+        f"Context: {hint}",
+        question,
+        *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)),
+    ]
     return "\n".join(lines if hint else lines[1:]) + DIRECTLY
 
 
@@ -66,6 +70,7 @@ class ScienceQa(PicturedQuestions):
 
     name = "scienceqa"
     version = 1
+    hub_name = HUB_NAME
     quality_name = "accuracy of chosen letters"
 
     def __init__(
