@@ -47,7 +47,7 @@ def test_nothing_is_missing_where_all_is_in_reach(reachable):
 @pytest.mark.parametrize("suite", ["vqa-paper", "vqa-paper-scienceqa"])
 def test_the_papers_suites_say_what_they_lack(reachable, suite):
     reachable(hub=False, datasets=False, gpu=False)
-    with pytest.raises(DataError, match="3 missing: the library datasets.*llava-1.5-7b-hf.*a GPU"):
+    with pytest.raises(DataError, match=r"3 missing: the library datasets.*llava-1.5-7b-hf.*a GPU"):
         check_complete(load_suite(suite))
 
 

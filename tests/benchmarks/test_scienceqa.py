@@ -111,7 +111,7 @@ def test_what_names_no_letter_or_another_is_wrong(task, written, right):
 
 def test_the_text_is_hint_question_choices_and_how_to_answer(task):
     texts = {one.text for one in every_question(task)}
-    assert f"The sky is blue.\nWhat colour is the dog?\nA. blue\nB. dark{DIRECTLY}" in texts
+    assert f"Context: The sky is blue.\nWhat colour is the dog?\nA. blue\nB. dark{DIRECTLY}" in texts
     assert f"What colour is the cat?\nA. blue\nB. dark\nC. no{DIRECTLY}" in texts
 
 
@@ -166,7 +166,7 @@ def test_a_question_too_long_is_named(copied, model):
     (copied / PROBLEMS).write_text(json.dumps(problems))
     task = ScienceQa(str(copied), model)
     asked = Questions(tuple(texts for name in SPLITS for texts in task.questions(task.split(name)).texts))
-    with pytest.raises(DataError, match=r"the question 'sky sky .*' with 64 image tokens"):
+    with pytest.raises(DataError, match=r"the question 'Context: sky .*' with 64 image tokens"):
         task.victim().check_fits(64, asked)
 
 
