@@ -78,5 +78,9 @@ class MetadataOnly(AttributeProbe):
         with threadpool_limits(1):
             known = self._trees.predict_proba(metadata(observations))
         scores = torch.zeros(len(observations), self._classes)
+        if len(self._trees.classes_) == 1:
+            # Of one class alone the trees return two columns.
+            scores[:, int(self._trees.classes_[0])] = 1.0
+            return scores
         scores[:, torch.as_tensor(self._trees.classes_, dtype=torch.long)] = torch.from_numpy(known).float()
         return scores
