@@ -22,11 +22,14 @@ demo: install
 	$(BIN)/leakgauge run quick --out $(DEMO)
 	$(BIN)/leakgauge report $(DEMO) --out $(DEMO)/report
 
+# A process a core, one thread each; the tests of a file stay together, because they share what is costly to set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: install lint docs-check
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: install lint docs-check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Judges a run of `smoke` by the baseline in the repository: exit 1 where more leaks, 3 where that cannot be told.
 gate: install
