@@ -96,7 +96,7 @@ class Assembler:
             kinds = part.get("kinds", {})
             if kinds and tuple(names.values()) not in rows:
                 whole = {n: np.sum([k[n] for k in kinds.values()], axis=0) for n in ("right", "base", "questions")}
-                every = {**kinds, "all": whole} if len(kinds) > 1 else kinds
+                every = {"all": whole, **kinds} if len(kinds) > 1 else kinds
                 rows[tuple(names.values())] = [{**names, "kind": k, **self._kind(one)} for k, one in every.items()]
         return [row for own in rows.values() for row in own]
 
