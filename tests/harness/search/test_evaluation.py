@@ -37,7 +37,10 @@ def as_the_runner_does(evaluator: Evaluator, options: dict, channel: PluginConfi
         }
     )
     victim, images = evaluator._victim, evaluator.images
-    bench = Bench(suite, evaluator._task, victim, images, torch.zeros(len(images)), torch.zeros(1), None, CPU)
+    unmodified = torch.zeros(len(images))
+    bench = Bench(
+        suite, evaluator._task, victim, images, unmodified, unmodified, gallery=torch.zeros(1), top1=None, device=CPU
+    )
     return measure_exposure(bench, plan(suite, "")[0].exposure).costs
 
 
