@@ -54,10 +54,10 @@ class FastV:
 
     def check(self, model: Any) -> None:
         """Raises ConfigError where the language model is not one that it runs, or has too few layers."""
-        if type(model).__name__ not in RUNS:
-            raise ConfigError(
-                f"fastv does not run {type(model).__name__}", where="fastv", mend=f"take one of {', '.join(RUNS)}"
-            )
+        check_layers(model)
+        if getattr(model.config, "sliding_window", None) is not None:
+            what = "the language model attends within a sliding window"
+            raise ConfigError(what, where="fastv", mend="leave it out, or take a model without one")
         if self.layer >= len(model.layers):
             raise ConfigError(
                 f"layer = {self.layer}, but the language model has {len(model.layers)} layers",
@@ -105,6 +105,16 @@ class FastV:
         stays = real & ~image
         stays[places[received[places].argsort(descending=True, stable=True)[: self.kept(len(places))]]] = True
         return stays
+
+
+def check_layers(model: Any) -> None:
+    """Raises ConfigError where the layers of a language model are not known to be those of Llama."""
+    if type(model).__name__ not in RUNS:
+        raise ConfigError(
+            f"the layers of {type(model).__name__} cannot be called one by one",
+            where="victim",
+            mend=f"take a language model among {', '.join(RUNS)}",
+        )
 
 
 def run_layers(model: Any, states: Tensor, mask: Tensor, positions: Tensor, cache: Any, first: int, end: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
 
-from defenses.fastv import RUNS, FastV, last_attention, run_layers
+from defenses.fastv import RUNS, FastV, check_layers, last_attention, run_layers
 from defenses.language_half import LanguageHalf
 from harness.errors import ConfigError
 from harness.questions import ABSENT
@@ -52,6 +52,7 @@ class QuestionFlops:
     def __init__(self, language: LanguageHalf, fastv: FastV | None, width: int) -> None:
         self._language, self._fastv, self._width = language, fastv, width
         self._model: Any = language.model
+        check_layers(self._model)
 
     def count(self, image: int, texts: Sequence[int], answers: Tensor) -> QuestionCost:
         """Returns the mean cost of an image's questions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,14 @@ from harness.images import ImageSet
 from harness.link import Transmission
 from harness.questions import Questions, spread_rows
 from harness.reduction import Reduction
+from harness.registry import suggest
 from harness.scoring.compute import Flops, with_parts
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 from harness.vision_language import VisionLanguageVictim
 
 _WHERE = "defense 'vqa_pipeline'"
+_OWN = ("projector_on_edge", "fastv")
 
 
 class VqaPipeline(SplitPipeline):
@@ -58,6 +61,10 @@ class VqaPipeline(SplitPipeline):
             raise ConfigError(
                 "the victim answers no questions", where=_WHERE, mend="take a task with questions, or split_pipeline"
             )
+        known = inspect.signature(SplitPipeline).parameters
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"unknown option {key!r}", where=_WHERE, mend=suggest(key, [*known, *_OWN]))
         super().__init__(victim, device, **options)
         if not isinstance(self._backbone, HfLlava):
             raise ConfigError(f"{type(victim.model).__name__} is no LLaVA", where=_WHERE)

@@ -51,7 +51,7 @@ class Bench:
         # Splits are in class order, so evenly spaced images keep all classes.
         evaluation = evaluation.spread(suite.evaluation_images)
         victim.to(device)
-        _check_questions(victim, task, evaluation)
+        check_questions(victim, task, evaluation)
         outputs, features = [], []
         with torch.no_grad():
             for batch in evaluation.batches(suite.batch_size):
@@ -109,8 +109,13 @@ class Bench:
         return images.apart() if n is None or n >= len(images) else images.spread(n)
 
 
-def _check_questions(victim: Victim, task: Task, images: ImageSet) -> None:
+def check_questions(victim: Victim, task: Task, images: ImageSet) -> None:
     """Checks before anything runs that every question fits into the victim's context beside an image.
+
+    Args:
+        victim: The victim.
+        task: The task.
+        images: The images that are asked about.
 
     Raises:
         DataError: One does not.

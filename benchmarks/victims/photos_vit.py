@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from benchmarks.tasks.photo_crops import CLASSES, CROP_PX
+from benchmarks.victims.shipped_weights import load_shipped
 from harness.contracts import Victim
-from harness.errors import DataError
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -45,18 +40,5 @@ def load_photos_vit(path: Path | None = None) -> Victim:
     Raises:
         DataError: The file is missing, corrupt, or of another architecture.
     """
-    where = str(path or f"benchmarks/victims/{WEIGHTS}")
-    try:
-        data = path.read_bytes() if path else (files("benchmarks.victims") / WEIGHTS).read_bytes()
-        state = {name: tensor.float() for name, tensor in load_safetensors(data).items()}
-        model = build_photos_vit()
-        model.load_state_dict(state)
-    except FileNotFoundError as error:
-        raise DataError(
-            "victim weights are missing", where=where, mend="reinstall, or run benchmarks/victims/train_photos_vit.py"
-        ) from error
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"victim weights cannot be loaded: {error}", where=where, mend="restore the file") from error
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise DataError("victim weights hold NaN or infinite values", where=where, mend="restore the file")
-    return Victim(model.eval(), MEAN, STD, hashlib.sha256(data).hexdigest()[:16], "vit 192x6, 8-px patches, 64 px")
+    model, digest = load_shipped(build_photos_vit, WEIGHTS, "train_photos_vit.py", path)
+    return Victim(model, MEAN, STD, digest, "vit 192x6, 8-px patches, 64 px")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
@@ -27,7 +22,7 @@ from benchmarks.victims.scenes_tokenizer import (
     build_tokenizer,
     prompt,
 )
-from harness.errors import DataError
+from benchmarks.victims.shipped_weights import load_shipped
 from harness.vision_language import VisionLanguageVictim
 
 MEAN = (0.5, 0.5, 0.5)
@@ -113,17 +108,4 @@ def load_scenes_llava(path: Path | None = None) -> VisionLanguageVictim:
     Raises:
         DataError: The file is missing, corrupt, or of another architecture.
     """
-    where = str(path or f"benchmarks/victims/{WEIGHTS}")
-    try:
-        data = path.read_bytes() if path else (files("benchmarks.victims") / WEIGHTS).read_bytes()
-        model = build_scenes_llava()
-        model.load_state_dict({name: tensor.float() for name, tensor in load_safetensors(data).items()})
-    except FileNotFoundError as error:
-        raise DataError(
-            "victim weights are missing", where=where, mend="reinstall, or run benchmarks/victims/train_scenes_llava.py"
-        ) from error
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"victim weights cannot be loaded: {error}", where=where, mend="restore the file") from error
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise DataError("victim weights hold NaN or infinite values", where=where, mend="restore the file")
-    return scenes_victim(model, hashlib.sha256(data).hexdigest()[:16])
+    return scenes_victim(*load_shipped(build_scenes_llava, WEIGHTS, "train_scenes_llava.py", path))

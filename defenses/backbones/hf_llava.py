@@ -60,8 +60,11 @@ class HfLlava(Backbone):
             raise _refusal(model, f"`vision_feature_layer` {layer} is none of its {layers} blocks")
         self.prefix, self.width = self._tower.prefix, self._tower.width
         self.class_token, self.pools_patches = self._tower.class_token, False
-        self.drops_class_token = config.vision_feature_select_strategy == "default" and self.prefix > 0
-        self.tiled = is_tiled(model)
+        self.drops_class_token, self.tiled = config.vision_feature_select_strategy == "default", is_tiled(model)
+        if self.drops_class_token and not self.prefix:
+            raise _refusal(model, "strategy `default` drops the first patch of a tower that has no class token")
+        if self.tiled and self.prefix and not self.drops_class_token:
+            raise _refusal(model, "strategy `full` leaves class tokens among the patches of its tiles")
         self.grid = self._tower.grid
         self.dtype: torch.dtype = next(self._projector.parameters()).dtype
 

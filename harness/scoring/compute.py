@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.contracts import Defense
+from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.link import Transmission
 from harness.seeding import Streams
@@ -52,9 +53,17 @@ def measure_flops(
             control's reference run is therefore already known, and what a channel loses is lost here too.
         rng: Random streams.
         questions: What is asked about the images, where the task asks.
-        output: What the defense answered.
+        output: What the defense answered; needed with ``questions``.
+
+    Raises:
+        PluginError: There are questions, and the defense does not tell what answering them costs.
     """
     parts = None if output is None else defense.server_flops(transmission, questions, output)
+    if questions is not None and parts is None:
+        raise PluginError(
+            f"defense {defense.name!r} does not tell what answering a question costs",
+            mend="give it `server_flops` (harness.contracts)",
+        )
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []
     received = transmission.received.lengths.tolist()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness import guards
+from harness.bench import check_questions
 from harness.contracts import Defense, Task
 from harness.errors import ConfigError, LeakgaugeError
 from harness.images import ImageSet
@@ -67,6 +68,7 @@ class Evaluator:
         self._victim = self._task.victim()
         self._victim.to(device)
         self.images = self._task.split("search").spread(space.search_images)
+        check_questions(self._victim, self._task, self.images)
         split, wanted = self._task.split("calibration"), space.calibration.images
         first = wanted is not None and space.calibration.pick == "first"
         self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.spread(wanted)

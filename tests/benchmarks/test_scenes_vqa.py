@@ -10,6 +10,9 @@ from benchmarks.tasks.scenes_vqa import ScenesVqa
 from harness.errors import ConfigError, DataError
 from harness.questions import QuestionTask
 from harness.runner import prepare, run_suite
+from harness.search.evaluation import Evaluator
+from harness.search.memo import Memo
+from harness.search.space import load_space
 from harness.store import RunFolder
 from harness.suite import parse_suite
 from reports.html import write_html
@@ -104,7 +107,7 @@ def test_unknown_images_are_named():
         ScenesVqa().asked("elsewhere")
 
 
-def test_a_suite_with_a_question_too_long_is_refused_before_it_runs(monkeypatch):
+def test_a_suite_with_a_question_too_long_is_refused_before_it_runs(monkeypatch, tmp_path):
     asked = ScenesVqa.asked
 
     def long(self, image_id):
@@ -114,6 +117,8 @@ def test_a_suite_with_a_question_too_long_is_refused_before_it_runs(monkeypatch)
     monkeypatch.setattr(ScenesVqa, "asked", long)
     with pytest.raises(DataError, match="context holds 128"):
         prepare(parse_suite(SUITE), CPU)
+    with pytest.raises(DataError, match="context holds 128"):
+        Evaluator(load_space("scenes-vqa"), CPU, Memo(tmp_path))
 
 
 def test_a_victim_that_cannot_answer_is_refused(monkeypatch, victim):

@@ -147,6 +147,7 @@ def test_a_question_with_an_image_token_is_refused():
         ({"fastv": {"keep": 1.5}}, "not a share"),
         ({"fastv": {"drop": 0.5}}, "drop"),
         ({"cut": 4}, "give 1 to 3"),
+        ({"reducton": "none"}, "unknown option 'reducton'.*reduction"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -165,6 +166,30 @@ def test_other_victims_are_refused(victim):
         VqaPipeline(dataclasses.replace(base, model=joined), CPU)
     with pytest.raises(ConfigError, match="tiles needs all 3 blocks"):
         VqaPipeline(llava_next(112), CPU, cut=1)
+
+
+def test_layouts_that_the_plain_model_reads_otherwise_are_refused():
+    with pytest.raises(ConfigError, match="drops the first patch"):
+        VqaPipeline(llava(siglip(64, 16, 4), layer=-1), CPU)
+    kept = llava_next(112)
+    kept.model.config.vision_feature_select_strategy = "full"
+    with pytest.raises(ConfigError, match="leaves class tokens"):
+        VqaPipeline(kept, CPU)
+    windowed = llava(clip(64, 16, 4))
+    windowed.model.model.language_model.config.sliding_window = 8
+    with pytest.raises(ConfigError, match="sliding window"):
+        VqaPipeline(windowed, CPU, fastv={"layer": 1})
+
+
+def test_a_defense_that_does_not_tell_its_costs_is_refused(monkeypatch):
+    victim = llava(clip(64, 16, 4))
+    images, questions = noise_images(1, 64), questions_for(1)
+    pipeline = VqaPipeline(victim, CPU)
+    sent = pipeline.transmit(images, RNG)
+    output = pipeline.respond(sent, questions)
+    monkeypatch.setattr(VqaPipeline, "server_flops", lambda *_: None)
+    with pytest.raises(PluginError, match="what answering a question costs"):
+        measure_flops(pipeline, images, sent, RNG, questions, output)
 
 
 def test_a_context_that_is_not_the_questions_is_refused():
