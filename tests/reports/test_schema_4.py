@@ -1,0 +1,34 @@
+"""A run that schema version 4 wrote is still read and reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
+from harness.store import RunFolder
+from reports.html import write_html
+from reports.markdown import write_markdown
+
+# Written by the conftest of the last commit whose SCHEMA_VERSION was 4, without its pictures and curves.
+STORED = Path(__file__).parent / "schema_4"
+
+
+def test_it_is_a_version_4_run() -> None:
+    assert json.loads((STORED / "run.json").read_text(encoding="utf-8"))["schema_version"] == 4
+    header = (STORED / "cells.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert "gflops_prefill" in header
+
+
+def test_what_it_lacks_is_nan() -> None:
+    run = RunFolder.open(STORED)
+    cells, images = run.cells(), run.images()
+    assert list(cells.columns) == [c.name for c in CELL_COLUMNS]
+    assert list(images.columns) == [c.name for c in IMAGE_COLUMNS]
+    assert len(cells[cells["status"] == "done"]) == 7
+
+
+def test_it_is_reported(tmp_path: Path) -> None:
+    run = RunFolder.open(STORED)
+    assert any(path.suffix == ".html" for path in write_html([run], tmp_path))
+    assert any(path.suffix == ".md" for path in write_markdown([run], tmp_path))
