@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,12 +25,14 @@ from harness.measure import run_exposure
 from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
 from harness.probing import AttributeProbe, kind_of
 from harness.provenance import collect
+from harness.reading import Reading
 from harness.registry import create
 from harness.results import SCHEMA_VERSION
 from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
 from harness.token_cache import check_once
+from harness.undefended import undefended
 from harness.views import eavesdropping_channel
 
 Progress = Callable[[int, int], None]
@@ -52,12 +54,13 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked suite, ready to run."""
+    """A checked suite, ready to run, and what was read to check it."""
 
     suite: Suite
     bench: Bench
     data: dict[str, str]
     cells: list[Cell]
+    reading: Reading
 
     @property
     def key(self) -> str:
@@ -107,7 +110,16 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     cells = plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
-    return Plan(suite, bench, data, cells)
+    return Plan(suite, bench, data, cells, _read(bench))
+
+
+def _read(bench: Bench) -> Reading:
+    """Returns what the task read, and how good its victim is without a defense."""
+    reading = bench.task.reading()
+    if not isinstance(reading, Reading):
+        what = f"`reading` returns {type(reading).__name__}, not harness.reading.Reading"
+        raise PluginError(what, where=f"task {bench.task.name!r}", mend="return one, or leave the method out")
+    return replace(reading, undefended=undefended(bench))
 
 
 def check_complete(suite: Suite) -> None:
@@ -200,6 +212,7 @@ def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
             "evaluation_images": len(bench.evaluation),
         },
         "data": plan_.data,
+        "read": plan_.reading.to_json(),
         "attacks": {
             label: {
                 "plugin": attack.name,
