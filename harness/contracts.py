@@ -150,7 +150,7 @@ class Task(ABC):
 
         The harness adds how good the victim is without a defense.
         """
-        victim, splits = self.victim(), {name: self.split(name) for name in SPLITS}
+        victim, splits = self.victim(), {str(name): self.split(name) for name in SPLITS}
         return Reading(
             source=f"task {self.name!r}, version {self.version}",
             splits={name: len(images) for name, images in splits.items()},

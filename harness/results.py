@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 SCHEMA_VERSION = 5
 READABLE_VERSIONS = (1, 2, 3, 4, 5)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
-and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions. The run.json of
-versions 1 to 4 has no ``read``, which says what was read.
+and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions.
+The run.json of versions 1 to 4 has no ``read``, which says what was read.
 """
 
 Kind = Literal["text", "int", "float"]

@@ -61,12 +61,12 @@ def _best_guess(task: QuestionTask, ids: tuple[str, ...]) -> float:
 
 def _same_answers(bench: Bench) -> str:
     """Returns what to warn of where a victim that is only compared with itself gives one answer to all images."""
-    if bench.top1 is None or len(bench.top1) < 2:  # noqa: PLR2004 - two images are the least that can differ
+    if bench.top1 is None or len(bench.top1) < 2:
         return ""
-    share = float(bench.top1.unique(return_counts=True)[1].max()) / len(bench.top1)
+    share = float(torch.bincount(bench.top1).max()) / len(bench.top1)
     if share <= ONE_ANSWER:
         return ""
     return (
-        f"the undefended victim ({bench.victim.name}) gives {share:.0%} of the evaluation images the same class, so that "
-        "agreement with it says little. Check normalisation (mean, std), image size and weights"
+        f"the undefended victim ({bench.victim.name}) gives {share:.0%} of the evaluation images the same class, so "
+        "that agreement with it says little. Check normalisation (mean, std), image size and weights"
     )
