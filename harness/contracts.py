@@ -18,7 +18,7 @@ from harness.inspection import LayerView
 from harness.learning import LearningCurve
 from harness.link import Channel, Encoded, Transmission
 from harness.observation import Observation
-from harness.reading import Preprocessing, Reading, Weights, class_counts
+from harness.reading import Reading, plain_reading
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -146,18 +146,8 @@ class Task(ABC):
         """What ``quality`` measures, for tables: ``top-1 accuracy``, say."""
 
     def reading(self) -> Reading:
-        """Returns what was read: data, preprocessing, weights. A task that reads files overrides this to say more.
-
-        The harness adds how good the victim is without a defense.
-        """
-        victim, splits = self.victim(), {str(name): self.split(name) for name in SPLITS}
-        return Reading(
-            source=f"task {self.name!r}, version {self.version}",
-            splits={name: len(images) for name, images in splits.items()},
-            preprocessing=Preprocessing(self.input_px(), victim.mean, victim.std),
-            weights=Weights(victim.name, victim.weights_hash),
-            classes=class_counts(splits),
-        )
+        """Returns what was read. A task that reads files overrides it to say more; the harness adds ``undefended``."""
+        return plain_reading(self, SPLITS)
 
     def missing(self) -> tuple[str, ...]:
         """Returns what this machine lacks to run the task, an item each, as far as that is quickly told."""

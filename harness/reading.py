@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.images import ImageSet
+
+if TYPE_CHECKING:  # a contract names the record that this module defines
+    from harness.contracts import SplitName, Task
 
 UNNAMED = "not stated"
 
@@ -138,3 +141,20 @@ def class_counts(splits: Mapping[str, ImageSet], names: Mapping[int, str] | None
             of_class = counts.setdefault(label, dict.fromkeys(splits, 0))
             of_class[split] += 1
     return {(names or {}).get(label, str(label)): counts[label] for label in sorted(counts)}
+
+
+def plain_reading(task: Task, names: Iterable[SplitName]) -> Reading:
+    """Returns what can be told of a task that says nothing itself: its splits, their labels, its victim.
+
+    Args:
+        task: The task.
+        names: Its splits.
+    """
+    victim, splits = task.victim(), {str(name): task.split(name) for name in names}
+    return Reading(
+        source=f"task {task.name!r}, version {task.version}",
+        splits={name: len(images) for name, images in splits.items()},
+        preprocessing=Preprocessing(task.input_px(), victim.mean, victim.std),
+        weights=Weights(victim.name, victim.weights_hash),
+        classes=class_counts(splits),
+    )
