@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from harness import number_type
+
 THREADS_PER_WORKER = 1
 """Every worker computes on one thread: sums then run in one order, whatever the number of workers."""
 
@@ -33,7 +35,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _start_worker() -> None:
+def _start_worker(number_types: str) -> None:
+    os.environ[number_type.VARIABLE] = number_types
     torch.set_num_threads(THREADS_PER_WORKER)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -67,7 +70,9 @@ def run_jobs(
                 tick()
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(number_type.told(),)
+    )
     try:
         pending: set[Future[None]] = {pool.submit(function, *job) for job in jobs}
         while pending:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from harness import number_type
+
 PACKAGES = (
     "leakgauge",
     "torch",
@@ -62,4 +64,7 @@ def collect(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "training_number_types": number_type.facts()
+        if device.type == "cpu"
+        else {"all": "bfloat16 where the GPU has it"},
     }

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from attacks.networks.denoiser import Denoiser
-from attacks.networks.training import Schedule, bf16_pays, hold_out, mean_psnr_db
+from attacks.networks.training import Schedule, hold_out, mean_psnr_db
 from harness.images import ImageSet
 from harness.learning import LearningCurve
+from harness.number_type import autocast
 from harness.seeding import Streams
 
 CURVE_POINTS = 12
@@ -71,7 +72,6 @@ class DiffusionPrior:
         optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.peak_lr, weight_decay=schedule.weight_decay)
         draws, curve = rng.child("draws").torch(), LearningCurve(schedule.steps)
         every, running, counted = max(1, schedule.steps // CURVE_POINTS), 0.0, 0
-        autocast = bf16_pays(device)
         for step in range(schedule.steps):
             rows = split.train[torch.randint(len(split.train), (schedule.batch_size,), generator=draws)]
             clean = (images.pixels[rows].float() / 127.5 - 1.0).to(device)
@@ -80,7 +80,7 @@ class DiffusionPrior:
             left, std = signal(when)[:, None, None, None], noise(when)[:, None, None, None]
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with autocast(device):
                 estimate = network(left * clean + std * added, when)
             weight = (left / std).square().clamp_max(MOST_WEIGHT) / MOST_WEIGHT
             value = (weight * (estimate.float() - clean).square()).mean()

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from attacks.networks.muon import Muon
+from harness.number_type import training_type
+
 LossOf = Callable[[nn.Module], Tensor]
 """Returns the loss () of a network on one batch."""
 
@@ -50,7 +53,8 @@ class Trainee:
         )
         self._optimisers: list[tuple[torch.optim.Optimizer, float]] = [(adam, 1.0)]
         if matrices:
-            orthogonal = torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            number_type = training_type(matrices[0].device, "orthogonalise")
+            orthogonal = Muon(matrices, number_type, weight_decay=weight_decay)
             self._optimisers.append((orthogonal, muon))
 
     def step(self, rate: float, loss_of: LossOf) -> float:

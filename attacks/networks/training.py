@@ -15,6 +15,7 @@ from attacks.networks.trainee import Trainee
 from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import CurvePoint, LearningCurve
+from harness.number_type import autocast
 from harness.observation import Observation
 from harness.seeding import Streams
 
@@ -80,13 +81,6 @@ class Schedule:
     def halved(self) -> Schedule:
         """Returns the schedule of a training of half the steps, warm-up unchanged."""
         return replace(self, steps=self.steps // 2)
-
-
-def bf16_pays(device: torch.device) -> bool:
-    """Tells whether bfloat16 matrix products are faster here: GPUs, and CPUs with AMX tiles."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def mean_psnr_db(images: Tensor, targets: Tensor) -> float:
@@ -179,14 +173,14 @@ def train(
     """
     split, device = hold_out(auxiliary, rng), view.device
     targets = auxiliary.select(split.heldout).images()
-    autocast, half = bf16_pays(device), schedule.halved()
+    half = schedule.halved()
 
     def heldout_psnr_db(trained: nn.Module, draw: int, images_of: Rebuild | None = rebuild) -> float:
         seen = view.observe(auxiliary, draw).select(split.heldout)
         return mean_psnr_db(predict(trained, seen, device) if images_of is None else images_of(trained, seen), targets)
 
     def loss_on(batch: Batch, learner: nn.Module) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with autocast(device):
             images, extra = forward(learner, to_device(batch.observed, device))
         value = loss(images.float(), auxiliary.pixels[batch.rows].to(device).float() / 255.0)
         return value if extra is None else value + extra
@@ -247,7 +241,7 @@ def train_part(
     Returns:
         The network after half the steps, its learning rate decayed to zero too; None where not asked for.
     """
-    autocast, half = bf16_pays(device), schedule.halved()
+    half = schedule.halved()
     main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
     branch: Trainee | None = None
     for batch in batches(source, rows, schedule, rng):
@@ -255,7 +249,7 @@ def train_part(
         draws = rng.child("draws", batch.step)
 
         def loss_of(learner: nn.Module, observed: Observation = observed, draws: Streams = draws) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with autocast(device):
                 return objective(learner, observed, draws.torch())
 
         if double_check and batch.step == half.decay_start and half.steps > 0:

@@ -25,6 +25,7 @@ from benchmarks.tasks.photo_crops import cut_crops
 from benchmarks.tasks.photos import crop_set
 from benchmarks.victims.photos_vit import MEAN, STD, WEIGHTS, build_photos_vit, load_photos_vit
 from harness.contracts import SplitName
+from harness.number_type import autocast
 from harness.seeding import Streams
 
 BATCH = 128
@@ -82,7 +83,7 @@ def train(minutes: float, seed: int) -> tuple[nn.Module, list[dict[str, Any]]]:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(progress, step)
         rows = torch.randint(len(pixels), (BATCH,), generator=draws)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = model(jitter(prepare(pixels[rows]), draws))
         loss = cross_entropy(logits.float(), labels[rows], label_smoothing=0.05)
         optimiser.zero_grad()

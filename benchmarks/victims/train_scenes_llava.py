@@ -41,6 +41,7 @@ from benchmarks.victims.scenes_lessons import (
 from benchmarks.victims.scenes_llava import WEIGHTS, build_scenes_llava, load_scenes_llava
 from benchmarks.victims.training_state import load_state, save_state
 from harness.contracts import SplitName
+from harness.number_type import autocast
 from harness.questions import ABSENT, Questions
 from harness.seeding import Streams
 from harness.vision_language import VisionLanguageVictim
@@ -77,7 +78,7 @@ def curve_point(model: LlavaForConditionalGeneration) -> dict[str, float]:
     """Returns the accuracy by kind of question, and over all, on the first images of the search split."""
     hits: dict[str, list[float]] = defaultdict(list)
     for batch, kinds in packed_split("search", CURVE_IMAGES, 64):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = hear(model, batch).logits
         right = (logits[:, :, 0].argmax(-1) == batch.answers).float()
         for k, kind in enumerate(kinds):
@@ -150,7 +151,7 @@ class Training:
     def look(self, progress: float) -> dict[str, float]:
         """Takes one step of learning what patches show; returns its loss."""
         pixels, shown = draw_views(LOOK_BATCH, self.streams.child("look", self.looks).numpy())
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             seen = self.sight.loss(image_features(self.model, pixels), shown)
         self._descend(seen, learning_rate(progress, self.looks))
         self.looks += 1
@@ -160,7 +161,7 @@ class Training:
         """Takes one step of learning to answer; returns the losses of all that is learnt."""
         rng = self.streams.child("step", self.step).numpy()
         batch = draw_lesson(BATCH, self.asker, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             heard = hear(self.model, batch)
             losses = {
                 "loss": answer_loss(heard.logits, batch),

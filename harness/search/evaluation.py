@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import guards
+from harness import guards, number_type
 from harness.bench import check_questions
 from harness.contracts import Defense, Task
 from harness.errors import ConfigError, LeakgaugeError
@@ -167,6 +167,8 @@ class Evaluator:
         measured = sorted(self.space.measured & {"leakage", "latency_ms"})
         # The type of the device is enough: one memo serves one machine.
         decides = {"space": space, "measured": measured, "data": self._data, "device": self._device.type}
+        if "leakage" in self.space.measured:
+            decides["number_types"] = number_type.facts()
         return content_hash({"what": what, **key, **decides})
 
     def _measure(self, options: dict[str, Any], channel: PluginConfig, images: ImageSet) -> Metrics:

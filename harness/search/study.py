@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness import number_type
 from harness.errors import LeakgaugeError, PluginError, StoreError
 from harness.executors import one_thread
 from harness.planning import content_hash
@@ -182,8 +183,9 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _worker(space_json: str, device: str, url: str, memo: str, failures: Any) -> None:
+def _worker(space_json: str, device: str, url: str, memo: str, number_types: str, failures: Any) -> None:
     """Works on a study in a process of its own."""
+    os.environ[number_type.VARIABLE] = number_types
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
@@ -205,7 +207,7 @@ def _work_together(
     """
     context = multiprocessing.get_context("spawn")
     failures: Any = context.SimpleQueue()
-    job = (prepared.space.model_dump_json(), str(device), url, str(memo_folder(out)), failures)
+    job = (prepared.space.model_dump_json(), str(device), url, str(memo_folder(out)), number_type.told(), failures)
     processes = [context.Process(target=_worker, args=job, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()

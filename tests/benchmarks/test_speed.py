@@ -11,6 +11,7 @@ from benchmarks.speed.cases import Setup, best_micro_batch, victim_of
 from benchmarks.speed.padded import padded_forward
 from benchmarks.speed.photographs import photographs
 from benchmarks.speed.timing import Ratio, gflops_of, paired_seconds
+from benchmarks.speed.training import Row, steps_per_second, table
 from harness.errors import DataError
 from harness.registry import create
 from harness.seeding import Streams
@@ -99,3 +100,30 @@ def test_the_benchmark_runs_and_writes_its_files(tmp_path, capsys, monkeypatch):
         assert row["efficiency"] == pytest.approx(row["speedup"][0] / row["flop_ratio"])
     assert "| vit_tiny_patch16_224 | 3 | packed, never |" in capsys.readouterr().out
     assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_steps_a_second_are_those_of_the_attacker(monkeypatch):
+    counts = []
+
+    class Stub:
+        def __init__(self, steps):
+            self.steps = steps
+
+        def fit(self, view, auxiliary, rng):
+            counts.append(self.steps)
+
+    built = create
+    monkeypatch.setattr(
+        "benchmarks.speed.training.create",
+        lambda group, name, options, where="": (
+            Stub(options["steps"]) if group == "attacks" else built(group, name, options, where=where)
+        ),
+    )
+    monkeypatch.setattr("benchmarks.speed.training.seconds_of", lambda run, device, cpu_time: run() or 0.5 * counts[-1])
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    assert steps_per_second(8, images=4) == pytest.approx(2.0)
+
+
+def test_every_setting_stands_in_the_table_and_the_choice_is_marked():
+    rows = [Row("AVX2", "float32", 21.5, True), Row("AVX2", "bfloat16", 3.25, False)]
+    assert table(rows).splitlines()[2:] == ["| AVX2 | float32 * | 21.50 |", "| AVX2 | bfloat16 | 3.25 |"]
