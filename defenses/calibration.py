@@ -30,7 +30,7 @@ def calibrate_thresholds(
     order: OrderName = "kept",
     cap: float = 0.5,
 ) -> list[float]:
-    """Finds for each block the tau that lets ``shares`` of the matches of all images together merge.
+    """Finds for each block a tau that lets ``shares`` of the matches of all images together merge.
 
     The similarities of one block range from .83 to .99 where another's are all above .98, so that one tau for all
     blocks, or a search over raw tau, is a poor choice; shares are comparable between blocks and models. Thresholds
@@ -84,10 +84,24 @@ class _Calibrating(SimilarityMerge):
 
 
 def threshold_for_share(similarity: Tensor, share: float) -> float:
-    """Returns the lowest tau such that at most ``share`` of the similarities (P,) exceed it; NEVER for none."""
+    """Returns a tau that at most ``share`` of the similarities (P,) float32 exceed; NEVER for none.
+
+    It lies half-way between the least similar pair that merges and the next one, so that neither sits on the edge: in
+    another number type, or with other last bits, the same pairs merge. Equal similarities merge together or not at
+    all.
+    """
     merges = int(share * len(similarity) + 1e-9)
     if merges == 0:
         return NEVER
-    ordered = similarity.sort(descending=True).values
-    tau = float(ordered[merges]) if merges < len(ordered) else -1.0
+    ordered = similarity.float().sort(descending=True).values
+    if merges == len(ordered):
+        return -1.0
+    below = ordered[merges]
+    merging = int((ordered > below).sum())
+    if not merging:
+        return NEVER
+    above = ordered[merging - 1]
+    middle = ((above.double() + below.double()) / 2).float()
+    # Neighbouring floats have none between them, and from NEVER on nothing merges: what merges exceeds the lower one.
+    tau = float(middle if middle < above and middle < NEVER else below)
     return max(-1.0, min(tau, NEVER))

@@ -32,6 +32,11 @@ class JsccCodec(SymbolCodec):
     noise: between plain errors, of which the noisiest rows make up nearly all, and relative ones, which neglect them.
     Of the states on the way, the linear code included, the best on calibration tokens held out of training is kept.
 
+    Below the training range the decoder's correction is off, the linear estimate stands alone: amid more noise than it
+    has seen, the correction does more harm than sending nothing (8 uses, -20 dB: error 3.8, the linear estimate 1.0).
+    Above the range it is told the highest SNR that it knows, which serves at any SNR (measured against the linear
+    estimate alone: 12 % less error with 8 uses, 4 % with 32).
+
     The decoder is told the noise, the encoder is not: best is meant over the whole training range. With few symbols,
     where the correction gains most at the range's high end, the linear code has the smaller error at its low end.
     A small error is not all that counts: on task ``photos`` at 0 dB, token values sent as they are (192 wide, 96 uses)
@@ -130,10 +135,14 @@ class JsccCodec(SymbolCodec):
                 where="codec 'jscc'",
                 mend="receive with the codec that sent",
             )
-        noise = noise_to_signal.cpu().double()[:, None]
+        noise, least, most = noise_to_signal.cpu().double()[:, None], 10 ** (-self._high / 10), 10 ** (-self._low / 10)
         with torch.no_grad():
-            known = noise.clamp(10 ** (-self._high / 10), 10 ** (-self._low / 10))
-            tokens = coder.restored(values.cpu().double(), noise, known) * coder.deviation + coder.mean
+            received = values.cpu().double()
+            estimate = coder.linear_estimate(received, noise)
+            correction = coder.correction(received, noise.clamp(least, most))
+            # The range's end itself counts as inside, also where its noise was computed with other last bits.
+            tokens = estimate + torch.where(noise <= most * (1 + 1e-6), correction, 0.0)
+            tokens = tokens * coder.deviation + coder.mean
         return tokens.float().to(values.device)
 
     def _linear(self, tokens: Tensor, dice: torch.Generator) -> Coder:
@@ -204,7 +213,7 @@ class JsccCodec(SymbolCodec):
         """Returns the weighted squared error of runs (R, S, D), sent at unit mean power if no scale is given."""
         values = coder.symbols(inputs) * (coder.unit_scale(inputs) if scale is None else scale)
         power = values.square().mean(dim=(1, 2), keepdim=True)
-        restored = coder.restored(values + noise * (ratio * power).sqrt(), ratio, ratio)
+        restored = coder.restored(values + noise * (ratio * power).sqrt(), ratio)
         return ((restored - inputs).square() / coder.linear_error(ratio).sqrt()).mean()
 
     @staticmethod

@@ -73,20 +73,21 @@ class Coder(NamedTuple):
         lost = (self.variance * noise / (power + noise)).sum(dim=-1, keepdim=True)
         return ((lost + self.remainder) / len(self.mean)).clamp_min(1e-9)
 
-    def restored(self, values: Tensor, noise: Tensor, known: Tensor) -> Tensor:
-        """Maps received values (T, M) to standardised tokens (T, D).
+    def restored(self, values: Tensor, noise: Tensor) -> Tensor:
+        """Maps received values (T, M) with noise variances (T, 1) to standardised tokens (T, D)."""
+        return self.linear_estimate(values, noise) + self.correction(values, noise)
 
-        Args:
-            values: Received.
-            noise: (T, 1) variance of the noise, for the linear (Wiener) estimate.
-            known: (T, 1) variance that the correction is told, within the range that it was trained in.
-        """
+    def linear_estimate(self, values: Tensor, noise: Tensor) -> Tensor:
+        """Returns the linear estimate (T, D) of least squared error (Wiener); arguments as of ``restored``."""
         gain = self.amplitude * self.variance / (self.amplitude.square() * self.variance + noise)
         # A direction without power carries nothing: 0 / 0 where there is no noise either.
-        linear = (values * gain.nan_to_num(0.0)) @ self.directions.T
+        return (values * gain.nan_to_num(0.0)) @ self.directions.T
+
+    def correction(self, values: Tensor, noise: Tensor) -> Tensor:
+        """Returns what the decoder adds to the linear estimate (T, D); arguments as of ``restored``."""
         # In units of the error to correct: what it learns amid noise must not disturb where there is little.
-        correction = self.decoder(torch.cat([values, known.log10()], dim=-1))
-        return linear + correction * self.linear_error(known).sqrt()
+        learned: Tensor = self.decoder(torch.cat([values, noise.log10()], dim=-1))
+        return learned * self.linear_error(noise).sqrt()
 
     def double(self) -> Coder:
         """Returns the same in float64, cut off from training."""

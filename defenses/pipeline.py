@@ -11,7 +11,7 @@ from torch import Tensor
 
 from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
-from defenses.channels.analog import image_power
+from defenses.channels.analog import restored_tokens
 from defenses.differentiation import differentiable_tokens
 from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.embeddings import Embeddings
@@ -289,11 +289,8 @@ class SplitPipeline(Defense):
             return Transmission(encoded, received.tokens, received.channel_uses, received.state)
         assert isinstance(self._codec, SymbolCodec)
         received = channel.apply(encoded.symbols, encoded.ids, rng)
-        ratio = torch.zeros(len(encoded.ids))
-        if received.state is not None:
-            ratio = received.state.noise_std.square() / image_power(encoded.symbols)
-        values = self._codec.from_symbols(received.tokens.tokens, ratio[encoded.symbols.image_index])
-        return Transmission(encoded, encoded.decoded.with_tokens(values), received.channel_uses, received.state)
+        tokens = encoded.decoded.with_tokens(restored_tokens(encoded.symbols, received, self._codec))
+        return Transmission(encoded, tokens, received.channel_uses, received.state)
 
     def _send_packets(self, encoded: Encoded, rng: Streams, channel: PacketChannel) -> Transmission:
         """Sends packets and puts together what arrives."""

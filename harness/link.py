@@ -76,19 +76,39 @@ class SymbolCodec(ABC):
 
     @abstractmethod
     def from_symbols(self, values: Tensor, noise_to_signal: Tensor) -> Tensor:
-        """Maps received values to tokens (T, D); ``noise_to_signal`` (T,) is noise power over signal power."""
+        """Maps received values to tokens (T, D).
+
+        Args:
+            values: (T, 2 * uses_per_token) as sent plus noise; what an equaliser shrank has been divided out.
+            noise_to_signal: (T,) power of that noise over the power of the signal.
+        """
 
 
 class ChannelState(NamedTuple):
     """A channel realisation.
 
     Args:
-        noise_std: (B,) standard deviation of the noise on each real token value, after equalisation.
+        noise_std: (B,) root mean squared error of each real value that was sent, after equalisation.
         gain: (B,) complex64 block-fading gain as the receiver knows it; None without fading.
+        shrinkage: (B,) factor in (0, 1] by which the equaliser shrank the values, of which ``noise_std`` counts the
+            bias too; None for 1. ``unbiased`` divides it out.
     """
 
     noise_std: Tensor
     gain: Tensor | None = None
+    shrinkage: Tensor | None = None
+
+    def unbiased(self) -> tuple[Tensor, Tensor]:
+        """Returns (B,) the factor that undoes the shrinkage, and (B,) the noise variance of a value after that.
+
+        An estimate of least squared error s x + e, with s its shrinkage, has the error variance (1 - s) P for values
+        of power P. Divided by s it is x plus noise of variance (1 - s) P / s, which is its error variance over s.
+        """
+        variance = self.noise_std.square()
+        if self.shrinkage is None:
+            return torch.ones_like(variance), variance
+        shrinkage = self.shrinkage.clamp_min(torch.finfo(torch.float32).tiny)
+        return 1 / shrinkage, variance / shrinkage
 
 
 class Received(NamedTuple):

@@ -15,7 +15,7 @@ from defenses.radio.fading import (
     transmit,
 )
 from harness.errors import ConfigError
-from harness.link import Channel, ChannelState, Received
+from harness.link import Channel, ChannelState, Received, SymbolCodec
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -29,6 +29,30 @@ def image_power(sent: TokenBatch) -> Tensor:
     """Returns (B,) mean squares of each image's own token values, so that no image depends on its batch mates."""
     energy = sent.tokens.float().square().mean(dim=1)
     return energy.new_zeros(len(sent)).index_add_(0, sent.image_index, energy) / sent.lengths.clamp_min(1)
+
+
+def symbol_energy(sent: TokenBatch) -> Tensor:
+    """Returns (B,) the mean energy of the complex symbols of each image, in squared token values.
+
+    Two values fill a symbol. Where the width is odd, the last symbol of a token holds one value and no other: it is a
+    channel use like any other and has half the energy.
+    """
+    width = sent.tokens.shape[1]
+    return image_power(sent) * (width / max(1, (width + 1) // 2))
+
+
+def restored_tokens(symbols: TokenBatch, received: Received, codec: SymbolCodec) -> Tensor:
+    """Returns the tokens (T, D) that a codec's receiver makes of what arrived of its ``symbols``.
+
+    The codec estimates with least squared error itself: an equaliser that did so before it is undone.
+    """
+    owner, values = symbols.image_index, received.tokens.tokens
+    ratio = torch.zeros(len(symbols))
+    if received.state is not None:
+        factor, variance = received.state.unbiased()
+        values = values * factor.to(values)[owner][:, None]
+        ratio = variance / image_power(symbols).clamp_min(torch.finfo(torch.float32).tiny)
+    return codec.from_symbols(values, ratio[owner])
 
 
 class IdealChannel(Channel):
@@ -59,10 +83,9 @@ class AwgnChannel(Channel):
         self.snr_db = float(snr_db)
 
     def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
-        """Adds noise whose variance on each real value is the image's mean squared value over Es/N0."""
+        """Adds noise whose variance on each real value is half of N0, the image's mean symbol energy over Es/N0."""
         assert self.snr_db is not None
-        # A symbol holds two values: Es = 2 power and N0 = 2 variance, so the ratio of value to value is Es/N0 too.
-        noise_std = (image_power(sent) * noise_power(self.snr_db)).sqrt()
+        noise_std = (symbol_energy(sent) * noise_power(self.snr_db) / 2).sqrt()
         noise = rng.normal_per_image(ids, sent.lengths, sent.tokens.shape[1]).to(sent.tokens.device)
         tokens = sent.tokens + noise * noise_std[sent.image_index][:, None]
         return Received(sent.with_tokens(tokens), symbols_per_image(sent), ChannelState(noise_std))
@@ -110,8 +133,8 @@ class FadingChannel(Channel):
         n0, nodes = noise_power(self.snr_db), [rng.child("fading", image_id) for image_id in ids]
         gains = draw_gains(self._fading, nodes)
         known = estimate_gains(gains, self._fading, n0, nodes).to(device)
-        # Two values a symbol of unit energy: divide by the square root of twice the mean square of a value.
-        scale = (2 * image_power(sent)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)[sent.image_index][:, None]
+        # To symbols of unit mean energy.
+        scale = symbol_energy(sent).sqrt().clamp_min(torch.finfo(torch.float32).tiny)[sent.image_index][:, None]
         padded = width + width % 2
         noise = _complex(rng.normal_per_image(ids, sent.lengths, padded).to(device)) / 2**0.5
         owner = sent.image_index
@@ -122,7 +145,8 @@ class FadingChannel(Channel):
         # Half of a symbol's error falls on each of its two values.
         noise_std = (restored.noise_variance.flatten()[first] / 2).sqrt() * scale[first, 0]
         uses = symbols_per_image(sent) + (self._fading.pilots or 0)
-        return Received(sent.with_tokens(tokens), uses, ChannelState(noise_std, known))
+        shrinkage = restored.shrinkage.flatten()[first] if self._equaliser == "mmse" else None
+        return Received(sent.with_tokens(tokens), uses, ChannelState(noise_std, known, shrinkage))
 
 
 def _complex(values: Tensor) -> Tensor:

@@ -47,10 +47,17 @@ class Fading:
 
 
 class Equalised(NamedTuple):
-    """Symbols brought back to the constellation, and E|symbol - x|^2 of each image, broadcastable to them."""
+    """Symbols brought back to the constellation, and what is left to know about each image, broadcastable to them.
+
+    Args:
+        symbols: Equalised.
+        noise_variance: E|symbol - x|^2.
+        shrinkage: What the equaliser multiplies x by: 1 for zero forcing, less for MMSE.
+    """
 
     symbols: Tensor
     noise_variance: Tensor
+    shrinkage: Tensor
 
 
 def noise_power(snr_db: float) -> float:
@@ -138,4 +145,4 @@ def equalise(
     power = gains.abs().square().clamp_min(torch.finfo(torch.float32).tiny * 1e6)
     noise = n0 * (1.0 + (1.0 / pilots if pilots else 0.0))
     scale = power if method == "zero_forcing" else power + noise
-    return Equalised(received * gains.conj() / scale, noise / scale)
+    return Equalised(received * gains.conj() / scale, noise / scale, power / scale)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from defenses.channels.analog import AwgnChannel, IdealChannel
+from defenses.channels.analog import AwgnChannel, FadingChannel, IdealChannel
 from harness.errors import ConfigError
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
@@ -23,6 +23,22 @@ def test_measured_snr_is_the_stated_one(snr_db):
     measured = 10 * math.log10(float(sent.tokens.square().mean() / noise.square().mean()))
     # 135 168 noise samples: the standard error of the power is 0.4 %, 0.017 dB; allow four.
     assert measured == pytest.approx(snr_db, abs=0.07)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 64, 65])
+@pytest.mark.parametrize(
+    "channel", [AwgnChannel(5.0), FadingChannel(5.0, kind="rician", k_db=60.0, equaliser="zero_forcing")]
+)
+def test_es_n0_is_that_of_the_symbols_that_are_counted(channel, width):
+    """At an odd width each token ends in a symbol that holds one value: it is counted, and has half the energy."""
+    sent = TokenBatch.from_uniform(torch.randn(20, 4000 // width, width, generator=torch.Generator().manual_seed(1)), 0)
+    received = channel.apply(sent, tuple(map(str, range(20))), Streams(1))
+    assert received.channel_uses.tolist() == [4000 // width * math.ceil(width / 2)] * 20
+    symbol_energy = float(sent.tokens.square().sum() / received.channel_uses.sum())
+    # Half of a symbol's noise falls on each of its two values, on one that carries nothing too.
+    noise_energy = 2 * float((received.tokens.tokens - sent.tokens).square().mean())
+    # About 80 000 values: the standard error of the power is 0.5 %, 0.02 dB; allow three.
+    assert 10 * math.log10(symbol_energy / noise_energy) == pytest.approx(5.0, abs=0.065)
 
 
 def test_power_is_normalised_by_the_image_alone():

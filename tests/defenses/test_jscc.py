@@ -8,12 +8,16 @@ import torch
 
 from benchmarks.tasks.photos import crop_set
 from defenses.backbones.families import adapt
+from defenses.channels.analog import FadingChannel
 from defenses.edge import run_edge
 from defenses.jscc import JsccCodec
+from defenses.pipeline import SplitPipeline
 from defenses.reductions.threshold import ThresholdMerge
 from harness.errors import ConfigError, PayloadError, PluginError
+from harness.link import Encoded
 from harness.registry import load
 from harness.seeding import Streams
+from harness.tokens import TokenBatch
 
 RNG = Streams(0, ("test",))
 STEPS = 200
@@ -115,6 +119,74 @@ def test_it_is_told_the_noise(codecs, tokens):
     assert bool(torch.isfinite(beyond).all())
     mixed = codec.from_symbols(values[:2], torch.tensor([0.0, 1.0]))
     assert torch.equal(mixed, torch.stack([quiet[0], loud[1]]))
+
+
+@pytest.mark.parametrize("uses", [8, 32])
+def test_below_the_trained_snr_the_linear_estimate_stands_alone(codecs, tokens, uses):
+    calibration, sent = tokens
+    nothing = float(((calibration.mean(0) - sent) / calibration.std(0)).square().mean())
+    for snr_db in (-20, -10, -5):
+        linear, trained = (error(codecs[uses, steps], sent, calibration.std(0), snr_db) for steps in (0, STEPS))
+        assert trained == pytest.approx(linear, rel=0.02)
+        assert trained < 1.01 * nothing
+    # Above it, the correction still serves.
+    linear, trained = (error(codecs[uses, steps], sent, calibration.std(0), 40) for steps in (0, STEPS))
+    assert trained < linear
+
+
+def test_the_correction_acts_to_the_very_end_of_its_range(codecs, tokens):
+    codec, values = codecs[8, STEPS], codecs[8, STEPS].to_symbols(tokens[1][:40])
+    at_the_end, beyond = (codec.from_symbols(values, torch.full((40,), ratio)) for ratio in (1.0, 1.001))
+    # The linear estimate alone would hardly move.
+    assert float((at_the_end - beyond).norm()) > 0.01 * float(at_the_end.norm())
+
+
+def gaussian_tokens(images: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gaussian tokens (images * length, 4) of known variances, and the variances of their standardised directions."""
+    dice = torch.Generator().manual_seed(4)
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=dice))[0][:4]
+    tokens = torch.randn(images * length, 4, generator=dice) * torch.tensor([8.0, 4.0, 2.0, 1.0]) @ axes
+    standardised = tokens / tokens.std(0)
+    return tokens, torch.linalg.eigvalsh(torch.cov(standardised.T)).flip(0)[:4]
+
+
+def sent_through(pipeline, tokens, codec, channel, length):
+    """Sends tokens as images of ``length`` tokens each; the transmission."""
+    batch = TokenBatch.from_uniform(tokens.view(-1, length, tokens.shape[1]), prefix=0)
+    ids, none = tuple(map(str, range(len(batch)))), torch.zeros(len(batch), dtype=torch.long)
+    symbols = batch.with_tokens(codec.to_symbols(batch.tokens))
+    pipeline._codec = codec
+    return pipeline.send(Encoded(ids, batch, none, none, none[:, None], False, symbols=symbols), RNG, channel)
+
+
+@pytest.mark.parametrize("equaliser", ["mmse", "zero_forcing"])
+@pytest.mark.parametrize("snr_db", [0.0, 10.0])
+def test_over_fading_the_error_is_that_of_the_codec_at_each_images_own_snr(victim, equaliser, snr_db):
+    images, length = 150, 200
+    tokens, variance = gaussian_tokens(images, length)
+    codec = JsccCodec(2, steps=0)
+    codec.prepare(tokens, RNG)
+    pipeline = SplitPipeline(victim, torch.device("cpu"), codec="jscc")
+    received = sent_through(pipeline, tokens, codec, FadingChannel(snr_db, equaliser=equaliser), length)
+    found = ((received.received.tokens - tokens) / tokens.std(0)).square().view(images, -1).mean(dim=1)
+    # Lee and Petersen 1976: each direction loses v / (1 + power |h|^2 / N0).
+    power = variance.sqrt() / variance.sqrt().mean()
+    snr = received.state.gain.abs().square()[:, None] * 10 ** (snr_db / 10)
+    expected = (variance / (1 + power * snr)).sum(dim=1) / 6
+    assert float(found.mean()) == pytest.approx(float(expected.mean()), rel=0.02)
+    assert float((found / expected).std()) < 0.15
+
+
+def test_the_equaliser_makes_no_difference_to_the_codec(victim):
+    tokens, _ = gaussian_tokens(20, 50)
+    codec = JsccCodec(2, steps=20)
+    codec.prepare(tokens, RNG)
+    pipeline = SplitPipeline(victim, torch.device("cpu"), codec="jscc")
+    mmse, forced = (
+        sent_through(pipeline, tokens, codec, FadingChannel(3.0, pilots=pilots, equaliser=e), 50).received.tokens
+        for pilots, e in ((4, "mmse"), (4, "zero_forcing"))
+    )
+    assert torch.allclose(mmse, forced, atol=1e-3)
 
 
 def test_a_token_does_not_depend_on_its_neighbours(codecs, tokens):

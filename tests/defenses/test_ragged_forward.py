@@ -205,10 +205,31 @@ def test_calibration_gives_the_share_that_was_asked_for(victim, photographs, sha
 
 def test_threshold_for_share_on_ties_and_ends():
     similarity = torch.tensor([0.9, 0.5, 0.5, 0.1])
-    assert threshold_for_share(similarity, 0.25) == 0.5
-    assert threshold_for_share(similarity, 0.5) == 0.5, "ties merge together or not at all: never more than asked"
+    assert threshold_for_share(similarity, 0.25) == pytest.approx(0.7)
+    assert threshold_for_share(similarity, 0.5) == pytest.approx(0.7), "ties merge together or not at all"
+    assert threshold_for_share(similarity, 0.75) == pytest.approx(0.3)
     assert threshold_for_share(similarity, 1.0) == -1.0
     assert threshold_for_share(similarity, 0.2) == NEVER
+    assert threshold_for_share(similarity.new_full((4,), 0.5), 0.5) == NEVER
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.99])
+def test_a_calibrated_threshold_lies_between_two_observed_similarities(share):
+    dice = torch.Generator().manual_seed(1)
+    similarity = torch.rand(500, generator=dice)
+    tau = threshold_for_share(similarity, share)
+    assert int((similarity > tau).sum()) == int(500 * share)
+    above, below = similarity[similarity > tau].min(), similarity[similarity < tau].max()
+    assert tau == pytest.approx(float(above + below) / 2, abs=1e-7)
+    # Neighbouring floats, whose middle is one of them, and rounding errors above one.
+    for first in (0.7, 0.99999994, 1.0):
+        high = torch.tensor(first)
+        pair = torch.stack([high, torch.nextafter(high, torch.tensor(0.0))])
+        assert (pair > threshold_for_share(pair, 0.5)).tolist() == [True, False]
+    above_one = torch.tensor([1.0000001, 0.9999999])
+    tau = threshold_for_share(above_one, 0.5)
+    assert tau < NEVER
+    assert (above_one > tau).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("shares", [[1.1] * 6, [-0.1], [float("nan")], [0.5] * 7])
