@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from harness.decoding import decode
 from harness.errors import ConfigError, DataError, PluginError
 from harness.images import ImageSet
 from harness.inspection import LayerView
@@ -152,6 +153,10 @@ class Task(ABC):
     def missing(self) -> tuple[str, ...]:
         """Returns what this machine lacks to run the task, an item each, as far as that is quickly told."""
         return ()
+
+    def read_image(self, data: bytes) -> Tensor:
+        """Returns an image file of the user's, (3, px, px) uint8, as the task reads its own; raises as PIL does."""
+        return decode(data, self.input_px())
 
     def input_px(self) -> int:
         """Returns the side of the task's square images; a task that knows it without loading a split overrides this."""

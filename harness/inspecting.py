@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from rich.table import Table
+from torch import Tensor
 
 from harness.contracts import Task
-from harness.decoding import MAX_FILE_BYTES, centre_square, upright_rgb
-from harness.errors import ConfigError, DataError, PluginError
+from harness.decoding import MAX_FILE_BYTES
+from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError
 from harness.executors import one_thread
 from harness.images import ImageSet
 from harness.inspection import Inspection
@@ -22,8 +23,15 @@ from harness.store import write_atomic
 from harness.suite import OperatingPoint, Suite
 
 
-def read_photograph(path: Path) -> Image.Image:
-    """Reads an image file as upright RGB.
+def read_photograph(path: Path, read: Callable[[bytes], Tensor]) -> Tensor:
+    """Reads an image file as a task reads its own.
+
+    Args:
+        path: The file.
+        read: Makes pixels of its bytes (``Task.read_image``).
+
+    Returns:
+        What ``read`` returns.
 
     Raises:
         DataError: The file is missing, unreadable, too large, no image, or damaged.
@@ -40,7 +48,9 @@ def read_photograph(path: Path) -> Image.Image:
     if len(data) > MAX_FILE_BYTES:
         raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, mend="make it smaller")
     try:
-        return upright_rgb(data)
+        return read(data)
+    except LeakgaugeError:  # not of the file, but of the task that reads it
+        raise
     except UnidentifiedImageError as error:
         raise DataError("not an image", where=where, mend="give a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM") from error
     except Exception as error:  # PIL raises many kinds for damaged files
@@ -70,7 +80,7 @@ def inspect_photograph(
     Merging is random, if at all, as in a run of the suite's first seed.
 
     Args:
-        path: The image file; its centre square is reduced to the size that the task's images have.
+        path: The image file; it is read as the task reads its own.
         suite: Where the victim and the operating points come from; its splits are not loaded unless the task must.
         name: An operating point, or None for all but the baseline.
         out: Folder of the figures, ``FIGURE_POINT.png``.
@@ -83,15 +93,14 @@ def inspect_photograph(
         LeakgaugeError: The file, the suite or the defense cannot be used.
     """
     points = chosen_points(suite, name)
-    photograph = read_photograph(path)
     figures = {figure: load("figures", figure) for figure in sorted(plugins("figures"))}
     if not figures:
         raise PluginError("no figure is registered", where="leakgauge.figures", mend="install the project again")
     # On one thread, as in a run, so that the same tokens merge.
     with one_thread():
         task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
+        image = ImageSet.from_pixels(read_photograph(path, task.read_image)[None])
         victim = task.victim()
-        image = ImageSet.from_pixels(centre_square(photograph, task.input_px())[None])
         for point in points:
             defense = build_defense(defense_config(suite, point, suite.channels[0]), point.name, victim, device)
             streams = Streams(suite.seeds[0], ("evaluation",))

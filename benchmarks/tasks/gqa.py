@@ -42,7 +42,7 @@ class Gqa(PicturedQuestions):
     """
 
     name = "gqa"
-    version = 1
+    version = 2
     hub_name = HUB_NAME
     quality_name = "exact-match accuracy"
 

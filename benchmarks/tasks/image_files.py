@@ -13,7 +13,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from harness.decoding import MAX_FILE_BYTES, decode
+from harness.decoding import MAX_FILE_BYTES
 from harness.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -22,6 +22,7 @@ MAX_TOTAL_BYTES = 256 * 2**30
 MAX_DECODED_BYTES = 8 * 2**30
 
 Reader = Callable[[str], bytes]
+Decoder = Callable[[bytes], Tensor]
 
 
 def _is_image(path: PurePosixPath) -> bool:
@@ -95,12 +96,13 @@ class ImageFiles:
                     found.append("")
         return found
 
-    def load(self, rows: Sequence[int], px: int, *, skip_broken: bool) -> tuple[Tensor, list[int]]:
+    def load(self, rows: Sequence[int], px: int, decode: Decoder, *, skip_broken: bool) -> tuple[Tensor, list[int]]:
         """Decodes files.
 
         Args:
             rows: Which files, by position.
             px: Side of the images.
+            decode: Makes (3, px, px) uint8 of a file's bytes.
             skip_broken: Leave out what cannot be decoded.
 
         Returns:
@@ -120,7 +122,7 @@ class ImageFiles:
         with self.reader() as read:
             for row in rows:
                 try:
-                    pixels[len(kept)] = decode(read(self.names[row]), px)
+                    pixels[len(kept)] = decode(read(self.names[row]))
                 except Exception as error:  # PIL and zipfile raise many kinds for broken data
                     if not skip_broken:
                         raise DataError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from benchmarks.victims.loaded_model import LoadedModel
 from benchmarks.victims.timm_model import check_model_name, load_timm_model
 from benchmarks.victims.transformers_model import check_model_folder, load_transformers_model
 from harness.contracts import SPLITS, SplitName, Task, Victim
+from harness.decoding import as_colour, decode
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.registry import suggest
@@ -62,10 +63,11 @@ class ImageFolder(Task):
         per_split: Images a split; by default shares of all.
         skip_broken: Leave out images that cannot be decoded.
         pos_embed_antialias: Whether the position embedding of a timm model is antialiased where it must be resized.
+        background: Colour behind transparent pixels: a name, ``#rrggbb`` or three numbers.
     """
 
     name = "imagefolder"
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class ImageFolder(Task):
         skip_broken: bool = False,
         pos_embed_antialias: bool = True,
         library: Library = "timm",
+        background: Any = "white",
     ) -> None:
         check_counts(per_split or {})
         if quality not in get_args(Quality):
@@ -99,6 +102,7 @@ class ImageFolder(Task):
                 raise DataError("no such file or folder", where=str(given), mend="check the path")
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
         self.skip_broken, self.pos_embed_antialias = skip_broken, pos_embed_antialias
+        self.background = as_colour(background)
         self.left_out: Counter[str] = Counter()
         self._outputs: dict[str, Tensor] = {}
 
@@ -183,7 +187,7 @@ class ImageFolder(Task):
         """Decodes the images once and divides them."""
         files, scoring = self._files, self._scoring
         rows = self._chosen_rows()
-        pixels, kept = files.load(rows, self._loaded.px, skip_broken=self.skip_broken)
+        pixels, kept = files.load(rows, self._loaded.px, self.read_image, skip_broken=self.skip_broken)
         self.left_out["broken"] = len(rows) - len(kept)
         labels = None
         if scoring.folder_labels is not None:
@@ -239,6 +243,10 @@ class ImageFolder(Task):
     def victim(self) -> Victim:
         """Returns the model; with quality ``probe`` its head is the probe."""
         return self._victim
+
+    def read_image(self, data: bytes) -> Tensor:
+        """Returns an image file as the model is shown it, (3, px, px) uint8."""
+        return decode(data, self._loaded.px, self.background)
 
     def input_px(self) -> int:
         """Side of the images; no image is read to find it."""

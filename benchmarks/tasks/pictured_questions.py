@@ -20,7 +20,7 @@ from benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
 from benchmarks.tasks.square_images import Fit, fit_square
 from benchmarks.victims.llava_model import check_llava_options, llava_side, load_llava
 from harness.contracts import SPLITS, SplitName
-from harness.decoding import upright_rgb
+from harness.decoding import as_colour, upright_rgb
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.questions import Asked, QuestionTask
@@ -52,6 +52,7 @@ class PicturedQuestions(QuestionTask):
         fit: ``pad`` or ``crop``; see ``square_images``.
         image_px: Side of the images, for LLaVA-NeXT; None takes twice the side of its tower.
         skip_missing: Leave out questions whose image is missing.
+        background: Colour behind transparent pixels: a name, ``#rrggbb`` or three numbers.
     """
 
     hub_name: ClassVar[str]
@@ -71,6 +72,7 @@ class PicturedQuestions(QuestionTask):
         fit: Fit = "pad",
         image_px: int | None = None,
         skip_missing: bool = False,
+        background: Any = "white",
     ) -> None:
         check_counts(per_split or {})
         if PROBE_SPLIT in (per_split or {}):
@@ -92,6 +94,7 @@ class PicturedQuestions(QuestionTask):
             raise DataError("no such folder", where=str(self.path), mend=f"check `path`, or take `path: {HUB}`")
         self.per_split, self.questions_per_image = dict(per_split or {}), questions_per_image
         self.fit, self.image_px, self.skip_missing = fit, image_px, skip_missing
+        self.background = as_colour(background)
         self._pretrained = pretrained
         self.left_out: Counter[str] = Counter()
 
@@ -170,7 +173,7 @@ class PicturedQuestions(QuestionTask):
             picture = files.pictures[name]
             assert picture.read is not None
             try:
-                pixels[i] = fit_square(upright_rgb(picture.read()), self._side, self.fit)
+                pixels[i] = self.read_image(picture.read())
             except Exception as error:  # PIL raises many kinds for broken data
                 raise DataError(
                     f"the image {picture.place} cannot be decoded: {str(error) or type(error).__name__}",
@@ -193,6 +196,10 @@ class PicturedQuestions(QuestionTask):
     def victim(self) -> VisionLanguageVictim:
         """Returns the LLaVA."""
         return self._victim
+
+    def read_image(self, data: bytes) -> Tensor:
+        """Returns an image file as the model is shown it, (3, side, side) uint8."""
+        return fit_square(upright_rgb(data, self.background), self._side, self.fit)
 
     def input_px(self) -> int:
         """Side of the images; of the model only the config is read to find it."""

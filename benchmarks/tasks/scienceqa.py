@@ -69,7 +69,7 @@ class ScienceQa(PicturedQuestions):
     """
 
     name = "scienceqa"
-    version = 1
+    version = 2
     hub_name = HUB_NAME
     quality_name = "accuracy of chosen letters"
 
@@ -88,6 +88,7 @@ class ScienceQa(PicturedQuestions):
         fit: Fit = "pad",
         image_px: int | None = None,
         skip_missing: bool = False,
+        background: Any = "white",
     ) -> None:
         super().__init__(
             path,
@@ -102,6 +103,7 @@ class ScienceQa(PicturedQuestions):
             fit,
             image_px,
             skip_missing,
+            background,
         )
         if self.path is None and split not in HUB_SPLITS:
             raise ConfigError(f"unknown {split!r}", where="split", mend=suggest(str(split), [*HUB_SPLITS]))

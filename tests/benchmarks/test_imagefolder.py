@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from picture_folders import CONTENT, MODEL, PER_SCENE, labelled_content, write
-from PIL import Image
+from picture_folders import CONTENT, MODEL, PER_SCENE, labelled_content, png, write
+from PIL import Image, ImageColor
 
 from benchmarks.tasks.imagefolder import ImageFolder
 from benchmarks.victims.linear_probe import pooled_features
@@ -66,6 +66,24 @@ def test_copies_never_part(tmp_path, weights):
     check_disjoint({name: task.split(name) for name in SPLITS})
     groups = torch.cat([task.split(name).groups for name in SPLITS])
     assert sorted(torch.unique(groups, return_counts=True)[1].tolist())[-2:] == [1, 2]
+
+
+def test_hidden_colours_do_not_tell_files_apart(tmp_path, weights):
+    def transparent(hidden: str) -> bytes:
+        image = Image.open(io.BytesIO(CONTENT["brick"][0])).convert("RGBA")
+        image.paste(Image.new("RGBA", (72, 30), hidden), (0, 0))
+        image.putalpha(Image.new("L", (72, 72), 255))
+        image.paste(Image.new("RGBA", (72, 30), (*ImageColor.getrgb(hidden), 0)), (0, 0))
+        return png(image)
+
+    extra = {f"{name}.png": transparent(name) for name in ("red", "green", "black")}
+    extra |= {f"{k:02}.png": data for k, data in enumerate(CONTENT["coffee"])}
+    task = folder_task(write(tmp_path, extra), weights["headless"])
+    task.split("attacker")
+    assert task.left_out["copies"] == 2
+    other = folder_task(tmp_path, weights["headless"], background="black")
+    assert task.read_image(extra["red.png"])[:, 0, 32].tolist() == [255] * 3
+    assert other.read_image(extra["red.png"])[:, 0, 32].tolist() == [0] * 3
 
 
 def test_too_few_images_are_refused(flat, weights):
