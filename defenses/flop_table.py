@@ -95,7 +95,9 @@ class FlopTable:
             if last not in codec:
                 # As the pipeline does it: outside the victim's number type.
                 with torch.autocast("cpu", enabled=False):
-                    codec[last] = _counted(partial(serialise, self.tokens(last).to("cpu"), ("made-up",), _NONE))
+                    made_up = self.tokens(last).to("cpu")
+                    made_up = made_up.with_tokens(made_up.tokens.float())
+                    codec[last] = _counted(partial(serialise, made_up, ("made-up",), _NONE))
             sent = before + codec[last]
             server = range(reducing.cut, self._backbone.depth)
             after = sum(self.server_block(b, received, reducing.proportional, encoded.sizes_sent) for b in server)
@@ -145,7 +147,7 @@ class FlopTable:
         place = torch.arange(prefix, prefix + patches).clamp_max(count - 1)
         sizes = torch.bincount(place, minlength=count) if sized else torch.ones(count, dtype=torch.long)
         batch = TokenBatch(values, torch.tensor([count]), sizes.clamp_min(1), place[None], prefix)
-        return batch.to(self._device)
+        return batch.with_tokens(batch.tokens.to(self._backbone.dtype)).to(self._device)
 
     def _mlp(self, layer: int, tokens: int) -> int:
         return self.part(("mlp", layer, tokens), lambda: mlp_half(self._backbone, layer, self.tokens(tokens)))

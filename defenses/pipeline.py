@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from defenses.backbones.exactness import check_exact
 from defenses.backbones.families import adapt
 from defenses.calibration import calibrate_thresholds
 from defenses.channels.analog import restored_tokens
@@ -85,6 +86,7 @@ class SplitPipeline(Defense):
     ) -> None:
         self._victim, self._device = victim, device
         self._backbone = adapt(victim.to(device))
+        self._check_exact()
         depth = self._backbone.depth
         self.cut = depth if cut is None else cut
         if isinstance(self.cut, bool) or not isinstance(self.cut, int) or not 1 <= self.cut <= depth:
@@ -117,6 +119,10 @@ class SplitPipeline(Defense):
         self.sizes_sent = self._sizes_sent_at(self.cut)
         # Token counts of the reference reduction, by image: a pure function of the image, kept to save time.
         self._reference_counts: dict[str, Tensor] = {}
+
+    def _check_exact(self) -> None:
+        """Checks once a victim that its blocks, run one by one, compute what the model itself does."""
+        check_exact(self._victim, self._backbone, self._device)
 
     def _sizes_sent_at(self, cut: int) -> bool:
         """Returns whether the payload carries sizes where the cut is after ``cut`` blocks."""
@@ -232,11 +238,12 @@ class SplitPipeline(Defense):
         count = min(PREPARATION_IMAGES, len(calibration))
         images = calibration.select(torch.linspace(0, len(calibration) - 1, count).round().long())
         batch = self.edge(images, self._reduction, rng)[0].to("cpu")
+        batch = batch.with_tokens(batch.tokens.float())
         self._stand = mean_stand(batch)
         if isinstance(self._codec, SymbolCodec):
-            self._codec.prepare(batch.tokens.float(), rng.child("codec"))
+            self._codec.prepare(batch.tokens, rng.child("codec"))
         elif self._learned_codec:
-            self._codec.prepare(batch.tokens.float())
+            self._codec.prepare(batch.tokens)
 
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
         """Runs the edge half, perturbs, and serialises every image's packets."""
@@ -312,6 +319,7 @@ class SplitPipeline(Defense):
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
         """Runs the server blocks and the head on what was received."""
         batch = transmission.received.to(self._device)
+        batch = batch.with_tokens(batch.tokens.to(self._backbone.dtype))
         layers = range(self.cut, self._backbone.depth)
         with torch.no_grad(), self._autocast():
             return run_server(self._backbone, batch, layers, proportional=self._proportional).float().cpu()

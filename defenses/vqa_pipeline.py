@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from defenses.attention import attention_half, mlp_half
+from defenses.backbones.exactness import check_mode, check_same, noise_image, once
 from defenses.backbones.hf_llava import HfLlava, joined_tiles, tokens_of_images
 from defenses.differentiation import differentiable_tokens
-from defenses.edge import AfterBlock
+from defenses.edge import AfterBlock, run_edge
 from defenses.fastv import FastV
 from defenses.language_half import LanguageHalf
 from defenses.pipeline import SplitPipeline
+from defenses.reductions.none import NoReduction
 from defenses.vqa_flops import QuestionFlops
 from harness.contracts import Victim
 from harness.errors import ConfigError, PluginError
@@ -86,6 +88,33 @@ class VqaPipeline(SplitPipeline):
         self._link |= {"projector_on_edge": projector_on_edge}
         self._options |= {"projector_on_edge": projector_on_edge, "fastv": fastv}
         self._question_flops = QuestionFlops(self._language, self._fastv, self._language_width)
+        once(victim.model, "first answer token", self._compare)
+
+    def _check_exact(self) -> None:
+        """Left to ``_compare``, which needs the language model."""
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Compares image tokens, and logits of an answer's first token, with those of the model's own forward."""
+        asked, questions = self._asked, Questions((("What is it?",),))
+        network: Any = asked.model
+        check_mode(network)
+        side = asked.image_px
+        image = noise_image(side, side, self._device)
+        with torch.autocast(self._device.type, enabled=False):
+            inputs = asked.vision_inputs(image)
+            own = network.get_image_features(**inputs).pooler_output[0]
+            batch = self._llava.embed(asked.normalise(image).to(network.dtype))
+            names = tuple(map(str, range(len(batch))))
+            depth = self._llava.depth
+            batch, _ = run_edge(self._llava, batch, names, NoReduction(), Streams(0), cut=depth, proportional=False)
+            batch = self._llava.project_tokens(self._llava.select_tokens(batch))
+            tokens = self._laid_out((batch if self._tiles == 1 else joined_tiles(batch, self._tiles)).tokens)
+            check_same(asked, tokens, own, lambda: "tokens of the image tower or projector differ")
+            prompts = asked.padded_prompts(questions, len(own), self._device)
+            logits = network(**inputs, **prompts).logits[:, -1].float().cpu()
+            found = LanguageHalf(asked).first_logits([tokens], questions)
+        check_same(asked, found, logits, lambda: "image tokens agree, logits of the language model differ")
 
     @property
     def _language_width(self) -> int:

@@ -37,6 +37,8 @@ class Victim:
         std: Per-channel standard deviation, likewise.
         weights_hash: SHA-256 of the weights, first 16 hex digits.
         name: Architecture name, for reports.
+
+    The model computes in the number type of its weights: images are turned into it, answers and features into float32.
     """
 
     model: nn.Module
@@ -49,15 +51,21 @@ class Victim:
         """Moves the model, unless it is spread over devices already, and returns it."""
         return self.model if getattr(self.model, "hf_device_map", None) else self.model.to(device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the weights; of several the widest, float32 without any."""
+        kinds = {tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point()}
+        return max(kinds, key=lambda kind: torch.finfo(kind).bits, default=torch.float32)
+
     def normalise(self, images: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to the model's input range."""
+        """Maps images (B, 3, H, W) in [0, 1] to the model's input range and number type."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images - mean) / std
+        return ((images - mean) / std).to(self.dtype)
 
     def predict(self, images: Tensor) -> Tensor:
         """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]; see ``answer``."""
-        return answer(self.model(self.normalise(images)))
+        return answer(self.model(self.normalise(images))).float()
 
     def respond(self, images: Tensor, questions: Any = None) -> Tensor:
         """Returns what the task scores: the answers to ``questions``, or without them what ``predict`` returns."""
@@ -68,7 +76,7 @@ class Victim:
         features, head = getattr(self.model, "forward_features", None), getattr(self.model, "forward_head", None)
         if features is not None and head is not None:
             pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
-            return pooled
+            return pooled.float()
         classifier = getattr(self.model, "classifier", None)
         if not isinstance(classifier, nn.Module):
             return self.predict(images)
@@ -79,7 +87,7 @@ class Victim:
             output = self.predict(images)
         finally:
             listener.remove()
-        return seen[-1] if seen else output
+        return seen[-1].float() if seen else output
 
 
 def answer(output: Any) -> Tensor:

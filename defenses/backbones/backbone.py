@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.errors import ConfigError
 from harness.tokens import TokenBatch
 
 
@@ -32,6 +34,8 @@ class Backbone(ABC):
         prefix: Protected tokens (class, distillation, registers) at the start of every image.
         width: Width of a token.
         grid: Patch rows and columns.
+        image_size: Height and width in pixels of the images that it takes.
+        dtype: Number type of its weights, which its tokens must have outside autocast.
         class_token: Whether the first token is a class token, whose attention ranks the patches.
         pools_patches: Whether the head pools patch tokens, so that it needs their sizes.
     """
@@ -40,8 +44,14 @@ class Backbone(ABC):
     prefix: int
     width: int
     grid: tuple[int, int]
+    image_size: tuple[int, int]
+    dtype: torch.dtype
     class_token: bool
     pools_patches: bool
+
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """Returns the model's own blocks, to listen to; they are never called."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> TokenBatch:
@@ -78,12 +88,27 @@ def size_weighted_mean(batch: TokenBatch, *, with_prefix: bool) -> Tensor:
     """Averages the tokens of each image: (B, D).
 
     Every token counts as often as the patches that it stands for (assumed: no paper states it), so that merging alone
-    moves the mean of the patches as little as possible.
+    moves the mean of the patches as little as possible. Summed in float32 whatever the type of the tokens.
     """
     weight = batch.sizes if with_prefix else batch.sizes * patch_rows(batch)
-    weight = weight.to(batch.tokens.dtype)[:, None]
-    sums = batch.tokens.new_zeros(len(batch), batch.tokens.shape[1]).index_add(
-        0, batch.image_index, batch.tokens * weight
-    )
-    total = batch.tokens.new_zeros(len(batch), 1).index_add(0, batch.image_index, weight)
-    return sums / total.clamp_min(1)
+    weight, tokens = weight.float()[:, None], batch.tokens.float()
+    sums = tokens.new_zeros(len(batch), tokens.shape[1]).index_add(0, batch.image_index, tokens * weight)
+    total = tokens.new_zeros(len(batch), 1).index_add(0, batch.image_index, weight)
+    return (sums / total.clamp_min(1)).to(batch.tokens.dtype)
+
+
+def dtype_of_weights(model: nn.Module) -> torch.dtype:
+    """Returns the number type that all weights of a model have.
+
+    Raises:
+        ConfigError: They are of several.
+    """
+    kinds = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise ConfigError(
+            f"the weights of the victim are of several number types: {names}",
+            where="victim",
+            mend="turn all into one, `model.float()` say; option `precision` sets what the victim computes in",
+        )
+    return next(iter(kinds), torch.float32)

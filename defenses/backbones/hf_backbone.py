@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from defenses.backbones.backbone import Backbone, Projected
+from defenses.backbones.backbone import Backbone, Projected, dtype_of_weights
 from harness.errors import ConfigError
 from harness.tokens import TokenBatch
 
@@ -56,7 +57,7 @@ class HfBackbone(Backbone):
         if config._attn_implementation not in _ATTENTION:
             raise self._refusal(f"attention implementation {config._attn_implementation!r} is not supported")
         self.depth, self.width = len(self.layers), int(config.hidden_size)
-        self.image_size = _pair(config.image_size)
+        self.image_size, self.dtype = _pair(config.image_size), dtype_of_weights(model)
         patch = _pair(config.patch_size)
         self.grid = (self.image_size[0] // patch[0], self.image_size[1] // patch[1])
         self.prefix, self.class_token, self.pools_patches = 1, True, False
@@ -80,6 +81,10 @@ class HfBackbone(Backbone):
         """Returns the blocks."""
         blocks: nn.ModuleList = self.tower.encoder.layers
         return blocks
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Returns the model's own blocks."""
+        return self.layers
 
     def _embedding(self, pixels: Tensor) -> Tensor:
         """Returns what enters the first block, (B, prefix + N, D), for normalised images (B, 3, H, W)."""

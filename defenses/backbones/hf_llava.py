@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, cast
 
@@ -65,13 +66,17 @@ class HfLlava(Backbone):
             raise _refusal(model, "strategy `default` drops the first patch of a tower that has no class token")
         if self.tiled and self.prefix and not self.drops_class_token:
             raise _refusal(model, "strategy `full` leaves class tokens among the patches of its tiles")
-        self.grid = self._tower.grid
+        self.grid, self.image_size = self._tower.grid, self._tower.image_size
         self.dtype: torch.dtype = next(self._projector.parameters()).dtype
 
     @classmethod
     def accepts(cls, model: nn.Module) -> bool:
         """Whether ``model`` is of this family."""
         return isinstance(model, cls.classes)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Returns the model's own blocks."""
+        return self._tower.blocks()[: self.depth]
 
     def embed(self, images: Tensor) -> TokenBatch:
         """Embeds normalised images (B, 3, H, W); of LLaVA-NeXT every tile of each, overview first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from timm.models.vision_transformer import Block, ResPostBlock, VisionTransforme
 from torch import Tensor, nn
 
 from defenses.attention import equal_lengths
-from defenses.backbones.backbone import Backbone, Projected, patch_rows, size_weighted_mean
+from defenses.backbones.backbone import Backbone, Projected, dtype_of_weights, patch_rows, size_weighted_mean
 from harness.errors import ConfigError
 from harness.tokens import TokenBatch
 
@@ -45,6 +46,8 @@ class TimmViT(Backbone):
         self.width = int(self.model.embed_dim)
         rows, columns = self.model.patch_embed.grid_size
         self.grid = (int(rows), int(columns))
+        patch = self.model.patch_embed.patch_size
+        self.image_size, self.dtype = (self.grid[0] * patch[0], self.grid[1] * patch[1]), dtype_of_weights(model)
         self.class_token = self.model.cls_token is not None
         self.pools_patches = self.model.global_pool != "token"
         self._distilled = isinstance(model, VisionTransformerDistilled)
@@ -72,6 +75,10 @@ class TimmViT(Backbone):
         if pool is not None and (type(pool) is not AttentionPoolLatent or pool.pos_embed is not None):
             return "attention pooling with position embeddings is not supported: merged tokens have no one position"
         return None
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Returns the model's own blocks."""
+        return list(self.model.blocks)
 
     def embed(self, images: Tensor) -> TokenBatch:
         """Embeds normalised images (B, 3, H, W) into unreduced tokens."""

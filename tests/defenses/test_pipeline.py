@@ -97,11 +97,12 @@ def test_nan_tokens_are_refused(victim, photographs):
     import copy
 
     model = copy.deepcopy(victim.model)
+    broken = Victim(model, victim.mean, victim.std, "x", "x")
+    pipeline = SplitPipeline(broken, CPU, cut=2)
     with torch.no_grad():
         model.blocks[0].mlp.fc2.bias[0] = float("nan")
-    broken = Victim(model, victim.mean, victim.std, "x", "x")
     with pytest.raises(PayloadError, match="NaN"):
-        SplitPipeline(broken, CPU, cut=2).transmit(photographs, RNG)
+        pipeline.transmit(photographs, RNG)
 
 
 @pytest.mark.parametrize("cut", [0, 7, -1, 2.0])
