@@ -18,6 +18,7 @@ from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.embeddings import Embeddings
 from defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
 from defenses.inspection import inspect_layers
+from defenses.nested import Spec, build_nested
 from defenses.payload import Serialised
 from defenses.precision import Precision, dtype_of
 from defenses.serialisation import encoded_tokens
@@ -28,21 +29,12 @@ from harness.images import ImageSet
 from harness.inspection import LayerView
 from harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
 from harness.reduction import Reduction
-from harness.registry import create, suggest
+from harness.registry import suggest
 from harness.scoring.compute import Flops
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
-Spec = str | dict[str, Any]
 PREPARATION_IMAGES = 128
-
-
-def _build(group: str, spec: Spec) -> Any:
-    """Builds a nested plug-in from ``name`` or ``{name: ..., options}``."""
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    if "name" not in options:
-        raise ConfigError(f"{group[:-1]} needs a name", where="defense 'split_pipeline'", mend="add `name: ...`")
-    return create(group, options.pop("name"), options, where="defense 'split_pipeline'")
 
 
 class SplitPipeline(Defense):
@@ -94,13 +86,13 @@ class SplitPipeline(Defense):
                 f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", mend=f"give 1 to {depth}"
             )
         self.grid = self._backbone.grid
-        self.channel: Channel = _build("channels", channel)
-        self._reduction: Reduction = _build("reductions", reduction)
+        self.channel: Channel = build_nested("channels", channel)
+        self._reduction: Reduction = build_nested("reductions", reduction)
         self._reduction.check(self.cut)
-        self._codec: Codec | SymbolCodec = _build("codecs", codec)
+        self._codec: Codec | SymbolCodec = build_nested("codecs", codec)
         if isinstance(perturb, str | dict):
             raise ConfigError("perturb is not a list", where="defense 'split_pipeline'", mend="write perturb: [...]")
-        self._perturb: list[Perturbation] = [_build("perturbations", spec) for spec in perturb]
+        self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
         if isinstance(packet_tokens, bool) or not isinstance(packet_tokens, int) or packet_tokens < 1:
             raise ConfigError(f"packet_tokens = {packet_tokens!r} is not a count", mend="write packet_tokens: 8")
         if on_loss not in get_args(OnLoss):
