@@ -6,11 +6,10 @@ The author writes the small method; the harness owns the guarded call around it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.decoding import decode
 from harness.errors import ConfigError, DataError, PluginError
@@ -22,98 +21,11 @@ from harness.observation import Observation
 from harness.reading import Reading, plain_reading
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
+from harness.victim import Victim as Victim
+from harness.victim import answer as answer
 
 SplitName = Literal["attacker", "calibration", "search", "evaluation"]
 SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
-
-
-@dataclass(frozen=True)
-class Victim:
-    """A pretrained transformer, with what is needed to feed it and to name it.
-
-    Args:
-        model: The network in evaluation mode, head included; never modified.
-        mean: Per-channel mean that normalises images in [0, 1].
-        std: Per-channel standard deviation, likewise.
-        weights_hash: SHA-256 of the weights, first 16 hex digits.
-        name: Architecture name, for reports.
-
-    The model computes in the number type of its weights: images are turned into it, answers and features into float32.
-    """
-
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights_hash: str
-    name: str
-
-    def to(self, device: torch.device) -> nn.Module:
-        """Moves the model, unless it is spread over devices already, and returns it."""
-        return self.model if getattr(self.model, "hf_device_map", None) else self.model.to(device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number type of the weights; of several the widest, float32 without any."""
-        kinds = {tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point()}
-        return max(kinds, key=lambda kind: torch.finfo(kind).bits, default=torch.float32)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to the model's input range and number type."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return ((images - mean) / std).to(self.dtype)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]; see ``answer``."""
-        return answer(self.model(self.normalise(images))).float()
-
-    def respond(self, images: Tensor, questions: Any = None) -> Tensor:
-        """Returns what the task scores: the answers to ``questions``, or without them what ``predict`` returns."""
-        return self.predict(images)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Returns the features before the classifier (B, D), or the output of models that do not expose them."""
-        features, head = getattr(self.model, "forward_features", None), getattr(self.model, "forward_head", None)
-        if features is not None and head is not None:
-            pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
-            return pooled.float()
-        classifier = getattr(self.model, "classifier", None)
-        if not isinstance(classifier, nn.Module):
-            return self.predict(images)
-        # The classifiers of transformers: what enters that layer is listened to, and the listener taken off again.
-        seen: list[Tensor] = []
-        listener = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            output = self.predict(images)
-        finally:
-            listener.remove()
-        return seen[-1].float() if seen else output
-
-
-def answer(output: Any) -> Tensor:
-    """Returns the one tensor that counts as a model's answer: (B, classes), or (B, D) of a model without a head.
-
-    Args:
-        output: A tensor, or an object as the models of transformers return it; of that the first of logits, image
-            embedding, pooler output and final state of the first token, the class token, that it has.
-
-    Raises:
-        ConfigError: It has none of them.
-    """
-    if isinstance(output, Tensor):
-        return output
-    for name in ("logits", "image_embeds", "pooler_output"):
-        value = getattr(output, name, None)
-        if isinstance(value, Tensor):
-            return value
-    state = getattr(output, "last_hidden_state", None)
-    if isinstance(state, Tensor):
-        return state[:, 0]
-    raise ConfigError(
-        f"the model returns {type(output).__name__}, which holds no answer",
-        where="victim",
-        mend="wrap the model so that it returns a tensor (B, classes)",
-    )
 
 
 class Task(ABC):
