@@ -21,8 +21,7 @@ from harness.observation import Observation
 from harness.reading import Reading, plain_reading
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
-from harness.victim import Victim as Victim
-from harness.victim import answer as answer
+from harness.victim import Victim as Victim  # noqa: PLC0414 - named here for all who import contracts
 
 SplitName = Literal["attacker", "calibration", "search", "evaluation"]
 SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
