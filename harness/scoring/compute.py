@@ -1,4 +1,10 @@
-"""Compute cost: FLOPs of the operations really run, per image, and latency."""
+"""Compute cost: FLOPs of the operations really run, per image, and latency.
+
+Both are a pure function of the operating point and the images: whatever ran before, tokens that came from a cache, or an
+earlier part of a run that was resumed, they are the same. Every image is therefore sent once uncounted before it counts.
+What that first time alone does is not the defense's: the reference run of a matched control is there so that an
+experimenter can compare at equal token counts; a device that merged at random would draw its counts and run no reference.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +55,8 @@ def measure_flops(
     Args:
         defense: The defense, prepared.
         images: The images.
-        transmission: What ``defense`` made of them with ``rng``'s children ``encode`` and ``channel``; a matched
-            control's reference run is therefore already known, and what a channel loses is lost here too.
+        transmission: What ``defense`` made of them with ``rng``'s children ``encode`` and ``channel``, whether now or
+            when it was put into a cache; what a channel loses is lost here too.
         rng: Random streams.
         questions: What is asked about the images, where the task asks.
         output: What the defense answered; needed with ``questions``.
@@ -71,6 +77,7 @@ def measure_flops(
         key = (*counts, received[i])
         if key not in known:
             one = images.select([i])
+            _ready(defense, one, rng)
             with FlopCounterMode(display=False) as before:
                 sent = defense.encode(one, rng.child("encode"))
             with FlopCounterMode(display=False) as after:
@@ -83,6 +90,11 @@ def measure_flops(
     if parts is not None:
         return with_parts(before_sending, parts, defense.projects_on_edge)
     return Flops(before_sending, torch.tensor(total, dtype=torch.float64))
+
+
+def _ready(defense: Defense, image: ImageSet, rng: Streams) -> None:
+    """Runs the edge on an image uncounted, so that it stands as it does where the image was sent before."""
+    defense.encode(image, rng.child("encode"))
 
 
 def with_parts(edge: Tensor, server: dict[str, Tensor], projects_on_edge: bool) -> Flops:
@@ -108,6 +120,7 @@ def measure_latency_ms(
     times = []
     for i in range(min(len(images), WARM_UP + TIMED)):
         one = images.select([i])
+        _ready(defense, one, rng)
         start = time.perf_counter()
         defense.respond(defense.transmit(one, rng), None if questions is None else questions.select([i]))
         if device.type == "cuda":
