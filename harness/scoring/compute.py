@@ -1,9 +1,9 @@
 """Compute cost: FLOPs of the operations really run, per image, and latency.
 
-Both are a pure function of the operating point and the images: whatever ran before, tokens that came from a cache, or an
-earlier part of a run that was resumed, they are the same. Every image is therefore sent once uncounted before it counts.
-What that first time alone does is not the defense's: the reference run of a matched control is there so that an
-experimenter can compare at equal token counts; a device that merged at random would draw its counts and run no reference.
+Both are a pure function of the operating point and the images: whatever ran before, tokens that came from a cache, or
+an earlier part of a run that was resumed, they are the same. Every image is therefore sent once uncounted before it
+counts. What that first time alone does is not the defense's: the reference run of a matched control is there so that an
+experimenter can compare at equal token counts; a device that merged at random would draw its counts and run none.
 """
 
 from __future__ import annotations
