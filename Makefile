@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 
-.PHONY: demo test test-all gate lint format docs-check clean install
+.PHONY: demo test test-all planted gate lint format docs-check clean install
 
 install: $(STAMP)
 
@@ -30,6 +30,10 @@ test: install lint docs-check
 
 test-all: install lint docs-check
 	$(PYTEST)
+
+# Plants known faults in a copy of the code, one at a time: a test must catch each. Minutes; runs nightly.
+planted: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/planted/run.py
 
 # Judges a run of `smoke` by the baseline in the repository: exit 1 where more leaks, 3 where that cannot be told.
 gate: install

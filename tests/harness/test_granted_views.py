@@ -200,3 +200,21 @@ def test_a_sibling_that_needs_what_the_operating_point_did_not_is_refused(victim
     monkeypatch.setattr(SplitPipeline, "unreduced", lambda self: Fitted())
     with pytest.raises(PluginError, match="the unreduced sibling needs calibration images"):
         view.unreduced(few)
+
+
+@pytest.mark.parametrize("look", ["observe", "trace", "unreduced"])
+def test_an_eavesdropper_trains_on_what_its_own_channel_delivers(victim, few, look):
+    def eavesdropper(snr_db):
+        channel = {"name": "awgn", "snr_db": snr_db}
+        return ThreatModel(observer="eavesdropper", channel=channel, victim="white-box")
+
+    two = few.select(range(2))
+    clear = SplitPipeline(victim, CPU, **MERGED).encode(two, Streams(0, ("attacker", "encode"))).decoded.tokens
+    if look == "unreduced":
+        clear = SplitPipeline(victim, CPU, cut=2, codec="float16").encode(two, Streams(0)).decoded.tokens
+    errors = []
+    for own in (40, -10):
+        view = view_of(victim, few, eavesdropper(own), channel={"name": "awgn", "snr_db": 15})
+        errors.append(float((getattr(view, look)(two, 1).tokens - clear).square().mean()))
+    # 50 dB between the two channels of its own; the server's is the same.
+    assert errors[1] / errors[0] == pytest.approx(1e5, rel=0.2)

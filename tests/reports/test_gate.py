@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import ConfigError, StoreError
 from reports.baseline import baseline_of, read_baseline, write_baseline
-from reports.gate import judge
+from reports.gate import Check, _adjusted, judge
 from reports.gate_output import gate_json, gate_junit, gate_markdown, headline
 from reports.limits import Limits, parse_limits
+from reports.measures import measure_of
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +238,14 @@ def test_the_command_line(tmp_path):
     assert worse.exit_code == 1
     assert "leaks more" in worse.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["json", "junit", "markdown"]
+
+
+def test_what_stands_out_alone_may_not_among_many_checks():
+    beyond = Check("here", measure_of("leakage"), "at most 0.5 higher", "exceeds", p=0.01)
+    others = [Check("there", measure_of("leakage"), "at most 0.5 higher", "pass", p=0.6)] * 9
+    assert [c.outcome for c in _adjusted([beyond])] == ["exceeds"]
+    among_ten = list(_adjusted([beyond, *others]))
+    assert among_ten[0].outcome == "cannot tell"
+    assert among_ten[0].p == pytest.approx(0.1)
+    assert "as many checks" in among_ten[0].why
+    assert {c.outcome for c in among_ten[1:]} == {"pass"}

@@ -1,0 +1,169 @@
+"""Everything that decides tokens is in the key that they are stored under: change one thing and the key is another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness import code_digest as digest_module
+from harness import measure
+from harness.code_digest import code_digest
+from harness.images import ImageSet
+from harness.measure import measure_exposure, recall_through
+from harness.planning import plan
+from harness.search.memo import Memo
+from harness.seeding import Streams
+from harness.suite import ThreatModel, parse_suite
+from harness.views import GrantedView
+
+SUITE = {
+    "name": "keys",
+    "task": "photos",
+    "defense": {"name": "split_pipeline", "cut": 1},
+    "operating_points": [{"name": "undefended"}, {"name": "merged", "reduction": "none"}],
+    "threat_models": [{"name": "server"}],
+    "attacks": ["ridge"],
+}
+
+
+class Asked(Exception):
+    """Raised with the name or key under which tokens were looked up, so that nothing is computed."""
+
+
+def refuse(name, compute):
+    raise Asked(name)
+
+
+def bench_of(device="cpu", batch_size=64, evaluation=None):
+    suite = SimpleNamespace(batch_size=batch_size)
+    return SimpleNamespace(device=torch.device(device), suite=suite, victim=None, task=None, evaluation=evaluation)
+
+
+def exposure_of(**changes):
+    return replace(plan(parse_suite(SUITE), "data and weights")[0].exposure, **changes)
+
+
+def key_of(bench, exposure, name="evaluation 0123") -> str:
+    with pytest.raises(Asked) as caught:
+        recall_through(SimpleNamespace(encoded=refuse), bench, exposure)(name, lambda: None)
+    return str(caught.value)
+
+
+def gpu(monkeypatch, name="one", number=0):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
+    return bench_of(f"cuda:{number}")
+
+
+CHANGES = {
+    "code": lambda m: (m.setattr(measure, "code_digest", lambda: "another"), (bench_of(), exposure_of()))[1],
+    "data": lambda m: (bench_of(), exposure_of(data_key="other data or weights")),
+    "defense": lambda m: (bench_of(), replace(exposure_of(), defense=plan(parse_suite(SUITE), "")[1].exposure.defense)),
+    "seed": lambda m: (bench_of(), exposure_of(seed=1)),
+    "batch size": lambda m: (bench_of(batch_size=32), exposure_of()),
+    "threads": lambda m: (m.setattr(torch, "get_num_threads", lambda: 7), (bench_of(), exposure_of()))[1],
+    "device": lambda m: (gpu(m), exposure_of()),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_every_part_of_the_key_makes_another_key(monkeypatch, what):
+    before = key_of(bench_of(), exposure_of())
+    assert key_of(bench_of(), exposure_of()) == before
+    assert key_of(*CHANGES[what](monkeypatch)) != before
+
+
+def test_another_set_and_another_model_of_gpu_have_another_key(monkeypatch):
+    plain = bench_of(), exposure_of()
+    assert key_of(*plain, "own 0123") != key_of(*plain, "evaluation 0123")
+    one = key_of(gpu(monkeypatch, "one"), exposure_of())
+    assert key_of(gpu(monkeypatch, "other"), exposure_of()) != one
+
+
+@pytest.fixture
+def two_sets():
+    """Two sets of one name: other pixels under the same identifiers."""
+    pixels = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    return ImageSet(pixels, ("a", "b")), ImageSet(pixels.flip(0), ("a", "b"))
+
+
+def test_images_under_attack_are_looked_up_by_their_content(monkeypatch, two_sets):
+    monkeypatch.setattr(measure, "build_defense", lambda *a: SimpleNamespace(needs_calibration=False))
+    names = []
+    for images in (*two_sets, two_sets[0]):
+        with pytest.raises(Asked) as caught:
+            measure_exposure(bench_of(evaluation=images), exposure_of(), refuse)
+        names.append(str(caught.value))
+    assert names[0] == names[2] != names[1]
+
+
+def view_of(channel):
+    defense = SimpleNamespace(grid=(1, 1), channel=channel, unreduced=lambda: defense, needs_calibration=False)
+    return GrantedView(
+        None,
+        defense,
+        ThreatModel(victim="white-box"),
+        image_shape=(3, 8, 8),
+        streams=Streams(0),
+        batch_size=4,
+        device=torch.device("cpu"),
+        recall=refuse,
+    )
+
+
+def test_the_attackers_own_images_are_looked_up_by_what_was_sent(two_sets):
+    view, names = view_of(SimpleNamespace(random=False, snr_db=None)), []
+    for look in (view.observe, view.trace, view.unreduced):
+        for images in two_sets:
+            with pytest.raises(Asked) as caught:
+                look(images)
+            names.append(str(caught.value))
+    # Observed and traced are one transmission; an unreduced one is another, and other pixels are another set.
+    assert names[:2] == names[2:4]
+    assert len(set(names)) == 4
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+    """A plug-in of a package of its own; yields its folder. The digest then covers it and nothing large."""
+    folder = tmp_path / "some_plug_in"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "one.py").write_text("class Thing: x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = {"thing": EntryPoint("thing", "some_plug_in.one:Thing", "leakgauge.reductions")}
+    monkeypatch.setattr(digest_module, "plugins", lambda group: points)
+    code_digest.cache_clear()
+    yield folder
+    code_digest.cache_clear()
+
+
+def digest_anew() -> str:
+    code_digest.cache_clear()
+    return code_digest()
+
+
+def test_the_digest_follows_every_file_of_a_plug_in(plug_in):
+    before = digest_anew()
+    assert digest_anew() == before
+    (plug_in / "one.py").write_text("class Thing: x = 2\n")
+    edited = digest_anew()
+    (plug_in / "deep").mkdir()
+    (plug_in / "deep" / "two.py").write_text("y = 3\n")
+    added = digest_anew()
+    (plug_in / "deep" / "two.py").rename(plug_in / "deep" / "three.py")
+    renamed = digest_anew()
+    assert len({before, edited, added, renamed}) == 4
+
+
+def test_a_search_forgets_what_other_code_measured(tmp_path, monkeypatch):
+    counts = []
+    for code in ("one", "other", "one"):
+        monkeypatch.setattr("harness.search.memo.code_digest", lambda code=code: code)
+        memo = Memo(tmp_path)
+        assert memo.recall("key", lambda code=code: {"by": code}) == {"by": code}
+        counts.append(memo.misses)
+    assert counts == [1, 1, 0]
