@@ -17,6 +17,7 @@ from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Positive
 from harness.probing import AttributeProbe
 from harness.seeding import Streams
 
@@ -79,11 +80,11 @@ class Attribute(AttributeProbe):
     def __init__(
         self,
         attribute: str = "detail",
-        epochs: int = 60,
-        patience: int = 6,
-        width: int = 96,
-        batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        epochs: Count = 60,
+        patience: Count = 6,
+        width: Count = 96,
+        batch_size: Count = 64,
+        learning_rate: Positive = 1e-3,
     ) -> None:
         self.attribute = attribute
         self._epochs, self._patience, self._width = epochs, patience, width

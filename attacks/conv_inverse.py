@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from attacks.networks.grid_network import GridNetwork, check_channels
+from attacks.networks.grid_network import GridNetwork
 from attacks.networks.layout import token_statistics
 from attacks.networks.training import Schedule, predict, train
 from harness.contracts import Attack, AttackerView
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Positive, Widths
 from harness.seeding import Streams
 
 
@@ -35,14 +36,14 @@ class ConvInverse(Attack):
 
     def __init__(
         self,
-        epochs: int = 20,
-        batch_size: int = 64,
-        channels: tuple[int, ...] | list[int] = (256, 128, 64, 32),
-        learning_rate: float = 1e-3,
+        epochs: Count = 20,
+        batch_size: Count = 64,
+        channels: Widths = (256, 128, 64, 32),
+        learning_rate: Positive = 1e-3,
         double_check: bool = True,
     ) -> None:
         self._epochs, self._batch_size = epochs, batch_size
-        self._channels, self._rate = check_channels(channels), learning_rate
+        self._channels, self._rate = list(channels), learning_rate
         self._double_check = double_check
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

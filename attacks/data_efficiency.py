@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from attacks.wrapped import Spec, Wrapped
+from typing import Annotated
+
+from pydantic import Field
+
+from attacks.wrapped import AttackSpec, Wrapped
 from harness.contracts import AttackerView
-from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.seeding import Streams
@@ -20,9 +23,7 @@ class DataEfficiency(Wrapped):
 
     name = "data_efficiency"
 
-    def __init__(self, attack: Spec, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-            raise ConfigError(f"n = {n!r} is not a count of at least 2", mend="write n: 256")
+    def __init__(self, attack: AttackSpec, n: Annotated[int, Field(ge=2)]) -> None:
         super().__init__(attack)
         self._n = n
 

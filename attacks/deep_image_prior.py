@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import total_variation
-from attacks.networks.matching import Matching, check_distance
+from attacks.networks.matching import Distance, Matching
 from attacks.networks.skip_network import SkipNetwork
 from harness.contracts import Attack, AttackerView, Knowledge
-from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Positive, Weight, Widths
 from harness.seeding import Streams
 
 PROFILE_IMAGES = 256
@@ -43,24 +46,19 @@ class DeepImagePrior(Attack):
 
     def __init__(
         self,
-        iterations: int = 600,
-        restarts: int = 1,
-        distance: str = "l2",
-        learning_rate: float = 1e-2,
-        total_variation: float = 0.02,
-        widths: tuple[int, ...] | list[int] = (16, 32, 64),
-        skip: int = 4,
-        place_weight: float = 1.0,
-        batch_size: int = 16,
+        iterations: Annotated[int, Field(ge=10)] = 600,
+        restarts: Count = 1,
+        distance: Distance = "l2",
+        learning_rate: Positive = 1e-2,
+        total_variation: Weight = 0.02,
+        widths: Widths = (16, 32, 64),
+        skip: Count = 4,
+        place_weight: Weight = 1.0,
+        batch_size: Count = 16,
     ) -> None:
-        if iterations < 10 or restarts < 1 or not widths or min(widths) < 1 or skip < 1:
-            raise ConfigError(
-                "iterations, restarts, widths and skip must be positive, iterations at least 10",
-                mend="write iterations: 600 and widths: [16, 32, 64]",
-            )
         self._how = Descent(iterations, learning_rate)
         self._restarts, self._variation = restarts, total_variation
-        self._distance, self._place_weight, self._batch_size = check_distance(distance), place_weight, batch_size
+        self._distance, self._place_weight, self._batch_size = distance, place_weight, batch_size
         self._widths, self._skip = tuple(widths), skip
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attacks.networks.descent import best_rows, chunks, clipped, repeated
 from attacks.networks.diffusion_prior import DiffusionPrior
 from attacks.networks.edge_profile import EdgeProfile
-from attacks.networks.matching import Matching, check_distance
+from attacks.networks.matching import Distance, Matching
 from attacks.networks.training import Schedule
 from harness.contracts import Attack, AttackerView, Knowledge
-from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, NotNegative, Positive, Share, Weight
 from harness.seeding import Streams
 
 PROFILE_IMAGES = 512
@@ -60,31 +62,25 @@ class Diffusion(Attack):
 
     def __init__(
         self,
-        training_steps: int = 2000,
-        training_batch: int = 16,
-        width: int = 32,
-        peak_lr: float = 2e-3,
-        sampling_steps: int = 20,
-        guidance: float = 1.0,
-        guiding_steps: int = 20,
-        settling_steps: int = 100,
-        samples: int = 2,
-        eta: float = 1.0,
-        distance: str = "l2",
-        place_weight: float = 1.0,
-        batch_size: int = 16,
+        training_steps: Count = 2000,
+        training_batch: Count = 16,
+        width: Annotated[int, Field(ge=8, multiple_of=8)] = 32,
+        peak_lr: Positive = 2e-3,
+        sampling_steps: Count = 20,
+        guidance: Weight = 1.0,
+        guiding_steps: Count = 20,
+        settling_steps: NotNegative = 100,
+        samples: Count = 2,
+        eta: Share = 1.0,
+        distance: Distance = "l2",
+        place_weight: Weight = 1.0,
+        batch_size: Count = 16,
     ) -> None:
-        if width % 8 or width < 8:
-            raise ConfigError(f"width = {width} is not a multiple of 8", mend="write width: 32")
-        if not guidance >= 0 or min(sampling_steps, guiding_steps, samples) < 1:
-            raise ConfigError(
-                "guidance must not be negative, and steps and samples must be positive", mend="write guidance: 1"
-            )
         self._schedule = Schedule(training_steps, training_batch, peak_lr, warmup_steps=100)
         self._width, self._steps, self._eta = width, sampling_steps, eta
         self._guidance, self._guiding_steps, self._settling_steps = guidance, guiding_steps, settling_steps
         self._samples = samples if guidance else 1
-        self._distance, self._place_weight, self._batch_size = check_distance(distance), place_weight, batch_size
+        self._distance, self._place_weight, self._batch_size = distance, place_weight, batch_size
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Trains the prior and takes the measure of the edge."""

@@ -10,6 +10,7 @@ from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count
 from harness.seeding import Streams
 
 
@@ -80,7 +81,7 @@ class NearestImageFloor(Attack):
     name = "floor_nearest"
     floor = True
 
-    def __init__(self, candidates: int = 16) -> None:
+    def __init__(self, candidates: Count = 16) -> None:
         self._candidates = candidates
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

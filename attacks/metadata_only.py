@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -13,6 +16,7 @@ from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Positive
 from harness.probing import AttributeProbe
 from harness.seeding import Streams
 
@@ -51,7 +55,13 @@ class MetadataOnly(AttributeProbe):
     name = "metadata_only"
     proves_on_baseline = False
 
-    def __init__(self, attribute: str = "label", rounds: int = 40, leaves: int = 8, learning_rate: float = 0.1) -> None:
+    def __init__(
+        self,
+        attribute: str = "label",
+        rounds: Count = 40,
+        leaves: Annotated[int, Field(ge=2)] = 8,
+        learning_rate: Positive = 0.1,
+    ) -> None:
         self.attribute = attribute
         self._rounds, self._leaves, self._rate = rounds, leaves, learning_rate
 

@@ -9,6 +9,7 @@ from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Weight
 from harness.probing import IdentityProbe
 from harness.seeding import Streams
 
@@ -28,7 +29,7 @@ class Reidentification(IdentityProbe):
 
     name = "reidentification"
 
-    def __init__(self, pooled_weight: float = 4.0, draws: int = 4) -> None:
+    def __init__(self, pooled_weight: Weight = 4.0, draws: Count = 4) -> None:
         self._pooled_weight, self._draws = pooled_weight, draws
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

@@ -10,10 +10,10 @@ from torch import Tensor
 from attacks.networks.closed_form import solve_ridge
 from attacks.networks.layout import from_patches, on_grid, patches_of
 from harness.contracts import Attack, AttackerView
-from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Positive
 from harness.seeding import Streams
 
 BATCH = 256
@@ -31,9 +31,7 @@ class Ridge(Attack):
 
     name = "ridge"
 
-    def __init__(self, penalty: float = 1e-3) -> None:
-        if not penalty > 0:
-            raise ConfigError(f"penalty = {penalty!r} is not positive", mend="write penalty: 0.001")
+    def __init__(self, penalty: Positive = 1e-3) -> None:
         self._penalty = penalty
 
     @staticmethod

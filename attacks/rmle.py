@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -12,13 +13,12 @@ from attacks.floors import mean_image
 from attacks.networks.descent import Descent, best_rows, chunks, descend, repeated, search_failure
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import energy, patch_seams, total_variation
-from attacks.networks.matching import Matching, check_distance
+from attacks.networks.matching import Distance, Matching
 from harness.contracts import Attack, AttackerView, Knowledge
-from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
-from harness.registry import suggest
+from harness.options import Count, Positive, Weight
 from harness.seeding import Streams
 
 Start = Literal["noise", "mean", "ridge"]
@@ -57,27 +57,20 @@ class RegularisedMLE(Attack):
 
     def __init__(
         self,
-        iterations: int = 400,
-        restarts: int = 3,
+        iterations: Annotated[int, Field(ge=10)] = 400,
+        restarts: Count = 3,
         start: Start = "ridge",
-        distance: str = "l2",
-        learning_rate: float = 0.03,
-        total_variation: float = 0.5,
-        patch_prior: float = 0.1,
-        energy: float = 0.0,
-        clip: float = 1.0,
-        place_weight: float = 1.0,
-        batch_size: int = 16,
+        distance: Distance = "l2",
+        learning_rate: Positive = 0.03,
+        total_variation: Weight = 0.5,
+        patch_prior: Weight = 0.1,
+        energy: Weight = 0.0,
+        clip: Positive = 1.0,
+        place_weight: Weight = 1.0,
+        batch_size: Count = 16,
     ) -> None:
-        if start not in get_args(Start):
-            raise ConfigError(f"unknown start {start!r}", mend=suggest(str(start), [*get_args(Start)]))
-        if iterations < 10 or restarts < 1:
-            raise ConfigError(
-                f"iterations = {iterations}, restarts = {restarts} do not make a search",
-                mend="write iterations: 400 and restarts: 3",
-            )
         self._iterations, self._restarts, self._start = iterations, restarts, start
-        self._distance, self._place_weight, self._batch_size = check_distance(distance), place_weight, batch_size
+        self._distance, self._place_weight, self._batch_size = distance, place_weight, batch_size
         self._rate, self._clip = learning_rate, clip
         self._variation, self._seams, self._energy = total_variation, patch_prior, energy
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from attacks.networks.grid_network import GridNetwork, check_channels
+from attacks.networks.grid_network import GridNetwork
 from attacks.networks.imputer import FeatureImputer, imputation_loss
 from attacks.networks.layout import on_grid, patches_of, token_statistics
-from attacks.networks.positions import Assignment, PositionPredictor, check_assignment, lay, position_loss
+from attacks.networks.positions import Assignment, PositionPredictor, lay, position_loss
 from attacks.networks.training import Rebuild, Schedule, hold_out, predict, train, train_part
 from harness.contracts import Attack, AttackerView, Knowledge
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, KeptShare, Positive, Widths
 from harness.seeding import Streams
 
 HEADS = 4
+WidthOfHeads = Annotated[int, Field(ge=HEADS, multiple_of=HEADS)]
+"""Channels that the attention heads share evenly."""
 START_IMAGES = 2048
 
 
@@ -82,23 +87,23 @@ class Sara(Attack):
 
     def __init__(
         self,
-        steps: int = 400,
-        batch_size: int = 32,
-        channels: tuple[int, ...] | list[int] = (32, 24, 16),
-        peak_lr: float = 3e-3,
-        predictor_steps: int = 400,
-        predictor_width: int = 96,
-        predictor_layers: int = 2,
-        predictor_lr: float = 2e-3,
-        least_kept: float = 0.2,
-        imputer_steps: int = 400,
-        imputer_width: int = 96,
-        imputer_layers: int = 2,
-        imputer_lr: float = 2e-3,
-        assignment: str = "argmax",
+        steps: Count = 400,
+        batch_size: Count = 32,
+        channels: Widths = (32, 24, 16),
+        peak_lr: Positive = 3e-3,
+        predictor_steps: Count = 400,
+        predictor_width: WidthOfHeads = 96,
+        predictor_layers: Count = 2,
+        predictor_lr: Positive = 2e-3,
+        least_kept: KeptShare = 0.2,
+        imputer_steps: Count = 400,
+        imputer_width: WidthOfHeads = 96,
+        imputer_layers: Count = 2,
+        imputer_lr: Positive = 2e-3,
+        assignment: Assignment = "argmax",
         double_check: bool = True,
     ) -> None:
-        self._channels, self._assignment = check_channels(channels), check_assignment(assignment)
+        self._channels, self._assignment = list(channels), assignment
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup_steps=min(50, max(1, steps // 10)))
         self._predictor = Schedule(predictor_steps, batch_size, predictor_lr)
         self._predictor_size = {"width": predictor_width, "layers": predictor_layers, "heads": HEADS}

@@ -11,6 +11,7 @@ from attacks.set_decoder import SetDecoder
 from harness.contracts import AttackerView, Knowledge
 from harness.images import ImageSet
 from harness.observation import Observation
+from harness.options import Count, Positive, Weight
 
 
 class SaraMerged(SetDecoder):
@@ -38,14 +39,14 @@ class SaraMerged(SetDecoder):
 
     def __init__(
         self,
-        steps: int = 3200,
-        batch_size: int = 32,
-        width: int = 128,
-        layers: int = 2,
-        heads: int = 4,
-        peak_lr: float = 4e-3,
-        muon: float = 2.0,
-        position_weight: float = 0.1,
+        steps: Count = 3200,
+        batch_size: Count = 32,
+        width: Count = 128,
+        layers: Count = 2,
+        heads: Count = 4,
+        peak_lr: Positive = 4e-3,
+        muon: Weight = 2.0,
+        position_weight: Weight = 0.1,
         double_check: bool = True,
     ) -> None:
         super().__init__(steps, batch_size, width, layers, heads, peak_lr, muon, double_check)

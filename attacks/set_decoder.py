@@ -14,9 +14,11 @@ from attacks.networks.layout import patches_of, token_statistics
 from attacks.networks.set_network import PaintingNetwork, SetNetwork
 from attacks.networks.training import Forward, Schedule, Source, hold_out, paint, predict, to_device, train
 from harness.contracts import Attack, AttackerView
+from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
+from harness.options import Count, Positive, Weight
 from harness.seeding import Streams
 
 START_IMAGES = 2048
@@ -53,15 +55,18 @@ class SetDecoder(Attack):
 
     def __init__(
         self,
-        steps: int = 3200,
-        batch_size: int = 32,
-        width: int = 128,
-        layers: int = 2,
-        heads: int = 4,
-        peak_lr: float = 4e-3,
-        muon: float = 2.0,
+        steps: Count = 3200,
+        batch_size: Count = 32,
+        width: Count = 128,
+        layers: Count = 2,
+        heads: Count = 4,
+        peak_lr: Positive = 4e-3,
+        muon: Weight = 2.0,
         double_check: bool = True,
     ) -> None:
+        if width % heads:
+            fitting = -(-width // heads) * heads
+            raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", mend=f"write width: {fitting}")
         warmup = min(100, max(1, steps // 10))
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup, muon=muon)
         self._width, self._layers, self._heads = width, layers, heads

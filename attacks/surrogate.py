@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss, relu
 
@@ -15,6 +18,7 @@ from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve, convergence_failure
 from harness.observation import Observation
+from harness.options import Count, Positive, Weight
 from harness.seeding import Streams
 
 COMPARED_TOKENS = 512
@@ -64,13 +68,13 @@ class Surrogate(Attack):
 
     def __init__(
         self,
-        steps: int = 1000,
-        batch_size: int = 32,
-        width: int = 64,
-        layers: int = 2,
-        peak_lr: float = 2e-3,
-        adversarial: float = 0.02,
-        discrepancy: float = 1.0,
+        steps: Count = 1000,
+        batch_size: Count = 32,
+        width: Annotated[int, Field(ge=4, multiple_of=4)] = 64,
+        layers: Count = 2,
+        peak_lr: Positive = 2e-3,
+        adversarial: Weight = 0.02,
+        discrepancy: Weight = 1.0,
     ) -> None:
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup_steps=min(50, steps))
         self._width, self._layers = width, layers

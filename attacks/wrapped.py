@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from harness.contracts import Attack, Knowledge
 from harness.errors import ConfigError
 from harness.observation import Observation
-from harness.registry import create, load
+from harness.options import NestedPlugin, Spec
+from harness.registry import create, load, name_and_options
 from harness.seeding import Streams
 
-Spec = str | dict[str, Any]
-
-
-def _name_and_options(spec: Any) -> tuple[str, dict[str, Any]]:
-    """Reads ``name`` or ``{name: ..., options}``."""
-    options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"attack = {spec!r} names no attack", mend="write attack: {name: set_decoder}")
-    return name, options
+AttackSpec = Annotated[Spec, NestedPlugin("attacks")]
 
 
 class Wrapped(Attack):
@@ -34,8 +26,8 @@ class Wrapped(Attack):
     extra: ClassVar[Knowledge] = Knowledge()
     """What the wrapper itself needs to know."""
 
-    def __init__(self, attack: Spec) -> None:
-        name, options = _name_and_options(attack)
+    def __init__(self, attack: AttackSpec) -> None:
+        name, options = name_and_options(attack, f"attack {self.name!r}: attack")
         inner = create("attacks", name, options, where=f"attack {self.name!r}")
         if not isinstance(inner, Attack):
             raise ConfigError(f"{name!r} rebuilds no images", mend="wrap an attack, not a probe")
@@ -46,7 +38,7 @@ class Wrapped(Attack):
     @classmethod
     def knowledge_for(cls, options: dict[str, Any]) -> Knowledge:
         """Returns what the attack that these options build needs to know; asked before it is built."""
-        name, inner_options = _name_and_options(options.get("attack"))
+        name, inner_options = name_and_options(options.get("attack"), f"attack {cls.name!r}: attack")
         inner = load("attacks", name, where=f"attack {cls.name!r}")
         asked = getattr(inner, "knowledge_for", None)
         needs: Knowledge = inner.knowledge if asked is None else asked(inner_options)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
+from pydantic import with_config
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from harness.errors import ConfigError
+from harness.options import Count, Share
 
 RUNS = ("LlamaModel", "MistralModel", "Qwen2Model")
 """Language models whose layers are called one by one: those with the layers of Llama."""
@@ -27,6 +29,14 @@ class Stream(NamedTuple):
         return Stream(torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1), self.last + 1)
 
 
+@with_config(extra="forbid", strict=True)
+class FastVOptions(TypedDict, total=False):
+    """Options of FastV, as a suite states them."""
+
+    layer: Count
+    keep: Share
+
+
 @dataclass(frozen=True)
 class FastV:
     """FastV (Chen et al. 2024): compute-only, since the payload has been sent when it acts.
@@ -38,19 +48,10 @@ class FastV:
     Args:
         layer: Layers that see all tokens, from 1 (K in the paper, 2 there).
         keep: Share of the image tokens that stays, 0 to 1; rounded to a count (1 - R in the paper).
-
-    Raises:
-        ConfigError: An option is out of range.
     """
 
     layer: int = 2
     keep: float = 0.5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.layer, bool) or not isinstance(self.layer, int) or self.layer < 1:
-            raise ConfigError(f"layer = {self.layer!r} is not a number of layers", where="fastv", mend="give 2, say")
-        if isinstance(self.keep, bool) or not isinstance(self.keep, int | float) or not 0 <= self.keep <= 1:
-            raise ConfigError(f"keep = {self.keep!r} is not a share", where="fastv", mend="give 0 to 1")
 
     def check(self, model: Any) -> None:
         """Raises ConfigError where the language model is not one that it runs, or has too few layers."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import check_integer
 from defenses.jscc_coder import Coder, Layers
 from harness.errors import ConfigError, PayloadError, PluginError
 from harness.link import SymbolCodec
+from harness.options import Decibel
 from harness.seeding import Streams
 
 _RUN, _RUNS = 32, 16
@@ -57,18 +57,18 @@ class JsccCodec(SymbolCodec):
 
     def __init__(
         self,
-        uses_per_token: int = 32,
-        snr_low_db: float = 0.0,
-        snr_high_db: float = 20.0,
-        hidden: int = 256,
-        steps: int = 600,
+        uses_per_token: Annotated[int, Field(ge=1, le=4096)] = 32,
+        snr_low_db: Decibel = 0.0,
+        snr_high_db: Decibel = 20.0,
+        hidden: Annotated[int, Field(ge=1, le=4096)] = 256,
+        steps: Annotated[int, Field(ge=0, le=100_000)] = 600,
     ) -> None:
-        self.uses_per_token = check_integer("uses_per_token", uses_per_token, 1, 4096)
-        self._low, self._high = _decibel("snr_low_db", snr_low_db), _decibel("snr_high_db", snr_high_db)
+        self.uses_per_token = uses_per_token
+        self._low, self._high = snr_low_db, snr_high_db
         if self._low > self._high:
             raise ConfigError(f"snr_low_db = {self._low:g} is above snr_high_db = {self._high:g}", mend="swap the two")
-        self._hidden = check_integer("hidden", hidden, 1, 4096)
-        self._steps = check_integer("steps", steps, 0, 100_000)
+        self._hidden = hidden
+        self._steps = steps
         self._coder: Coder | None = None
 
     def prepare(self, tokens: Tensor, rng: Streams) -> None:
@@ -228,13 +228,6 @@ class JsccCodec(SymbolCodec):
                 "it has not been trained", where="codec 'jscc'", mend="call `prepare` with calibration tokens first"
             )
         return self._coder
-
-
-def _decibel(name: str, value: Any) -> float:
-    """Returns the option ``value``; raises ConfigError unless it is a number from -100 to 100."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.fabs(value) <= 100:
-        raise ConfigError(f"{name} = {value!r} is not a number of decibels from -100 to 100", mend=f"write {name}: 10")
-    return float(value)
 
 
 def _check_finite(tokens: Tensor) -> None:

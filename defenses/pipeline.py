@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from defenses.edge import AfterBlock, run_edge, run_server
 from defenses.embeddings import Embeddings
 from defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
 from defenses.inspection import inspect_layers
-from defenses.nested import Spec, build_nested
+from defenses.nested import build_nested
 from defenses.payload import Serialised
 from defenses.precision import Precision, dtype_of
 from defenses.serialisation import encoded_tokens
@@ -28,8 +28,8 @@ from harness.errors import ConfigError, PluginError
 from harness.images import ImageSet
 from harness.inspection import LayerView
 from harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
+from harness.options import Count, NestedPlugin, Spec
 from harness.reduction import Reduction
-from harness.registry import suggest
 from harness.scoring.compute import Flops
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
@@ -65,15 +65,15 @@ class SplitPipeline(Defense):
         self,
         victim: Victim,
         device: torch.device,
-        channel: Spec = "ideal",
-        cut: int | None = None,
-        reduction: Spec = "none",
-        codec: Spec = "float32",
+        channel: Annotated[Spec, NestedPlugin("channels")] = "ideal",
+        cut: Count | None = None,
+        reduction: Annotated[Spec, NestedPlugin("reductions")] = "none",
+        codec: Annotated[Spec, NestedPlugin("codecs")] = "float32",
         proportional_attention: bool | None = None,
         send_sizes: bool | None = None,
         precision: Precision = "float32",
-        perturb: Sequence[Spec] = (),
-        packet_tokens: int = 8,
+        perturb: Sequence[Annotated[Spec, NestedPlugin("perturbations")]] = (),
+        packet_tokens: Count = 8,
         on_loss: OnLoss = "mean",
     ) -> None:
         self._victim, self._device = victim, device
@@ -81,7 +81,7 @@ class SplitPipeline(Defense):
         self._check_exact()
         depth = self._backbone.depth
         self.cut = depth if cut is None else cut
-        if isinstance(self.cut, bool) or not isinstance(self.cut, int) or not 1 <= self.cut <= depth:
+        if self.cut > depth:
             raise ConfigError(
                 f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", mend=f"give 1 to {depth}"
             )
@@ -90,13 +90,7 @@ class SplitPipeline(Defense):
         self._reduction: Reduction = build_nested("reductions", reduction)
         self._reduction.check(self.cut)
         self._codec: Codec | SymbolCodec = build_nested("codecs", codec)
-        if isinstance(perturb, str | dict):
-            raise ConfigError("perturb is not a list", where="defense 'split_pipeline'", mend="write perturb: [...]")
         self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
-        if isinstance(packet_tokens, bool) or not isinstance(packet_tokens, int) or packet_tokens < 1:
-            raise ConfigError(f"packet_tokens = {packet_tokens!r} is not a count", mend="write packet_tokens: 8")
-        if on_loss not in get_args(OnLoss):
-            raise ConfigError(f"unknown on_loss {on_loss!r}", mend=suggest(str(on_loss), [*get_args(OnLoss)]))
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
         self._link |= {"packet_tokens": packet_tokens, "on_loss": on_loss}

@@ -14,7 +14,7 @@ from defenses.backbones.exactness import check_mode, check_same, noise_image, on
 from defenses.backbones.hf_llava import HfLlava, joined_tiles, tokens_of_images
 from defenses.differentiation import differentiable_tokens
 from defenses.edge import AfterBlock, run_edge
-from defenses.fastv import FastV
+from defenses.fastv import FastV, FastVOptions
 from defenses.language_half import LanguageHalf
 from defenses.pipeline import SplitPipeline
 from defenses.reductions.none import NoReduction
@@ -56,7 +56,7 @@ class VqaPipeline(SplitPipeline):
         victim: Victim,
         device: torch.device,
         projector_on_edge: bool = False,
-        fastv: dict[str, Any] | None = None,
+        fastv: FastVOptions | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(victim, VisionLanguageVictim):
@@ -72,15 +72,13 @@ class VqaPipeline(SplitPipeline):
             raise ConfigError(f"{type(victim.model).__name__} is no LLaVA", where=_WHERE)
         self._llava, self._asked = self._backbone, victim
         self._whole = self.cut == self._llava.depth
-        if not isinstance(projector_on_edge, bool):
-            raise ConfigError(f"projector_on_edge = {projector_on_edge!r} is not true or false", where=_WHERE)
         if (projector_on_edge or self._llava.tiled) and not self._whole:
             what = "the projector on the edge" if projector_on_edge else "a victim that cuts images into tiles"
             raise ConfigError(
                 f"{what} needs all {self._llava.depth} blocks there", where=_WHERE, mend="leave out `cut`"
             )
         self.projects_on_edge = projector_on_edge
-        self._fastv = None if fastv is None else _fastv(fastv)
+        self._fastv = None if fastv is None else FastV(**fastv)
         self._language = LanguageHalf(victim, self._fastv)
         self._tiles = self._count_tiles()
         self._whole_count: int | None = None
@@ -278,13 +276,6 @@ class VqaPipeline(SplitPipeline):
             tokens, tokens.new_tensor([count]).long(), tokens[:, 0].long(), tokens.new_zeros(1, 0).long(), 0
         )
         return self._flop_table.part(("projector", count), lambda: self._llava.project_tokens(made_up))
-
-
-def _fastv(options: dict[str, Any]) -> FastV:
-    try:
-        return FastV(**options)
-    except TypeError as error:
-        raise ConfigError(f"fastv: {str(error).split('() ')[-1]}", where=_WHERE, mend="give layer and keep") from error
 
 
 def _questions(context: Any, count: int) -> Questions:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import inspect
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from harness.errors import ConfigError, LeakgaugeError, PluginError
+from harness.options import check_options, nested_plugins, shown, signature_of
 
 GROUPS = (
     "attacks",
@@ -71,25 +72,53 @@ def load(group: str, name: str, *, where: str = "") -> Any:
         ) from error
 
 
-def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -> Any:
-    """Builds the plug-in ``name`` of ``group`` from keyword options.
+def check(group: str, name: str, options: dict[str, Any], *, where: str = "", given: Iterable[str] = ()) -> Any:
+    """Checks the options of the plug-in ``name``, and of all plug-ins within, by the annotations of constructors.
+
+    Args:
+        group: The plug-in's group.
+        name: Its name.
+        options: Keyword options, as a suite states them.
+        where: Where it does.
+        given: Options that the harness adds, which no suite may state.
+
+    Returns:
+        The options as the constructor declares them.
 
     Raises:
-        ConfigError: The name or an option is unknown, or the plug-in refuses an option's value.
+        ConfigError: The name or an option is unknown, an option is missing, or not what its annotation allows.
+        PluginError: The plug-in cannot be imported.
+    """
+    factory = load(group, name, where=where)
+    place = f"{where} ({group[:-1]} {name!r})".strip()
+    options = check_options(factory, options, place, given)
+    declared = signature_of(factory).options
+    for key, value in options.items():
+        for inner, spec in nested_plugins(declared[key].hint, value) if key in declared else ():
+            inner_name, inner_options = name_and_options(spec, f"{place}: {key}")
+            check(inner, inner_name, inner_options, where=f"{place}: {key}")
+    return options
+
+
+def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
+    options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{shown(spec)} names no plug-in", where=where, mend="write {name: ...}")
+    return name, options
+
+
+def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -> Any:
+    """Builds the plug-in ``name`` of ``group`` from keyword options, once they are checked.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or an option's value is refused.
         PluginError: The constructor failed in another way.
     """
     factory = load(group, name, where=where)
     place = f"{where} ({group[:-1]} {name!r})".strip()
-    parameters = inspect.signature(factory).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key in options:
-        if key not in parameters and not open_ended:
-            raise ConfigError(f"unknown option {key!r}", where=place, mend=suggest(key, list(parameters)))
-    missing = [
-        k for k, p in parameters.items() if p.default is p.empty and k not in options and p.kind is not p.VAR_KEYWORD
-    ]
-    if missing:
-        raise ConfigError(f"option {missing[0]!r} is missing", where=place, mend=f"add `{missing[0]}: ...`")
+    options = check(group, name, options, where=where)
     try:
         return factory(**options)
     except LeakgaugeError as error:

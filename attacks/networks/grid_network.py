@@ -12,15 +12,7 @@ from torch.nn.functional import interpolate
 
 from attacks.networks.closed_form import solve_ridge
 from attacks.networks.layout import from_patches, on_grid
-from harness.errors import ConfigError
 from harness.observation import Observation
-
-
-def check_channels(channels: tuple[int, ...] | list[int]) -> list[int]:
-    """Returns the widths of a GridNetwork; raises ConfigError where one is not positive."""
-    if not channels or any(c < 1 for c in channels):
-        raise ConfigError(f"channels = {channels!r} must be positive", mend="write channels: [256, 128, 64, 32]")
-    return list(channels)
 
 
 class GridNetwork(nn.Module):

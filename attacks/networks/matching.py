@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,20 +10,10 @@ from torch.nn.functional import cosine_similarity
 
 from attacks.networks.assignment import known_mass, transport
 from attacks.networks.edge_profile import EdgeProfile
-from harness.errors import ConfigError
 from harness.observation import Observation
-from harness.registry import suggest
 
 Distance = Literal["l2", "cosine"]
 FAR = 1e3
-
-
-def check_distance(distance: str) -> Distance:
-    """Returns a known distance; raises ConfigError for any other word."""
-    for known in get_args(Distance):
-        if distance == known:
-            return known  # type: ignore[no-any-return]
-    raise ConfigError(f"unknown distance {distance!r}", mend=suggest(str(distance), [*get_args(Distance)]))
 
 
 class Matching:

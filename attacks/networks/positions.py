@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -10,20 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attacks.networks.attention import SelfAttentionLayer, padding_bias
-from harness.errors import ConfigError
 from harness.observation import Observation
-from harness.registry import suggest
 from harness.tokens import DROPPED
 
 Assignment = Literal["argmax", "hungarian"]
-
-
-def check_assignment(name: str) -> Assignment:
-    """Returns a known way to lay tokens; raises ConfigError for any other word."""
-    for known in get_args(Assignment):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise ConfigError(f"unknown assignment {name!r}", mend=suggest(str(name), [*get_args(Assignment)]))
 
 
 class PositionPredictor(nn.Module):

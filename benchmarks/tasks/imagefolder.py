@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from harness.contracts import SPLITS, SplitName, Task, Victim
 from harness.decoding import as_colour, decode
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
+from harness.options import Count
 from harness.registry import suggest
 from harness.splits import duplicate_groups
 
@@ -75,21 +76,15 @@ class ImageFolder(Task):
         model: str,
         checkpoint: str | None = None,
         pretrained: bool = False,
-        image_px: int | None = None,
+        image_px: Count | None = None,
         quality: Quality = "auto",
-        per_split: Mapping[str, int] | None = None,
+        per_split: Mapping[str, Count] | None = None,
         skip_broken: bool = False,
         pos_embed_antialias: bool = True,
         library: Library = "timm",
         background: Any = "white",
     ) -> None:
         check_counts(per_split or {})
-        if quality not in get_args(Quality):
-            raise ConfigError(f"unknown {quality!r}", where="quality", mend=suggest(str(quality), [*get_args(Quality)]))
-        if image_px is not None and (isinstance(image_px, bool) or not isinstance(image_px, int) or image_px < 1):
-            raise ConfigError(f"{image_px!r} is not a number of pixels", where="image_px", mend="try 224")
-        if library not in get_args(Library):
-            raise ConfigError(f"unknown {library!r}", where="library", mend=suggest(str(library), [*get_args(Library)]))
         self.library, self.pretrained, self._wanted = library, pretrained, quality
         if library == "timm":
             self._check_timm(model, checkpoint)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from benchmarks.tasks.image_files import MAX_DECODED_BYTES
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
 from benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
 from benchmarks.tasks.square_images import Fit, fit_square
-from benchmarks.victims.llava_model import check_llava_options, llava_side, load_llava
+from benchmarks.victims.llava_model import Dtype, check_llava_options, llava_side, load_llava
 from harness.contracts import SPLITS, SplitName
 from harness.decoding import as_colour, upright_rgb
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
+from harness.options import Count
 from harness.questions import Asked, QuestionTask
 from harness.registry import suggest
 from harness.splits import duplicate_groups
@@ -63,14 +64,14 @@ class PicturedQuestions(QuestionTask):
         path: str,
         model: str,
         pretrained: bool = False,
-        dtype: str = "float32",
-        device_map: Any = None,
+        dtype: Dtype = "float32",
+        device_map: str | dict[str, int | str] | None = None,
         prompt: str | None = None,
-        max_new_tokens: int = 16,
-        per_split: Mapping[str, int] | None = None,
-        questions_per_image: int | None = None,
+        max_new_tokens: Count = 16,
+        per_split: Mapping[str, Count] | None = None,
+        questions_per_image: Count | None = None,
         fit: Fit = "pad",
-        image_px: int | None = None,
+        image_px: Count | None = None,
         skip_missing: bool = False,
         background: Any = "white",
     ) -> None:
@@ -78,11 +79,6 @@ class PicturedQuestions(QuestionTask):
         if PROBE_SPLIT in (per_split or {}):
             what = "no probe is fitted here"
             raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out")
-        for key, number in {"questions_per_image": questions_per_image, "image_px": image_px}.items():
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ConfigError(f"{number!r} is not a whole number of at least 1", where=key, mend="or leave it out")
-        if fit not in get_args(Fit):
-            raise ConfigError(f"unknown {fit!r}", where="fit", mend=suggest(str(fit), [*get_args(Fit)]))
         self.model = model if pretrained else str(Path(model).expanduser())
         self._asking: dict[str, Any] = {
             **{"pretrained": pretrained, "dtype": dtype, "device_map": device_map},

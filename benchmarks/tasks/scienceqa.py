@@ -17,7 +17,9 @@ from benchmarks.tasks.question_files import (
     read_mapping,
 )
 from benchmarks.tasks.square_images import Fit
+from benchmarks.victims.llava_model import Dtype
 from harness.errors import ConfigError, DataError
+from harness.options import Count
 from harness.questions import Asked
 from harness.registry import suggest
 
@@ -79,14 +81,14 @@ class ScienceQa(PicturedQuestions):
         model: str,
         split: str = "test",
         pretrained: bool = False,
-        dtype: str = "float32",
-        device_map: Any = None,
+        dtype: Dtype = "float32",
+        device_map: str | dict[str, int | str] | None = None,
         prompt: str | None = None,
-        max_new_tokens: int = 16,
-        per_split: Mapping[str, int] | None = None,
-        questions_per_image: int | None = None,
+        max_new_tokens: Count = 16,
+        per_split: Mapping[str, Count] | None = None,
+        questions_per_image: Count | None = None,
         fit: Fit = "pad",
-        image_px: int | None = None,
+        image_px: Count | None = None,
         skip_missing: bool = False,
         background: Any = "white",
     ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,8 @@ from defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from harness.errors import ConfigError
 from harness.link import Channel, ChannelState, Received, SymbolCodec
+from harness.options import Count, Decibel
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -78,8 +80,7 @@ class AwgnChannel(Channel):
     name = "awgn"
     random = True
 
-    def __init__(self, snr_db: float) -> None:
-        noise_power(snr_db)
+    def __init__(self, snr_db: Decibel) -> None:
         self.snr_db = float(snr_db)
 
     def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
@@ -111,19 +112,14 @@ class FadingChannel(Channel):
 
     def __init__(
         self,
-        snr_db: float,
-        kind: str = "rayleigh",
-        k_db: float | None = None,
-        pilots: int | None = None,
+        snr_db: Decibel,
+        kind: Literal["rayleigh", "rician"] = "rayleigh",
+        k_db: Decibel | None = None,
+        pilots: Count | None = None,
         equaliser: Equaliser = "mmse",
     ) -> None:
-        noise_power(snr_db)
         self.snr_db = float(snr_db)
-        if kind not in {"rayleigh", "rician"}:
-            raise ConfigError(f"unknown fading {kind!r}", mend="rayleigh or rician; for none take channel awgn")
-        if equaliser not in {"mmse", "zero_forcing"}:
-            raise ConfigError(f"unknown equaliser {equaliser!r}", mend="mmse or zero_forcing")
-        self._fading = Fading(kind, k_db, pilots)  # type: ignore[arg-type]  # checked above
+        self._fading = Fading(kind, k_db, pilots)
         self._equaliser: Equaliser = equaliser
 
     def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 
 from defenses.radio.block_error import choose_mcs, lose_packets
-from defenses.radio.fading import Fading, noise_power
+from defenses.radio.fading import Fading, Kind
 from defenses.radio.ldpc import send_packets
-from defenses.radio.schemes import Mcs, scheme
-from harness.errors import ConfigError
+from defenses.radio.schemes import Mcs, McsName, scheme
 from harness.link import Delivered, PacketChannel, Packets
+from harness.options import Count, Decibel, Share
 from harness.seeding import Streams
 
 
@@ -25,9 +28,7 @@ class ErasureChannel(PacketChannel):
     name = "erasure"
     random = True
 
-    def __init__(self, loss: float) -> None:
-        if isinstance(loss, bool) or not isinstance(loss, int | float) or not 0 <= loss <= 1:
-            raise ConfigError(f"loss = {loss!r} is not in [0, 1]", mend="write loss: 0.1")
+    def __init__(self, loss: Share) -> None:
         self._loss = float(loss)
 
     def carry(self, packets: Packets, ids: tuple[str, ...], rng: Streams) -> Delivered:
@@ -71,20 +72,17 @@ class DigitalChannel(PacketChannel):
 
     def __init__(
         self,
-        snr_db: float,
-        mcs: str = "auto",
-        target_bler: float = 0.001,
-        kind: str = "none",
-        k_db: float | None = None,
-        pilots: int | None = None,
+        snr_db: Decibel,
+        mcs: McsName = "auto",
+        target_bler: Annotated[float, Field(gt=0, lt=1)] = 0.001,
+        kind: Kind = "none",
+        k_db: Decibel | None = None,
+        pilots: Count | None = None,
         bit_true: bool = False,
     ) -> None:
-        noise_power(snr_db)
         self.snr_db = float(snr_db)
-        if isinstance(target_bler, bool) or not isinstance(target_bler, int | float) or not 0 < target_bler < 1:
-            raise ConfigError(f"target_bler = {target_bler!r} is not in (0, 1)", mend="write target_bler: 0.1")
         self.mcs: Mcs = choose_mcs(self.snr_db, target_bler) if mcs == "auto" else scheme(mcs)
-        self._fading = Fading(kind, k_db, pilots)  # type: ignore[arg-type]  # checked by Fading
+        self._fading = Fading(kind, k_db, pilots)
         self._bit_true = bit_true
 
     def carry(self, packets: Packets, ids: tuple[str, ...], rng: Streams) -> Delivered:

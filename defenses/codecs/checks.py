@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import ConfigError, PayloadError
+from harness.errors import PayloadError
 
 WHERE = "payload"
 DAMAGED = "the payload is damaged; send it again"
@@ -35,10 +33,3 @@ def check_length(data: bytes, expected: int) -> None:
     """Raises PayloadError unless ``data`` is exactly ``expected`` bytes long."""
     if len(data) != expected:
         raise PayloadError(f"token data is {len(data)} bytes long, expected {expected}", where=WHERE, mend=DAMAGED)
-
-
-def check_integer(name: str, value: Any, low: int, high: int) -> int:
-    """Returns the option ``value``; raises ConfigError unless it is an integer from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}", mend=f"write {name}: {high}")
-    return value

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from defenses.codecs.checks import DAMAGED, WHERE
-from defenses.codecs.uniform import Axis, QuantisedCodec, Quantiser, Ranges
+from defenses.codecs.uniform import Axis, Bits, QuantisedCodec, Quantiser, Ranges
 from harness.errors import PayloadError
 
 VALUES_PER_BYTE = 16
@@ -113,7 +113,7 @@ class EntropyCodec(QuantisedCodec):
 
     name = "entropy"
 
-    def __init__(self, bits: int = 4, per: Axis = "token") -> None:
+    def __init__(self, bits: Bits = 4, per: Axis = "token") -> None:
         super().__init__(bits, per)
 
     def encode(self, tokens: Tensor) -> bytes:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import check_integer, check_length, checked_values
+from defenses.codecs.checks import check_length, checked_values
 from defenses.codecs.floating import Float16Codec
-from defenses.codecs.uniform import pack, unpack
+from defenses.codecs.uniform import Bits, pack, unpack
 from harness.errors import ConfigError, PayloadError, PluginError
 from harness.link import Codec
 
-Inner = int | Literal["float16"]
+Inner = Bits | Literal["float16"]
 
 # Range of the uniform quantiser of least squared error for a Gaussian, in standard deviations to either side (Max,
 # Quantizing for minimum distortion, 1960, table II); recomputed by numerical integration.
@@ -44,14 +45,8 @@ class PcaCodec(Codec):
 
     name = "pca"
 
-    def __init__(self, rank: int, inner: Inner = "float16") -> None:
-        self._rank = check_integer("rank", rank, 1, 4096)
-        if isinstance(inner, str):
-            if inner != "float16":
-                raise ConfigError(f"inner = {inner!r} is neither float16 nor bits", mend="write inner: float16 or 8")
-            self._bits = 0
-        else:
-            self._bits = check_integer("inner", inner, 2, 8)
+    def __init__(self, rank: Annotated[int, Field(ge=1, le=4096)], inner: Inner = "float16") -> None:
+        self._rank, self._bits = rank, 0 if isinstance(inner, str) else inner
         self._basis: Basis | None = None
 
     def prepare(self, tokens: Tensor) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import DAMAGED, WHERE, check_integer, check_length, checked_values
-from harness.errors import ConfigError, PayloadError
+from defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
+from harness.errors import PayloadError
 from harness.link import Codec
 
 Axis = Literal["token", "channel"]
+Bits = Annotated[int, Field(ge=2, le=8)]
 _BOUND_BYTES = 4
 
 
@@ -41,11 +43,8 @@ class Quantiser:
         per: What has a range of its own: each ``token``, or each ``channel`` of the image.
     """
 
-    def __init__(self, bits: int, per: Axis) -> None:
-        self.bits = check_integer("bits", bits, 2, 8)
-        if per not in get_args(Axis):
-            raise ConfigError(f"per = {per!r} is neither token nor channel", mend="write per: token")
-        self.per = per
+    def __init__(self, bits: Bits, per: Axis) -> None:
+        self.bits, self.per = bits, per
 
     def bound_bytes(self, count: int, width: int) -> int:
         """Returns how many bytes the bounds of ``count`` tokens take; an image without values has none."""
@@ -96,7 +95,7 @@ class QuantisedCodec(Codec):
         per: What has a range of its own, ``token`` or ``channel``.
     """
 
-    def __init__(self, bits: int, per: Axis) -> None:
+    def __init__(self, bits: Bits, per: Axis) -> None:
         self._quantiser = Quantiser(bits, per)
 
     @property
@@ -120,7 +119,7 @@ class UniformCodec(QuantisedCodec):
 
     name = "uniform"
 
-    def __init__(self, bits: int = 8, per: Axis = "token") -> None:
+    def __init__(self, bits: Bits = 8, per: Axis = "token") -> None:
         super().__init__(bits, per)
 
     def encode(self, tokens: Tensor) -> bytes:
@@ -140,13 +139,13 @@ class UniformCodec(QuantisedCodec):
         return self._quantiser.values(unpack(data[header:], self._quantiser.bits, count, width), ranges)
 
 
-def pack(levels: NDArray[np.uint8], bits: int) -> bytes:
+def pack(levels: NDArray[np.uint8], bits: Bits) -> bytes:
     """Returns levels, any shape, each below ``2 ** bits``, as one string of bits, highest first."""
     digits = np.unpackbits(levels.reshape(-1, 1), axis=1)[:, 8 - bits :]
     return np.packbits(digits.reshape(-1)).tobytes()
 
 
-def unpack(data: bytes, bits: int, count: int, width: int) -> NDArray[np.uint8]:
+def unpack(data: bytes, bits: Bits, count: int, width: int) -> NDArray[np.uint8]:
     """Returns levels (count, width) from ``pack``; raises PayloadError where an unused bit is set."""
     used = count * width * bits
     digits = np.unpackbits(np.frombuffer(data, np.uint8))

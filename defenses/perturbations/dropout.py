@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Annotated
 
-from defenses.perturbations.options import check_number
+import torch
+from pydantic import Field
+
 from defenses.perturbations.selection import patch_counts, take_patches
 from harness.link import Perturbation
 from harness.seeding import Streams
@@ -22,8 +24,8 @@ class TokenDropout(Perturbation):
 
     name = "token_dropout"
 
-    def __init__(self, p: float) -> None:
-        self._p = check_number("p", p, 0.0, 1.0)
+    def __init__(self, p: Annotated[float, Field(ge=0, lt=1)]) -> None:
+        self._p = p
 
     def apply(self, batch: TokenBatch, ids: tuple[str, ...], rng: Streams) -> TokenBatch:
         """Returns the tokens that stay, in their order."""

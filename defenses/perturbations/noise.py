@@ -8,8 +8,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from defenses.perturbations.options import check_number, check_switch
 from harness.link import Perturbation
+from harness.options import Weight
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -27,9 +27,9 @@ class Noise(Perturbation):
         protect_prefix: Leave the protected tokens (class, registers) without noise.
     """
 
-    def __init__(self, strength: float, protect_prefix: bool = False) -> None:
-        self._strength = check_number("strength", strength, 0.0)
-        self._protect = check_switch("protect_prefix", protect_prefix)
+    def __init__(self, strength: Weight, protect_prefix: bool = False) -> None:
+        self._strength = strength
+        self._protect = protect_prefix
 
     @staticmethod
     @abstractmethod

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import check_integer
 from harness.errors import ConfigError
 from harness.link import Perturbation
 from harness.seeding import Streams
 from harness.tokens import DROPPED, TokenBatch
 
-_LIMIT = 2**20
+Tokens = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class Padded(NamedTuple):
@@ -51,11 +51,11 @@ class PadCount(Perturbation):
 
     name = "pad_count"
 
-    def __init__(self, count: int | None = None, bucket: int | None = None) -> None:
+    def __init__(self, count: Tokens | None = None, bucket: Tokens | None = None) -> None:
         if (count is None) == (bucket is None):
             raise ConfigError("pad_count takes either count or bucket", mend="write bucket: 16")
-        self._count = None if count is None else check_integer("count", count, 1, _LIMIT)
-        self._bucket = 1 if bucket is None else check_integer("bucket", bucket, 1, _LIMIT)
+        self._count = count
+        self._bucket = bucket or 1
 
     def apply(self, batch: TokenBatch, ids: tuple[str, ...], rng: Streams) -> TokenBatch:
         """Returns the tokens followed by copies.

@@ -19,6 +19,7 @@ from harness.errors import ConfigError
 from harness.seeding import Streams
 
 Equaliser = Literal["zero_forcing", "mmse"]
+Kind = Literal["none", "rayleigh", "rician"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Fading:
         pilots: Pilot symbols an image that the receiver estimates h from; None where it knows h.
     """
 
-    kind: Literal["none", "rayleigh", "rician"] = "none"
+    kind: Kind = "none"
     k_db: float | None = None
     pilots: int | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.errors import ConfigError
 
@@ -42,6 +43,7 @@ class Mcs:
         return self.coded_bits // self.bits_per_symbol
 
 
+McsName = Literal["auto", "qpsk_1_3", "qpsk_1_2", "qam16_1_2", "qam16_3_4", "qam64_2_3"]
 SCHEMES: tuple[Mcs, ...] = (
     Mcs("qpsk_1_3", 2, 2880),
     Mcs("qpsk_1_2", 2, 1920),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from harness.errors import ConfigError
+from harness.options import NotNegative
 
-Layers = Sequence[int]
+Layers = Annotated[Sequence[NotNegative], Field(min_length=1)]
 EVERY = range(sys.maxsize)
 
 
@@ -17,16 +21,9 @@ class ActingLayers:
     Args:
         given: The option ``layers``; None takes the default.
         default: Ascending block numbers, of which those on the edge are taken.
-
-    Raises:
-        ConfigError: ``given`` is not a list of block numbers.
     """
 
     def __init__(self, given: Layers | None, default: Layers) -> None:
-        if given is not None and not _valid(given):
-            raise ConfigError(
-                f"layers = {given!r} is not a list of block numbers", mend="count from 0, as in layers: [3, 6, 9]"
-            )
         self._given = given is not None
         self._layers = default if given is None else tuple(sorted(given))
 
@@ -48,9 +45,3 @@ class ActingLayers:
                 where=where,
                 mend="cut later, or say where it acts: layers: [0]",
             )
-
-
-def _valid(layers: Layers) -> bool:
-    if not isinstance(layers, Sequence) or isinstance(layers, str) or not layers:
-        return False
-    return all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in layers)

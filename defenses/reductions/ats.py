@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from defenses.reductions.acting_layers import ActingLayers, Layers
 from defenses.reductions.assignments import keep_rows
 from defenses.reductions.patches import patch_spans
 from defenses.reductions.per_layer import PerLayer
+from harness.options import Count, PerBlock
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 
@@ -54,8 +54,8 @@ class AdaptiveTokenSampling(Reduction):
     needs = frozenset({"significance"})
     proportional = False  # no token ever stands for two patches
 
-    def __init__(self, tokens: int | Sequence[int], layers: Layers | None = None) -> None:
-        self._tokens = PerLayer("tokens", tokens, 1, integer=True, mend="give how many samples are drawn")
+    def __init__(self, tokens: PerBlock[Count], layers: Layers | None = None) -> None:
+        self._tokens = PerLayer("tokens", tokens)
         self._layers = ActingLayers(layers, PUBLISHED_LAYERS)
 
     def check(self, layers: int) -> None:

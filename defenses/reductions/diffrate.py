@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from defenses.reductions.assignments import move_rows
 from defenses.reductions.patches import by_score, nearest, patch_spans
 from defenses.reductions.per_layer import PerLayer
 from harness.errors import ConfigError
+from harness.options import Count, PerBlock
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 from harness.tokens import DROPPED
 
-Counts = int | Sequence[int]
+Counts = PerBlock[Count]
 NONE = 2**31 - 1
 """More tokens than any image has."""
 
@@ -42,7 +41,7 @@ class DiffRate(Reduction):
         if prune_kept is None and merge_kept is None:
             raise ConfigError("neither prune_kept nor merge_kept is given", mend="give the tokens left a block")
         self._prune_kept, self._merge_kept = (
-            PerLayer(name, NONE if value is None else value, 1, integer=True, mend="at least one token stays")
+            PerLayer(name, NONE if value is None else value)
             for name, value in (("prune_kept", prune_kept), ("merge_kept", merge_kept))
         )
 

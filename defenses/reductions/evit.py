@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from defenses.reductions.acting_layers import Layers
 from defenses.reductions.top_k import TopK
+from harness.options import KeptShare, PerBlock
 from harness.reduction import Assignment, LayerState
 from harness.seeding import Streams
 from harness.tokens import offsets_of
@@ -32,7 +31,7 @@ class EViT(TopK):
     name = "evit"
     merges = True
 
-    def __init__(self, keep: float | Sequence[float] = 0.7, layers: Layers | None = None) -> None:
+    def __init__(self, keep: PerBlock[KeptShare] = 0.7, layers: Layers | None = None) -> None:
         super().__init__(keep, layers)
 
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 from harness.errors import ConfigError, PluginError
+from harness.options import NestedPlugin, Spec
 from harness.reduction import LayerState, Reduction
-from harness.registry import create
+from harness.registry import create, name_and_options
 
 
 class MatchedReduction(Reduction):
@@ -21,15 +22,12 @@ class MatchedReduction(Reduction):
         ConfigError: The reference is missing, unknown or refuses its options.
     """
 
-    def __init__(self, match: dict[str, Any]) -> None:
-        if not isinstance(match, dict) or "name" not in match:
-            raise ConfigError("match must name a reduction", mend="write match: {name: threshold, thresholds: 0.9}")
-        options = {k: v for k, v in match.items() if k != "name"}
-        reference: Reduction = create("reductions", match["name"], options, where=f"reduction {self.name!r}: match")
+    def __init__(self, match: Annotated[Spec, NestedPlugin("reductions")]) -> None:
+        where = f"reduction {self.name!r}: match"
+        name, options = name_and_options(match, where)
+        reference: Reduction = create("reductions", name, options, where=where)
         if reference.match is not None:
-            raise ConfigError(
-                f"{match['name']!r} is itself matched to another", mend="match a reduction of its own right"
-            )
+            raise ConfigError(f"{name!r} is itself matched to another", mend="match a reduction of its own right")
         self.match = reference
         # A control differs from its reference in what it removes, and in nothing else.
         self.proportional = reference.proportional

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from harness.errors import ConfigError
 
 
 class PerLayer:
-    """A number, or a list of numbers with one for each edge block.
+    """A number, or a list of numbers with one for each edge block; what they may be, the option's annotation says.
 
     Args:
         name: Name of the option, for messages.
         value: What the suite says.
-        low: Smallest value allowed.
-        high: Largest value allowed.
-        integer: Whether values must be whole numbers.
-        mend: What to do about a value out of range.
-
-    Raises:
-        ConfigError: A value is not a number or out of range.
     """
 
-    def __init__(
-        self, name: str, value: Any, low: float, high: float = math.inf, *, integer: bool = False, mend: str
-    ) -> None:
+    def __init__(self, name: str, value: float | Sequence[float]) -> None:
         self._name = name
-        self._shared = not isinstance(value, Sequence) or isinstance(value, str)
-        values: list[Any] = [value] if self._shared else list(value)
-        if not values:
-            raise ConfigError(f"{name} is empty", mend=mend)
-        for i, number in enumerate(values):
-            whole = isinstance(number, int) and not isinstance(number, bool)
-            if not (whole or (isinstance(number, float) and not integer)) or not low <= number <= high:
-                place = name if self._shared else f"{name}[{i}]"
-                limits = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
-                kind = "a whole number " if integer else ""
-                raise ConfigError(f"{place} = {number!r} is not {kind}{limits}", mend=mend)
-        self._values = [float(number) for number in values]
+        self._shared = not isinstance(value, Sequence)
+        self._values = [float(number) for number in (value if isinstance(value, Sequence) else [value])]
 
     def __getitem__(self, layer: int) -> float:
         return self._values[0] if self._shared else self._values[layer]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from defenses.reductions.assignments import move_rows
 from defenses.reductions.patches import by_score, nearest, patch_spans, similarity
-from defenses.reductions.share import KeptShare
+from defenses.reductions.share import ShareOfPatches
+from harness.options import KeptShare, PerBlock
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 
@@ -51,8 +50,8 @@ class PiToMe(Reduction):
 
     name = "pitome"
 
-    def __init__(self, ratio: float | Sequence[float]) -> None:
-        self._ratio = KeptShare("ratio", ratio)
+    def __init__(self, ratio: PerBlock[KeptShare]) -> None:
+        self._ratio = ShareOfPatches("ratio", ratio)
 
     def check(self, layers: int) -> None:
         """Raises ConfigError where a list of ratios does not have one for each of ``layers`` edge blocks."""

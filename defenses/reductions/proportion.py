@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
 from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from harness.options import PerBlock, Share
 from harness.reduction import LayerState
 
 
@@ -28,14 +27,14 @@ class ProportionMerge(SimilarityMerge):
 
     def __init__(
         self,
-        proportions: float | Sequence[float],
+        proportions: PerBlock[Share],
         similarity: SimilarityName = "keys",
         split: SplitName = "alternating",
         order: OrderName = "kept",
-        cap: float = 0.5,
+        cap: Cap = 0.5,
     ) -> None:
         super().__init__(similarity, split, order, cap)
-        self._gamma = PerLayer("proportions", proportions, 0.0, 1.0, mend="a share of the matches lies in [0, 1]")
+        self._gamma = PerLayer("proportions", proportions)
 
     def check(self, layers: int) -> None:
         """Raises ConfigError where a list of proportions does not have one for each of ``layers`` edge blocks."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from defenses.reductions.assignments import move_rows
 from defenses.reductions.patches import nearest, patch_spans
 from harness.errors import ConfigError
+from harness.options import NotNegative
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 
@@ -46,12 +47,7 @@ class PruMerge(Reduction):
     needs = frozenset({"attention"})
     proportional = False  # published before a language model, which knows no sizes
 
-    def __init__(self, layer: int | None = None, plus: bool = False) -> None:
-        whole = isinstance(layer, int) and not isinstance(layer, bool)
-        if layer is not None and not (whole and layer >= 0):
-            raise ConfigError(f"layer = {layer!r} is not a block number", mend="count from 0, or leave it out")
-        if not isinstance(plus, bool):
-            raise ConfigError(f"plus = {plus!r} is not true or false", mend="write plus: true")
+    def __init__(self, layer: NotNegative | None = None, plus: bool = False) -> None:
         self._layer, self._plus = layer, plus
 
     def check(self, layers: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -20,10 +21,11 @@ from defenses.reductions.bipartite import (
 )
 from harness.errors import ConfigError
 from harness.reduction import Assignment, LayerState, Reduction
-from harness.registry import suggest
 from harness.seeding import Streams
 
 SimilarityName = Literal["keys", "tokens"]
+Cap = Annotated[float, Field(gt=0, le=0.5)]
+"""At most half of the tokens can merge in a block."""
 
 
 class SimilarityMerge(Reduction):
@@ -45,21 +47,10 @@ class SimilarityMerge(Reduction):
         similarity: SimilarityName = "keys",
         split: SplitName = "alternating",
         order: OrderName = "kept",
-        cap: float = 0.5,
+        cap: Cap = 0.5,
     ) -> None:
-        for key, value, known in (
-            ("similarity", similarity, get_args(SimilarityName)),
-            ("split", split, get_args(SplitName)),
-            ("order", order, get_args(OrderName)),
-        ):
-            if value not in known:
-                raise ConfigError(f"unknown {key} {value!r}", mend=suggest(str(value), [*known]))
         if order == "tome" and split != "alternating":
             raise ConfigError("order 'tome' is defined for the alternating split only", mend="take order: kept")
-        if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap <= 0.5:
-            raise ConfigError(
-                f"cap = {cap!r} is not in (0, 0.5]", mend="at most half of the tokens can merge in a block"
-            )
         self._similarity, self._split, self._order, self._cap = similarity, split, order, cap
 
     @abstractmethod

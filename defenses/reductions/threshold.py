@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from defenses.reductions.bipartite import OrderName, Pairs, SplitName
 from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from harness.options import PerBlock
 from harness.reduction import LayerState
 
+Cosine = Annotated[float, Field(ge=-1, le=1)]
 NEVER = 1.0
 
 
@@ -34,14 +37,14 @@ class ThresholdMerge(SimilarityMerge):
 
     def __init__(
         self,
-        thresholds: float | Sequence[float],
+        thresholds: PerBlock[Cosine],
         similarity: SimilarityName = "keys",
         split: SplitName = "alternating",
         order: OrderName = "kept",
-        cap: float = 0.5,
+        cap: Cap = 0.5,
     ) -> None:
         super().__init__(similarity, split, order, cap)
-        self._tau = PerLayer("thresholds", thresholds, -1.0, 1.0, mend="cosine similarities lie in [-1, 1]")
+        self._tau = PerLayer("thresholds", thresholds)
 
     def check(self, layers: int) -> None:
         """Raises ConfigError where a list of thresholds does not have one for each of ``layers`` edge blocks."""

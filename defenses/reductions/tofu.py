@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from defenses.reductions.bipartite import OrderName, SplitName
-from defenses.reductions.similarity_merge import SimilarityName
+from defenses.reductions.similarity_merge import Cap, SimilarityName
 from defenses.reductions.tome import ToMe
-from harness.errors import ConfigError
+from harness.options import NotNegative, PerBlock
 from harness.reduction import Assignment, LayerState
 from harness.tokens import DROPPED
 
@@ -38,19 +36,14 @@ class ToFu(ToMe):
 
     def __init__(
         self,
-        r: int | Sequence[int],
-        prune_layers: int | None = None,
+        r: PerBlock[NotNegative],
+        prune_layers: NotNegative | None = None,
         similarity: SimilarityName = "keys",
         split: SplitName = "alternating",
         order: OrderName = "tome",
-        cap: float = 0.5,
+        cap: Cap = 0.5,
     ) -> None:
         super().__init__(r, similarity, split, order, cap)
-        whole = isinstance(prune_layers, int) and not isinstance(prune_layers, bool)
-        if prune_layers is not None and not (whole and prune_layers >= 0):
-            raise ConfigError(
-                f"prune_layers = {prune_layers!r} is not a number of blocks", mend="give how many blocks prune, or none"
-            )
         self._prune_layers = prune_layers
 
     def combine(self, target: Tensor, sources: Tensor, state: LayerState) -> Assignment | None:

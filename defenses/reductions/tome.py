@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
 from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from harness.options import NotNegative, PerBlock
 from harness.reduction import LayerState
 
 
@@ -30,14 +29,14 @@ class ToMe(SimilarityMerge):
 
     def __init__(
         self,
-        r: int | Sequence[int],
+        r: PerBlock[NotNegative],
         similarity: SimilarityName = "keys",
         split: SplitName = "alternating",
         order: OrderName = "tome",
-        cap: float = 0.5,
+        cap: Cap = 0.5,
     ) -> None:
         super().__init__(similarity, split, order, cap)
-        self._r = PerLayer("r", r, 0, integer=True, mend="give how many tokens merge in each block")
+        self._r = PerLayer("r", r)
 
     def check(self, layers: int) -> None:
         """Raises ConfigError where a list does not have one count for each of ``layers`` edge blocks."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from defenses.reductions.acting_layers import EVERY, ActingLayers, Layers
 from defenses.reductions.assignments import keep_rows
 from defenses.reductions.bipartite import rank_in_image
-from defenses.reductions.share import KeptShare
+from defenses.reductions.share import ShareOfPatches
 from harness.errors import ConfigError
+from harness.options import KeptShare, PerBlock
 from harness.reduction import Assignment, LayerState, Reduction
 from harness.seeding import Streams
 from harness.tokens import offsets_of
@@ -39,8 +40,8 @@ class TopK(Reduction):
     needs = frozenset({"attention"})
     proportional = False  # no token ever stands for two patches
 
-    def __init__(self, keep: float | Sequence[float], layers: Layers | None = None) -> None:
-        self._keep = KeptShare("keep", keep)
+    def __init__(self, keep: PerBlock[KeptShare], layers: Layers | None = None) -> None:
+        self._keep = ShareOfPatches("keep", keep)
         listed = isinstance(keep, Sequence)
         if listed and layers is not None:
             raise ConfigError("a list of keep already says where it acts", mend="leave layers out, or give one share")
