@@ -27,7 +27,7 @@ class Wrapped(Attack):
     """What the wrapper itself needs to know."""
 
     def __init__(self, attack: AttackSpec) -> None:
-        name, options = name_and_options(attack, f"attack {self.name!r}: attack")
+        name, options = name_and_options("attacks", attack, f"attack {self.name!r}: attack")
         inner = create("attacks", name, options, where=f"attack {self.name!r}")
         if not isinstance(inner, Attack):
             raise ConfigError(f"{name!r} rebuilds no images", mend="wrap an attack, not a probe")
@@ -38,7 +38,7 @@ class Wrapped(Attack):
     @classmethod
     def knowledge_for(cls, options: dict[str, Any]) -> Knowledge:
         """Returns what the attack that these options build needs to know; asked before it is built."""
-        name, inner_options = name_and_options(options.get("attack"), f"attack {cls.name!r}: attack")
+        name, inner_options = name_and_options("attacks", options.get("attack"), f"attack {cls.name!r}: attack")
         inner = load("attacks", name, where=f"attack {cls.name!r}")
         asked = getattr(inner, "knowledge_for", None)
         needs: Knowledge = inner.knowledge if asked is None else asked(inner_options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import with_config
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from typing_extensions import TypedDict
 
 from harness.errors import ConfigError
 from harness.options import Count, Share

@@ -37,6 +37,16 @@ from harness.tokens import TokenBatch
 PREPARATION_IMAGES = 128
 
 
+def check_symbols(codec: Codec | SymbolCodec, channel: Channel) -> None:
+    """Raises ConfigError where a channel of packets should carry a codec's symbols."""
+    if isinstance(codec, SymbolCodec) and isinstance(channel, PacketChannel):
+        raise ConfigError(
+            f"codec {codec.name!r} makes symbols, channel {channel.name!r} carries packets",
+            where="defense 'split_pipeline'",
+            mend="take an analog channel, or another codec",
+        )
+
+
 class SplitPipeline(Defense):
     """The defense of arXiv 2509.09955; with reduction ``none`` and codec ``float32``, the undefended pipeline.
 
@@ -90,6 +100,7 @@ class SplitPipeline(Defense):
         self._reduction: Reduction = build_nested("reductions", reduction)
         self._reduction.check(self.cut)
         self._codec: Codec | SymbolCodec = build_nested("codecs", codec)
+        check_symbols(self._codec, self.channel)
         self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
@@ -287,12 +298,8 @@ class SplitPipeline(Defense):
 
     def _send_packets(self, encoded: Encoded, rng: Streams, channel: PacketChannel) -> Transmission:
         """Sends packets and puts together what arrives."""
-        if isinstance(self._codec, SymbolCodec):
-            raise ConfigError(
-                f"codec {self._codec.name!r} makes symbols, channel {channel.name!r} carries packets",
-                where="defense 'split_pipeline'",
-                mend="take an analog channel, or another codec",
-            )
+        check_symbols(self._codec, channel)
+        assert isinstance(self._codec, Codec)
         if self._stand is None:
             raise PluginError("what stands in for lost tokens is not known", mend="call prepare() first")
         delivered = channel.carry(encoded.packets, encoded.ids, rng)

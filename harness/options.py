@@ -97,6 +97,7 @@ def _layers(factory: Any) -> Iterator[tuple[Any, inspect.Signature]]:
         yield constructor, signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
+@functools.lru_cache(maxsize=256)
 def signature_of(factory: Any) -> Signature:
     """Returns what a plug-in may be given, with resolved annotations."""
     found: dict[str, Option] = {}

@@ -95,7 +95,7 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
     declared = signature_of(factory).options
     for key, value in options.items():
         for inner, spec in nested_plugins(declared[key].hint, value) if key in declared else ():
-            inner_name, inner_options = name_and_options(spec, f"{place}: {key}")
+            inner_name, inner_options = name_and_options(inner, spec, f"{place}: {key}")
             check(inner, inner_name, inner_options, where=f"{place}: {key}")
     return options
 
@@ -105,7 +105,7 @@ def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, 
     options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{shown(spec)} names no plug-in", where=where, mend="write {name: ...}")
+        raise ConfigError(f"{shown(spec)} names no {group[:-1]}", where=where, mend="write {name: ...}")
     return name, options
 
 

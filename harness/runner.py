@@ -31,6 +31,7 @@ from harness.results import SCHEMA_VERSION
 from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
+from harness.suite_options import check_suite
 from harness.token_cache import check_once
 from harness.undefended import undefended
 from harness.views import eavesdropping_channel
@@ -69,14 +70,17 @@ class Plan:
 
 
 def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
-    """Builds every plug-in that the cells name, once, so that bad options show before anything is measured.
+    """Builds every plug-in that the suite names, once, so that bad options show before anything is measured.
 
-    Attribute probes are also checked to ask for something that the task knows.
+    Annotations have been checked; what options must be together, constructors tell. Attribute probes are also checked
+    to ask for something that the task knows.
     """
     suite = bench.suite
     for config in suite.metrics:
         create("metrics", config.name, config.options, where="metrics")
-    for named in {cell.attack.label: cell.attack for cell in cells}.values():
+    for channel in suite.channels:
+        create("channels", channel.plugin.name, channel.plugin.options, where=f"channels: {channel.label}")
+    for named in suite.attacks:
         attacker = build_attack(named)
         if isinstance(attacker, AttributeProbe):
             answers(bench.task, bench.evaluation, attacker, f"attacks: {named.label}")
@@ -93,6 +97,7 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
         LeakgaugeError: The first thing that is wrong.
     """
     # What is quick to check comes first; these cells are planned again once the data is known.
+    check_suite(suite)
     check_knowledge(plan(suite, ""))
     # One thread here too: the baseline quality must not depend on where it was computed.
     with one_thread():

@@ -73,16 +73,16 @@ class Auxiliary(_Strict):
     """The attacker's public images: their domain, and how many (None: all there are)."""
 
     domain: Literal["in-domain", "shifted"] = "in-domain"
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, strict=True)
 
 
 class Knows(_Strict):
     """What the observer sees beside the token values."""
 
-    merge_map: bool = False
-    sizes: bool = True
-    order: bool = True
-    channel_state: bool = True
+    merge_map: bool = Field(default=False, strict=True)
+    sizes: bool = Field(default=True, strict=True)
+    order: bool = Field(default=True, strict=True)
+    channel_state: bool = Field(default=True, strict=True)
 
 
 class ThreatModel(_Strict):
@@ -139,10 +139,10 @@ class Suite(_Strict):
     attacks: tuple[NamedPlugin, ...] = Field(min_length=1)
     metrics: tuple[Plugin, ...] = tuple(PluginConfig(name=n) for n in ("psnr_db", "ssim", "lpips"))
     cells: tuple[CellBlock, ...] = (CellBlock(),)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    evaluation_images: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False)
+    seeds: tuple[Annotated[int, Field(strict=True)], ...] = Field(default=(0,), min_length=1)
+    evaluation_images: int | None = Field(default=None, ge=1, strict=True)
+    batch_size: int = Field(default=64, ge=1, strict=True)
+    bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False, strict=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:

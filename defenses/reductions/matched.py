@@ -24,7 +24,7 @@ class MatchedReduction(Reduction):
 
     def __init__(self, match: Annotated[Spec, NestedPlugin("reductions")]) -> None:
         where = f"reduction {self.name!r}: match"
-        name, options = name_and_options(match, where)
+        name, options = name_and_options("reductions", match, where)
         reference: Reduction = create("reductions", name, options, where=where)
         if reference.match is not None:
             raise ConfigError(f"{name!r} is itself matched to another", mend="match a reduction of its own right")

@@ -35,6 +35,7 @@ from harness.search.space import Space
 from harness.search.storage import Reclaimer, exclusive, fail_running, open_storage, open_study, sqlite_url
 from harness.search.trials import ENDED, run_trial
 from harness.store import write_atomic
+from harness.suite_options import check_space
 
 Progress = Callable[[int, int], None]
 """Called with (trials done, trials in all)."""
@@ -73,6 +74,7 @@ def prepare_search(space: Space, device: torch.device, memo: Memo) -> Prepared:
     Raises:
         LeakgaugeError: The first thing that is wrong.
     """
+    check_space(space)
     quiet()
     with one_thread():
         evaluator = Evaluator(space, device, memo)

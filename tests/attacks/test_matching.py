@@ -20,7 +20,7 @@ from attacks.networks.assignment import known_mass, transport
 from attacks.networks.descent import Descent, best_rows, clipped, descend, late_fall, repeated
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import patch_seams, total_variation
-from attacks.networks.matching import Matching, check_distance
+from attacks.networks.matching import Matching
 from harness.contracts import Defense
 from harness.errors import AccessDeniedError, ConfigError
 from harness.observation import Observation
@@ -115,9 +115,7 @@ def test_transport_finds_a_permutation():
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_the_loss_is_zero_at_the_true_image_of_an_unreduced_payload(victim, images, profile, distance):
     for model in (OPEN, SIGHTED, BLIND):
-        matching = Matching(
-            profile, seen_of(victim, images, model), distance=check_distance(distance), temperature=0.01
-        )
+        matching = Matching(profile, seen_of(victim, images, model), distance=distance, temperature=0.01)
         truth = loss_at(victim, matching, images.images())
         grey = loss_at(victim, matching, torch.full_like(images.images(), 0.5))
         assert float(truth.max()) < (1e-3 if model is BLIND else 1e-6)

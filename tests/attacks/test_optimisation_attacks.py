@@ -18,6 +18,7 @@ from attacks.surrogate import Surrogate, without_prefix
 from harness.attempt import Attempt
 from harness.errors import ConfigError
 from harness.observation import Observation
+from harness.registry import create
 from harness.suite import PluginConfig
 
 
@@ -228,19 +229,19 @@ def test_pixels_are_folded_to_about_sixteen_columns():
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("name", "options"),
     [
-        lambda: RegularisedMLE(start="zero"),
-        lambda: RegularisedMLE(distance="l1"),
-        lambda: RegularisedMLE(restarts=0),
-        lambda: DeepImagePrior(widths=[]),
-        lambda: Diffusion(width=12),
-        lambda: Diffusion(guidance=-1),
+        ("rmle", {"start": "zero"}),
+        ("rmle", {"distance": "l1"}),
+        ("rmle", {"restarts": 0}),
+        ("deep_image_prior", {"widths": []}),
+        ("diffusion", {"width": 12}),
+        ("diffusion", {"guidance": -1}),
     ],
 )
-def test_options_are_checked(build):
+def test_options_are_checked(name, options):
     with pytest.raises(ConfigError):
-        build()
+        create("attacks", name, options)
 
 
 def test_a_search_with_a_guessed_assignment_is_doubted(victim, images, auxiliary):

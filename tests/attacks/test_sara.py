@@ -17,6 +17,7 @@ from attacks.source_map_oracle import SourceMapOracle
 from benchmarks.tasks.photos import crop_set
 from harness.errors import ConfigError
 from harness.observation import Observation
+from harness.registry import create
 from harness.suite import ThreatModel
 
 SMALL = {"predictor_steps": 60, "imputer_steps": 60, "predictor_width": 32, "imputer_width": 32, "imputer_layers": 1}
@@ -48,7 +49,7 @@ def test_tokens_are_laid_where_they_belong(assignment):
 
 def test_an_unknown_assignment_is_refused():
     with pytest.raises(ConfigError, match="hungarian"):
-        Sara(assignment="hungarain")
+        create("attacks", "sara", {"assignment": "hungarain"})
 
 
 def test_the_imputer_leaves_what_is_there():

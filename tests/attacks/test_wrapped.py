@@ -11,6 +11,7 @@ from attacks.transfer import Transfer, UnreducedView
 from harness.contracts import Knowledge
 from harness.errors import AccessDeniedError, ConfigError
 from harness.planning import check_knowledge, needed_knowledge, plan
+from harness.registry import create
 from harness.suite import NamedPlugin, ThreatModel, parse_suite
 
 
@@ -56,7 +57,7 @@ def test_a_wrapped_attack_is_refused_where_it_would_be_alone():
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: DataEfficiency("ridge", n=1), "at least 2"),
+        (lambda: create("attacks", "data_efficiency", {"attack": "ridge", "n": 1}), "at least 2"),
         (lambda: DataEfficiency({"steps": 3}, n=64), "names no attack"),
         (lambda: DataEfficiency("ridg", n=64), "ridge"),
         (lambda: DataEfficiency({"name": "ridge", "penalti": 1}, n=64), "penalty"),

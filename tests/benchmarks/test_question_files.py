@@ -143,11 +143,11 @@ def test_a_hub_out_of_reach_is_one_clear_line(model, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fit": "stretch"}, "unknown 'stretch'"),
-        ({"questions_per_image": 0}, "questions_per_image: 0 is not a whole number"),
+        ({"fit": "stretch"}, "fit = 'stretch' is not one of pad, crop"),
+        ({"questions_per_image": 0}, "questions_per_image = 0 is not a whole number"),
         ({"per_split": {"victim": 3}}, "per_split.victim"),
-        ({"per_split": {"search": 0}}, "per_split.search"),
-        ({"dtype": "int8"}, "dtype: unknown 'int8'"),
+        ({"per_split": {"search": 0}}, "per_split = {'search': 0}"),
+        ({"dtype": "int8"}, "dtype = 'int8' is not one of float32"),
         ({"prompt": "Hello"}, "prompt 'Hello' does not hold <image>"),
         ({"skip": True}, "unknown option 'skip'"),
     ],

@@ -13,6 +13,7 @@ from benchmarks.tasks.imagefolder import ImageFolder
 from benchmarks.victims.transformers_model import NORMALISATION, PREPROCESSOR, load_transformers_model
 from defenses.pipeline import SplitPipeline
 from harness.errors import ConfigError, DataError, LeakgaugeError
+from harness.registry import create
 from harness.seeding import Streams
 
 TINY = {
@@ -212,7 +213,7 @@ def test_the_own_head_is_used_where_labels_match(tmp_path, folder, labelled):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"library": "transformer"}, "library: unknown 'transformer' -- did you mean 'transformers'"),
+        ({"library": "transformer"}, "library = 'transformer' is not one of .* did you mean 'transformers'"),
         ({"model": "nowhere"}, "nowhere: no such model folder -- .*`pretrained: true`"),
         ({"checkpoint": "w.safetensors"}, "checkpoint: this is for timm models"),
         ({"pos_embed_antialias": False}, "pos_embed_antialias: this is for timm models"),
@@ -222,8 +223,9 @@ def test_the_own_head_is_used_where_labels_match(tmp_path, folder, labelled):
     ],
 )
 def test_mistakes_are_one_clear_line(flat, folder, options, message):
+    given = {"path": str(flat), "model": str(folder), "library": "transformers"} | options
     with pytest.raises(LeakgaugeError, match=message) as caught:
-        ImageFolder(**{"path": str(flat), "model": str(folder), "library": "transformers"} | options).victim()
+        create("tasks", "imagefolder", given).victim()
     assert "\n" not in str(caught.value)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from defenses.channels.analog import AwgnChannel, FadingChannel, IdealChannel
 from harness.errors import ConfigError
+from harness.registry import create
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -68,4 +69,4 @@ def test_ideal_channel_changes_nothing_and_counts_symbols():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "10", True])
 def test_snr_must_be_a_number(value):
     with pytest.raises(ConfigError, match="snr_db"):
-        AwgnChannel(value)
+        create("channels", "awgn", {"snr_db": value})

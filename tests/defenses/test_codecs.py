@@ -12,6 +12,7 @@ from defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
 from defenses.codecs.uniform import UniformCodec
 from defenses.payload import parse, serialise
 from harness.errors import ConfigError, PayloadError
+from harness.registry import create
 
 HALF, SINGLE = float(np.finfo(np.float16).max), float(np.finfo(np.float32).max)
 BITS = st.integers(2, 8)
@@ -136,10 +137,10 @@ def test_values_out_of_range_are_refused(codec):
         codec.encode(torch.full((1, 2), SINGLE if codec.name == "bfloat16" else 1e6))
 
 
-@pytest.mark.parametrize("kind", [UniformCodec, EntropyCodec])
+@pytest.mark.parametrize("kind", ["uniform", "entropy"])
 @pytest.mark.parametrize("bits", [1, 9, 4.0, True, "4"])
 def test_bits_out_of_range_are_refused(kind, bits):
     with pytest.raises(ConfigError, match="bits"):
-        kind(bits)
+        create("codecs", kind, {"bits": bits})
     with pytest.raises(ConfigError, match="per"):
-        kind(4, per="image")
+        create("codecs", kind, {"per": "image"})

@@ -15,7 +15,7 @@ from defenses.pipeline import SplitPipeline
 from defenses.reductions.threshold import ThresholdMerge
 from harness.errors import ConfigError, PayloadError, PluginError
 from harness.link import Encoded
-from harness.registry import load
+from harness.registry import create, load
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -264,4 +264,4 @@ def test_too_few_calibration_tokens_or_channels_are_refused(count, width):
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError):
-        JsccCodec(**options)
+        create("codecs", "jscc", options)

@@ -8,6 +8,7 @@ import torch
 from defenses.codecs.pca import PcaCodec
 from defenses.payload import parse, serialise
 from harness.errors import ConfigError, PayloadError, PluginError
+from harness.registry import create
 
 
 def plane(count: int, seed: int = 0) -> torch.Tensor:
@@ -104,4 +105,4 @@ def test_too_few_calibration_tokens_are_refused(count):
 @pytest.mark.parametrize(("rank", "inner"), [(0, 4), (True, 4), (3, 9), (3, 1), (3, "float8"), (3, 2.0)])
 def test_options_out_of_range_are_refused(rank, inner):
     with pytest.raises(ConfigError):
-        PcaCodec(rank, inner)
+        create("codecs", "pca", {"rank": rank, "inner": inner})

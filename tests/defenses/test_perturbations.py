@@ -254,19 +254,19 @@ def test_a_longer_image_is_refused():
 @pytest.mark.parametrize(
     ("perturbation", "options"),
     [
-        (GaussianNoise, {"strength": -0.1}),
-        (GaussianNoise, {"strength": math.inf}),
-        (LaplaceNoise, {"strength": math.nan}),
-        (LaplaceNoise, {"strength": True}),
-        (LaplaceNoise, {"strength": 1.0, "protect_prefix": 1}),
-        (TokenDropout, {"p": 1.0}),
-        (TokenDropout, {"p": "0.5"}),
-        (PadCount, {}),
-        (PadCount, {"count": 40, "bucket": 8}),
-        (PadCount, {"count": 0}),
-        (PadCount, {"bucket": 2.5}),
+        ("gaussian", {"strength": -0.1}),
+        ("gaussian", {"strength": math.inf}),
+        ("laplace", {"strength": math.nan}),
+        ("laplace", {"strength": True}),
+        ("laplace", {"strength": 1.0, "protect_prefix": 1}),
+        ("token_dropout", {"p": 1.0}),
+        ("token_dropout", {"p": "0.5"}),
+        ("pad_count", {}),
+        ("pad_count", {"count": 40, "bucket": 8}),
+        ("pad_count", {"count": 0}),
+        ("pad_count", {"bucket": 2.5}),
     ],
 )
 def test_options_out_of_range_are_refused(perturbation, options):
     with pytest.raises(ConfigError):
-        perturbation(**options)
+        create("perturbations", perturbation, options)

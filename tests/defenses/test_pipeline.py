@@ -7,6 +7,7 @@ import torch
 from defenses.pipeline import SplitPipeline
 from harness.contracts import Victim
 from harness.errors import ConfigError, PayloadError
+from harness.registry import create
 from harness.seeding import Streams
 
 CPU = torch.device("cpu")
@@ -108,7 +109,7 @@ def test_nan_tokens_are_refused(victim, photographs):
 @pytest.mark.parametrize("cut", [0, 7, -1, 2.0])
 def test_a_cut_outside_the_model_is_refused(victim, cut):
     with pytest.raises(ConfigError, match="cut"):
-        SplitPipeline(victim, CPU, cut=cut)
+        create("defenses", "split_pipeline", {"victim": victim, "device": CPU, "cut": cut})
 
 
 def test_an_unsupported_model_is_refused_by_name():

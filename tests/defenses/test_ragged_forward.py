@@ -20,6 +20,7 @@ from defenses.reductions.none import NoReduction
 from defenses.reductions.threshold import NEVER, ThresholdMerge
 from harness.errors import ConfigError
 from harness.reduction import Assignment
+from harness.registry import create
 from harness.seeding import Streams
 from harness.tokens import TokenBatch, offsets_of
 
@@ -160,7 +161,7 @@ def test_keys_are_float32_whatever_the_model_computes_in(victim, photographs):
 @pytest.mark.parametrize(("precision", "message"), [("float8", "float8"), ("float16", "GPU")])
 def test_precisions_that_cannot_be_are_refused(victim, precision, message):
     with pytest.raises(ConfigError, match=message):
-        SplitPipeline(victim, CPU, precision=precision)
+        create("defenses", "split_pipeline", {"victim": victim, "device": CPU, "precision": precision})
 
 
 def test_class_attention_equals_the_softmax_of_the_class_query(victim, photographs):

@@ -14,7 +14,11 @@ from harness.registry import create
             for bad in (1.5, -1.01, float("nan"), True, "0.9", [0.9, 2.0])
         ),
         ("threshold", {"thresholds": 0.9, "cap": 0.6}, "cap = 0.6"),
-        ("threshold", {"thresholds": 0.9, "split": "alternate"}, "unknown split.*alternating"),
+        (
+            "threshold",
+            {"thresholds": 0.9, "split": "alternate"},
+            "split = 'alternate' is not one of alternating, all_pairs.*mean 'alternating'",
+        ),
         ("threshold", {"thresholds": 0.9, "split": "all_pairs", "order": "tome"}, "alternating split only"),
         ("proportion", {"proportions": 1.1}, "proportions"),
         ("tome", {"r": 1.5}, "r = 1.5 is not a whole number"),

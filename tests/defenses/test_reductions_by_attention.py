@@ -11,7 +11,7 @@ from defenses.reductions.ats import AdaptiveTokenSampling
 from defenses.reductions.diffrate import DiffRate
 from defenses.reductions.evit import EViT
 from defenses.reductions.prumerge import PruMerge
-from defenses.reductions.share import KeptShare
+from defenses.reductions.share import ShareOfPatches
 from defenses.reductions.top_k import TopK
 from harness.tokens import TokenBatch
 
@@ -61,8 +61,8 @@ def test_layers_say_where_it_acts(method):
 
 
 def test_published_rates_of_evit():
-    assert [KeptShare("keep", 0.7).count(0, n) for n in (196, 139, 1)] == [138, 98, 1]
-    assert KeptShare("keep", 0.07).count(0, 100) == 7, "not 8, as floating point would have it"
+    assert [ShareOfPatches("keep", 0.7).count(0, n) for n in (196, 139, 1)] == [138, 98, 1]
+    assert ShareOfPatches("keep", 0.07).count(0, 100) == 7, "not 8, as floating point would have it"
 
 
 # DiffRate

@@ -9,6 +9,7 @@ from defenses.codecs.floating import Float32Codec
 from defenses.pipeline import SplitPipeline
 from defenses.transport import Stand, pack, received_batch, unpack
 from harness.errors import ConfigError, PayloadError, PluginError
+from harness.registry import create
 from harness.seeding import Streams
 from harness.tokens import DROPPED, TokenBatch
 
@@ -192,7 +193,7 @@ def test_packets_need_preparation(victim, photographs):
 )
 def test_options_out_of_range_are_refused(victim, options):
     with pytest.raises(ConfigError):
-        SplitPipeline(victim, CPU, **options)
+        create("defenses", "split_pipeline", {"victim": victim, "device": CPU, **options})
 
 
 def test_an_erasure_channel_loses_what_it_says():

@@ -14,6 +14,7 @@ from defenses.fastv import FastV
 from defenses.vqa_pipeline import VqaPipeline
 from harness.errors import ConfigError, DataError, PluginError
 from harness.questions import ABSENT, Questions
+from harness.registry import create
 from harness.scoring.compute import measure_flops
 from harness.seeding import Streams
 from harness.vision_language import tiles
@@ -141,10 +142,10 @@ def test_a_question_with_an_image_token_is_refused():
     ("options", "message"),
     [
         ({"cut": 2, "projector_on_edge": True}, "needs all 3 blocks"),
-        ({"projector_on_edge": 1}, "not true or false"),
+        ({"projector_on_edge": 1}, "is not true or false"),
         ({"fastv": {"layer": 3}}, "has 3 layers"),
-        ({"fastv": {"layer": 0}}, "not a number of layers"),
-        ({"fastv": {"keep": 1.5}}, "not a share"),
+        ({"fastv": {"layer": 0}}, "fastv = .*layer .a whole number of at least 1"),
+        ({"fastv": {"keep": 1.5}}, "fastv = .*keep .a number in .0, 1"),
         ({"fastv": {"drop": 0.5}}, "drop"),
         ({"cut": 4}, "give 1 to 3"),
         ({"reducton": "none"}, "unknown option 'reducton'.*reduction"),
@@ -152,7 +153,7 @@ def test_a_question_with_an_image_token_is_refused():
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
-        VqaPipeline(llava(clip(64, 16, 4)), CPU, **options)
+        create("defenses", "vqa_pipeline", {"victim": llava(clip(64, 16, 4)), "device": CPU, **options})
 
 
 def test_other_victims_are_refused(victim):

@@ -1,0 +1,87 @@
+"""Checks the options of every plug-in that a suite or search space names, before anything is loaded or built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.planning import defense_config
+from harness.registry import check, create
+from harness.search.space import Space
+from harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
+
+SUPPLIED = ("victim", "device")
+"""Options of a defense that the harness adds."""
+
+
+def check_suite(suite: Suite) -> None:
+    """Checks every plug-in that a suite names, used in a cell or not.
+
+    Raises:
+        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows.
+        PluginError: A plug-in cannot be imported.
+    """
+    check("tasks", suite.task.name, suite.task.options, where="task")
+    for config in suite.metrics:
+        check("metrics", config.name, config.options, where="metrics")
+    _check_attacks(suite.attacks, "attacks")
+    _check_threat_models(suite.threat_models)
+    for named in suite.channels:
+        check("channels", named.plugin.name, named.plugin.options, where=f"channels: {named.label}")
+    for point in suite.operating_points:
+        _check_point(suite.defense, point)
+        config = defense_config(suite, point, suite.channels[0])
+        check("defenses", config.name, config.options, where=f"operating point {point.name!r}", given=SUPPLIED)
+
+
+def check_space(space: Space) -> None:
+    """Checks every plug-in that a search space names.
+
+    Raises:
+        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows.
+        PluginError: A plug-in cannot be imported.
+    """
+    check("tasks", space.task.name, space.task.options, where="task")
+    for place, configs in (("channel", (space.channel,)), ("choices.channel", space.choices.channel)):
+        for config in configs:
+            check("channels", config.name, config.options, where=place)
+    for config in space.choices.codec:
+        check("codecs", config.name, config.options, where="choices.codec")
+    if space.proxy is not None:
+        _check_attacks((space.proxy.attack, *space.proxy.floors), "proxy")
+        _check_threat_models((space.proxy.threat_model,))
+    if space.remeasure is not None:
+        _check_attacks(space.remeasure.attacks, "remeasure.attacks")
+        _check_threat_models(space.remeasure.threat_models)
+    tried: list[tuple[str, dict[str, Any]]] = [("defense", {})]
+    tried += [(f"choices.cut: {cut}", {"cut": cut}) for cut in space.choices.cut]
+    for point in space.baselines:
+        _check_point(space.defense, point)
+        tried.append((f"baselines: {point.name}", point.options))
+    for where, options in tried:
+        stated = {**space.defense.options, "channel": space.channels[0].model_dump(), **options}
+        check("defenses", space.defense.name, stated, where=where, given=SUPPLIED)
+
+
+def _check_attacks(attacks: Iterable[NamedPlugin], where: str) -> None:
+    for named in attacks:
+        # Built too, for what options must be together: it takes no time.
+        create("attacks", named.plugin.name, named.plugin.options, where=f"{where}: {named.label}")
+
+
+def _check_threat_models(models: Iterable[ThreatModel]) -> None:
+    for model in models:
+        if model.channel is not None:
+            check("channels", model.channel.name, model.channel.options, where=f"threat model {model.name!r}")
+
+
+def _check_point(defense: PluginConfig, point: OperatingPoint) -> None:
+    """Refuses a channel among the options of a defense, which the suite's own would silently replace."""
+    for place, options in (("defense", defense.options), (f"operating point {point.name!r}", point.options)):
+        if "channel" in options:
+            raise ConfigError(
+                f"unknown option 'channel' of defense {defense.name!r}",
+                where=place,
+                mend="name it under the suite's `channels`",
+            )
