@@ -38,6 +38,8 @@ KeptShare = Annotated[float, Field(gt=0, le=1)]
 """A number in (0, 1]: a share that leaves something."""
 Widths = Annotated[Sequence[Count], Field(min_length=1)]
 """Channels of layers, one number each."""
+ColourOption = str | Annotated[Sequence[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+"""A colour as a suite states it; ``harness.decoding.as_colour`` reads it."""
 _T = TypeVar("_T")
 PerBlock: TypeAlias = _T | Annotated[Sequence[_T], Field(min_length=1)]
 """One value for all edge blocks, or a list with one for each: ``PerBlock[Share]``."""

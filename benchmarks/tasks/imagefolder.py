@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from harness.contracts import SPLITS, SplitName, Task, Victim
 from harness.decoding import as_colour, decode
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
-from harness.options import Count
+from harness.options import ColourOption, Count
 from harness.registry import suggest
 from harness.splits import duplicate_groups
 
@@ -82,7 +82,7 @@ class ImageFolder(Task):
         skip_broken: bool = False,
         pos_embed_antialias: bool = True,
         library: Library = "timm",
-        background: Any = "white",
+        background: ColourOption = "white",
     ) -> None:
         check_counts(per_split or {})
         self.library, self.pretrained, self._wanted = library, pretrained, quality

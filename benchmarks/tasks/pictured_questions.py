@@ -23,7 +23,7 @@ from harness.contracts import SPLITS, SplitName
 from harness.decoding import as_colour, upright_rgb
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
-from harness.options import Count
+from harness.options import ColourOption, Count
 from harness.questions import Asked, QuestionTask
 from harness.registry import suggest
 from harness.splits import duplicate_groups
@@ -73,7 +73,7 @@ class PicturedQuestions(QuestionTask):
         fit: Fit = "pad",
         image_px: Count | None = None,
         skip_missing: bool = False,
-        background: Any = "white",
+        background: ColourOption = "white",
     ) -> None:
         check_counts(per_split or {})
         if PROBE_SPLIT in (per_split or {}):

@@ -19,7 +19,7 @@ from benchmarks.tasks.question_files import (
 from benchmarks.tasks.square_images import Fit
 from benchmarks.victims.llava_model import Dtype
 from harness.errors import ConfigError, DataError
-from harness.options import Count
+from harness.options import ColourOption, Count
 from harness.questions import Asked
 from harness.registry import suggest
 
@@ -90,7 +90,7 @@ class ScienceQa(PicturedQuestions):
         fit: Fit = "pad",
         image_px: Count | None = None,
         skip_missing: bool = False,
-        background: Any = "white",
+        background: ColourOption = "white",
     ) -> None:
         super().__init__(
             path,

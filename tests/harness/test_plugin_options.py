@@ -33,6 +33,7 @@ WIDTHS = ((), [0], [16, -1], [True], ["8"], 16, "16")
 DECIBEL = (NAN, INF, 1e6, "10", True)
 BITS = (1, 9, True, "4", 4.0)
 PLUGIN = ("nonsense", 3, {}, {"name": 3}, {"name": "nonsense"}, None)
+COLOUR = ([1, 2], [1, 2, 256], [True, 0, 0], 3, None)
 SPLITS = ({"attacker": 0}, {"attacker": True}, {"attacker": "9"}, {"nonsense": 3}, [3], 3)
 
 
@@ -72,6 +73,7 @@ ASKING: dict[str, tuple[Any, ...]] = {
     "fit": NAME,
     "image_px": COUNT[:-2],
     "skip_missing": SWITCH,
+    "background": COLOUR,
 }
 BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
     "attacks": {
@@ -242,6 +244,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
             "skip_broken": SWITCH,
             "pos_embed_antialias": SWITCH,
             "library": NAME,
+            "background": COLOUR,
         },
         "photos": {},
         "scenes_vqa": {},
