@@ -1,33 +1,27 @@
-"""Reads a user's images from a folder or a zip archive: finds classes, decodes safely, never writes to disk."""
+"""Reads a user's images from a folder or a zip archive: lists, decodes safely, never writes to disk."""
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor
 
+from benchmarks.tasks.class_folders import ClassFolders, classes_of
+from benchmarks.tasks.image_listing import SUFFIXES, Listing, list_folder, list_zip, open_zip, shown, summed_suffixes
 from harness.decoding import MAX_FILE_BYTES
-from harness.errors import DataError
+from harness.errors import DataError, LeakgaugeError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
-MAX_TOTAL_BYTES = 256 * 2**30
-"""Limit on what the images of an archive may unpack to."""
 MAX_DECODED_BYTES = 8 * 2**30
 
 Reader = Callable[[str], bytes]
 Decoder = Callable[[bytes], Tensor]
-
-
-def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 @dataclass(frozen=True)
@@ -36,42 +30,37 @@ class ImageFiles:
 
     Args:
         path: The folder or zip archive.
-        names: Paths inside it, with forward slashes.
+        names: Paths inside it as they are shown, with forward slashes.
         classes: Sorted class names, or None where the files carry no labels.
         labels: Position of each file's class in ``classes``; empty without labels.
+        listing: How to open each, and what was passed over.
+        labels_from: What decided the classes, in words.
     """
 
     path: Path
     names: tuple[str, ...]
     classes: tuple[str, ...] | None
     labels: tuple[int, ...]
+    listing: Listing
+    labels_from: str
 
     @classmethod
-    def find(cls, path: Path) -> ImageFiles:
-        """Lists the images. The parent folder names the class where all images lie equally deep in several folders.
+    def find(cls, path: Path, rule: ClassFolders = "auto") -> ImageFiles:
+        """Lists the images and names their classes (``class_folders``).
 
         Raises:
-            DataError: The path is missing, unreadable, without images, or mixes depths.
+            DataError: The path is missing, unreadable or without images, or its classes are in doubt.
         """
-        names = tuple(sorted(_list_zip(path) if path.is_file() else _list_folder(path)))
-        where = str(path)
+        packed, where = path.is_file(), str(path)
+        listing = list_zip(path) if packed else list_folder(path)
+        names = tuple(sorted(listing.names))
         if not names:
-            kinds = " ".join(sorted(SUFFIXES))
-            raise DataError("no images found", where=where, mend=f"put files there that end in one of {kinds}")
-        parents = [PurePosixPath(name).parent for name in names]
-        depths = [len(parent.parts) for parent in parents]
-        if len(set(depths)) > 1:
-            shallow, deep = names[depths.index(min(depths))], names[depths.index(max(depths))]
-            raise DataError(
-                f"images lie at different depths, {shallow!r} and {deep!r}",
-                where=where,
-                mend="put all into one folder (no labels) or each into CLASS/ (labels)",
-            )
-        classes = tuple(sorted({parent.name for parent in parents}))
-        if len(classes) < 2:
-            return cls(path, names, None, ())
-        number = {name: i for i, name in enumerate(classes)}
-        return cls(path, names, classes, tuple(number[parent.name] for parent in parents))
+            passed = summed_suffixes(listing.skipped + listing.not_entered)
+            found = "; passed over: " + ", ".join(f"{count} {cause}" for cause, count in passed.items())
+            mend = f"put files there that end in one of {' '.join(sorted(SUFFIXES))}"
+            raise DataError(f"no images found{found if passed else ''}", where=where, mend=mend)
+        classes = classes_of(names, listing, rule, packed=packed, where=where)
+        return cls(path, names, classes.names, classes.numbers, listing, classes.decided_by)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,11 +68,12 @@ class ImageFiles:
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         """Yields a function from a name to the file's bytes, which raises ValueError above the size limit."""
+        opened = self.listing.names
         if not self.path.is_file():
-            yield lambda name: _read((self.path / name).open("rb"))
+            yield lambda name: _read(Path(opened[name]).open("rb"))
             return
-        with zipfile.ZipFile(self.path) as archive:
-            yield lambda name: _read(archive.open(name))
+        with open_zip(self.path) as archive:
+            yield lambda name: _read(archive.open(opened[name]))
 
     def digests(self) -> list[str]:
         """Returns a hash of every file's bytes, by which files can be ordered without regard to their names."""
@@ -96,17 +86,19 @@ class ImageFiles:
                     found.append("")
         return found
 
-    def load(self, rows: Sequence[int], px: int, decode: Decoder, *, skip_broken: bool) -> tuple[Tensor, list[int]]:
+    def load(
+        self, rows: Sequence[int], px: int, decode: Decoder, *, skip_broken: bool
+    ) -> tuple[Tensor, list[int], Counter[str]]:
         """Decodes files.
 
         Args:
             rows: Which files, by position.
             px: Side of the images.
             decode: Makes (3, px, px) uint8 of a file's bytes.
-            skip_broken: Leave out what cannot be decoded.
+            skip_broken: Leave out what cannot be read or decoded.
 
         Returns:
-            (N, 3, px, px) uint8 images, and the rows that they come from.
+            (N, 3, px, px) uint8 images, the rows that they come from, and how many were left out, by cause.
 
         Raises:
             DataError: A file cannot be decoded and is not to be skipped, or the images would not fit into memory.
@@ -118,21 +110,27 @@ class ImageFiles:
                 where=str(self.path),
                 mend="give all counts of `per_split`, or a smaller `image_px`",
             )
-        pixels, kept = torch.empty(len(rows), 3, px, px, dtype=torch.uint8), list[int]()
+        pixels, kept, broken = torch.empty(len(rows), 3, px, px, dtype=torch.uint8), list[int](), Counter[str]()
         with self.reader() as read:
             for row in rows:
+                cause = "cannot be read"
                 try:
-                    pixels[len(kept)] = decode(read(self.names[row]))
+                    data = read(self.names[row])
+                    cause = "cannot be decoded"
+                    pixels[len(kept)] = decode(data)
+                except LeakgaugeError:
+                    raise
                 except Exception as error:  # PIL and zipfile raise many kinds for broken data
                     if not skip_broken:
                         raise DataError(
-                            f"image {self.names[row]!r} cannot be decoded: {str(error) or type(error).__name__}",
+                            f"image {self.names[row]!r} {cause}: {shown(str(error)) or type(error).__name__}",
                             where=str(self.path),
                             mend="mend or remove the file, or set `skip_broken: true`",
                         ) from error
+                    broken[cause] += 1
                     continue
                 kept.append(row)
-        return pixels[: len(kept)], kept
+        return pixels[: len(kept)], kept, broken
 
 
 def _read(opened: IO[bytes]) -> bytes:
@@ -142,34 +140,3 @@ def _read(opened: IO[bytes]) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     return data
-
-
-def _list_folder(path: Path) -> list[str]:
-    try:
-        if not path.is_dir():
-            raise DataError("no such folder or zip archive", where=str(path), mend="check `path`")
-        found = [item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file()]
-    except OSError as error:
-        raise DataError(f"cannot read the folder: {error}", where=str(path), mend="check its permissions") from error
-    return [name for name in found if _is_image(PurePosixPath(name))]
-
-
-def _list_zip(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [item for item in archive.infolist() if not item.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"not a readable zip archive: {error}", where=str(path), mend="give a folder or a .zip"
-        ) from error
-    images = {item.filename: item for item in members if _is_image(PurePosixPath(item.filename))}
-    total = sum(item.file_size for item in images.values())
-    if total > MAX_TOTAL_BYTES:
-        raise DataError(
-            f"the images unpack to {total / 2**30:.0f} GiB, the limit is {MAX_TOTAL_BYTES >> 30} GiB",
-            where=str(path),
-            mend="unpack it to a folder, or make a smaller archive",
-        )
-    if any(item.flag_bits & 1 for item in images.values()):
-        raise DataError("the archive is encrypted", where=str(path), mend="unpack it to a folder")
-    return list(images)
