@@ -93,6 +93,8 @@ class Reading:
         labels_from: What decided the classes, in words.
         listed: Files or images found; None where nothing is listed.
         skipped: How many of them were left out, by cause.
+        not_entered: Folders and links that were not followed, by cause.
+        converted: Images to which something was done while they were decoded, by what: ``turned upright``, say.
         copies: Copies looked for and found.
         undefended: How good the victim is without a defense; the harness measures it.
         warnings: What a reader must know before believing a number.
@@ -106,6 +108,8 @@ class Reading:
     labels_from: str = ""
     listed: int | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    not_entered: Mapping[str, int] = field(default_factory=dict)
+    converted: Mapping[str, int] = field(default_factory=dict)
     copies: CopySearch = CopySearch()
     undefended: Undefended | None = None
     warnings: tuple[str, ...] = ()

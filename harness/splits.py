@@ -37,6 +37,11 @@ FLAT_CONTRAST, FLAT_DIFFERENCE = 2.0, 3.0
 NOISE = 2.0
 """Local contrast, of 255, that is taken for noise and not amplified."""
 
+LOOKED_FOR = (
+    "the same content",
+    "recompressed, of another brightness or contrast, or shifted by up to 1/32 of the side",
+)
+
 CHUNK = 256
 """Images compared with all others at a time."""
 

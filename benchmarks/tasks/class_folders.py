@@ -50,6 +50,10 @@ def classes_of(names: Sequence[str], listing: Listing, rule: ClassFolders, *, pa
     paths = [PurePosixPath(name).parts for name in names]
     root = _root(paths) if packed or rule == "auto" else ()
     below = [parts[len(root) : -1] for parts in paths]
+    said = f"the first folder below {'/'.join(root)}/" if root else "the first folder below the root"
+    chosen = [(parts[-1] if rule == "innermost" else parts[0]) if parts else "" for parts in below]
+    classes = tuple(sorted(set(chosen)))
+    _refuse_lost(classes, listing, root, rule, where)
     if root and not packed and any(below):
         inner = "/".join(root)
         raise DataError(
@@ -57,9 +61,6 @@ def classes_of(names: Sequence[str], listing: Listing, rule: ClassFolders, *, pa
             where=where,
             mend=f"give `path: {where}/{inner}`, or `classes: flat` for no labels",
         )
-    said = f"the first folder below {'/'.join(root)}/" if root else "the first folder below the root"
-    chosen = [(parts[-1] if rule == "innermost" else parts[0]) if parts else "" for parts in below]
-    classes = tuple(sorted(set(chosen)))
     if rule == "auto":
         _refuse_doubt(names, below, classes, where)
     if "" in classes and len(classes) > 1:
@@ -69,14 +70,15 @@ def classes_of(names: Sequence[str], listing: Listing, rule: ClassFolders, *, pa
             where=where,
             mend="put all into one folder (no labels) or each into CLASS/ (labels), or set `classes: flat`",
         )
-    _refuse_lost(classes, listing, root, rule, where)
     if len(classes) < 2 and rule != "auto":
         what = f"`classes: {rule}` finds no two classes, only {classes[0] or 'images in no folder'!r}"
         raise DataError(what, where=where, mend="check `path`, or set `classes: flat` for no labels")
     if len(classes) < 2:
         return Classes(None, (), "no labels, as all images lie in one folder")
     number = {name: i for i, name in enumerate(classes)}
-    return Classes(classes, tuple(number[label] for label in chosen), "the innermost folder" if rule == "innermost" else said)
+    return Classes(
+        classes, tuple(number[label] for label in chosen), "the innermost folder" if rule == "innermost" else said
+    )
 
 
 def _root(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -98,9 +100,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
-def _refuse_doubt(
-    names: Sequence[str], below: Sequence[tuple[str, ...]], classes: tuple[str, ...], where: str
-) -> None:
+def _refuse_doubt(names: Sequence[str], below: Sequence[tuple[str, ...]], classes: tuple[str, ...], where: str) -> None:
     """Raises DataError where the folders can be read in two ways."""
     for known, kind in ((SPLIT_NAMES, "splits"), (PART_NAMES, "parts of a data set")):
         alike = {name for name in classes if _folded(name) in known}

@@ -225,7 +225,8 @@ def _follow(archive: zipfile.ZipFile, link: zipfile.ZipInfo, names: dict[str, st
     for alias, member in reached:
         found.add(alias, member)
     if not reached:
-        found.pass_over(name, LOOP if f"{name}/".startswith(f"{goal}/") and target else NOWHERE)
+        above = goal == "." or f"{name}/".startswith(f"{goal}/")
+        found.pass_over(name, LOOP if target and above else NOWHERE)
 
 
 def _below(goal: str, name: str, names: dict[str, str]) -> Iterator[tuple[str, str]]:

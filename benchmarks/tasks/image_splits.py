@@ -78,15 +78,19 @@ def stratified_order(
     return [cluster for _, _, cluster in sorted(placed)]
 
 
-def assign(clusters: Sequence[Sequence[int]], counts: Mapping[str, int]) -> dict[str, list[int]]:
+def assign(
+    clusters: Sequence[Sequence[int]], counts: Mapping[str, int], rest: str | None = None
+) -> dict[str, list[int]]:
     """Fills splits one after the other with whole clusters; one that no longer fits waits for the next split.
 
     Args:
         clusters: Positions of images, in the order wanted.
         counts: Images a split.
+        rest: The split that takes what is left where that is less than asked for; None: none does.
 
     Returns:
-        Positions by split, exactly as many as asked for.
+        Positions by split, exactly as many as asked for. No cluster has images in two splits: of one that is cut, the
+        rest is in none.
 
     Raises:
         DataError: The clusters do not fill the splits.
@@ -102,7 +106,10 @@ def assign(clusters: Sequence[Sequence[int]], counts: Mapping[str, int]) -> dict
         if len(chosen) < count and left:  # only clusters larger than the gap are left: cut one
             cut = left.pop(0)
             chosen += cut[: count - len(chosen)]
-        if len(chosen) < count:
-            raise DataError(f"{len(chosen)} images are left for {name!r}, which needs {count}", mend=_MEND)
+        if len(chosen) < count and (name != rest or not chosen):
+            said = f"{len(chosen)} images are left for {name!r}, which needs {count}"
+            much = max(map(len, clusters), default=0)
+            tied = f"; {len(clusters)} groups of dependent images stay whole, the largest of {much}" if much > 1 else ""
+            raise DataError(said + tied, mend=_MEND)
         filled[name], waiting = chosen, left
     return filled

@@ -5,43 +5,38 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.tasks.head_classes import match_head
+from benchmarks.tasks.class_folders import ClassFolders
+from benchmarks.tasks.folder_reading import folder_reading
+from benchmarks.tasks.folder_scoring import Library, Quality, Scoring, settle
 from benchmarks.tasks.image_files import ImageFiles
+from benchmarks.tasks.image_groups import check_groups, groups_of
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from benchmarks.tasks.model_options import check_timm_options, check_transformers_options
+from benchmarks.tasks.usable_images import usable
 from benchmarks.victims.linear_probe import PENALTY, attach_probe
 from benchmarks.victims.loaded_model import LoadedModel
-from benchmarks.victims.timm_model import check_model_name, load_timm_model
-from benchmarks.victims.transformers_model import check_model_folder, load_transformers_model
+from benchmarks.victims.timm_model import load_timm_model
+from benchmarks.victims.transformers_model import load_transformers_model
 from harness.contracts import SPLITS, SplitName, Task, Victim
-from harness.decoding import as_colour, decode
+from harness.decoding import ENLARGED, as_colour, centre_square, colour_name, read_picture
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.options import ColourOption, Count
+from harness.reading import Preprocessing, Reading, Weights
 from harness.registry import suggest
-from harness.splits import duplicate_groups
 
-Library = Literal["timm", "transformers"]
-Quality = Literal["auto", "head", "probe", "agreement"]
 BATCH = 64
 SPARE_SHARE, SPARE_FILES = 0.1, 64
 """Files decoded beyond the number needed, for those that turn out broken or duplicate."""
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    """How answers are scored: by labels or by agreement, and the label of each class folder."""
-
-    kind: Literal["head", "probe", "agreement"]
-    folder_labels: list[int] | None
+NOT_NEEDED, SURPLUS = "not decoded, as `per_split` needs fewer", "usable, but in no split"
 
 
 class ImageFolder(Task):
@@ -65,6 +60,10 @@ class ImageFolder(Task):
         skip_broken: Leave out images that cannot be decoded.
         pos_embed_antialias: Whether the position embedding of a timm model is antialiased where it must be resized.
         background: Colour behind transparent pixels: a name, ``#rrggbb`` or three numbers.
+        classes: Which folder names the class: ``first`` below the root, ``innermost``, or none (``flat``). ``auto``
+            takes the first, and refuses layouts that can be read in another way too (``class_folders``).
+        groups: Images that depend on one another, and so share a split and a cluster of intervals: ``pattern``, a
+            regular expression over file names, or ``csv``, a file with columns ``file`` and ``group``.
     """
 
     name = "imagefolder"
@@ -83,13 +82,18 @@ class ImageFolder(Task):
         pos_embed_antialias: bool = True,
         library: Library = "timm",
         background: ColourOption = "white",
+        classes: ClassFolders = "auto",
+        groups: Mapping[str, str] | None = None,
     ) -> None:
+        if groups is not None:
+            check_groups(groups)
         check_counts(per_split or {})
         self.library, self.pretrained, self._wanted = library, pretrained, quality
         if library == "timm":
-            self._check_timm(model, checkpoint)
+            check_timm_options(model, checkpoint, pretrained=pretrained)
         else:
-            model = self._check_transformers(model, checkpoint, pos_embed_antialias)
+            odd = {"checkpoint": bool(checkpoint), "pos_embed_antialias": not pos_embed_antialias}
+            model = check_transformers_options(model, odd, pretrained=pretrained, probe=quality == "probe")
         self.path = Path(path).expanduser()
         self.checkpoint = Path(checkpoint).expanduser() if checkpoint else None
         for given in (self.path, self.checkpoint):
@@ -98,35 +102,14 @@ class ImageFolder(Task):
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
         self.skip_broken, self.pos_embed_antialias = skip_broken, pos_embed_antialias
         self.background = as_colour(background)
+        self.classes, self.groups = classes, dict(groups or {})
         self.left_out: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()
         self._outputs: dict[str, Tensor] = {}
-
-    def _check_timm(self, model: str, checkpoint: str | None) -> None:
-        """Raises ConfigError where the options do not say which weights to load."""
-        check_model_name(model)
-        if bool(checkpoint) == self.pretrained:
-            what = "both `checkpoint` and `pretrained` are set" if self.pretrained else "the model has no weights"
-            raise ConfigError(what, where="checkpoint", mend="set either `checkpoint: FILE` or `pretrained: true`")
-
-    def _check_transformers(self, model: str, checkpoint: str | None, antialias: bool) -> str:
-        """Returns the folder or hub name; raises where the options do not say which model to load."""
-        given = [n for n, odd in (("checkpoint", bool(checkpoint)), ("pos_embed_antialias", not antialias)) if odd]
-        if given:
-            raise ConfigError("this is for timm models", where=given[0], mend="leave it out, or set `library: timm`")
-        if self._wanted == "probe":
-            what = "a linear probe needs a timm model"
-            raise ConfigError(what, where="quality", mend="take `head` or `agreement`, or set `library: timm`")
-        if not self.pretrained:
-            model = str(Path(model).expanduser())
-            check_model_folder(Path(model))
-        elif Path(model).exists():
-            what = f"{model!r} is a local folder, but `pretrained: true` asks for a name on the hub"
-            raise ConfigError(what, where="pretrained", mend="leave it out to load the folder")
-        return model
 
     @cached_property
     def _files(self) -> ImageFiles:
-        return ImageFiles.find(self.path)
+        return ImageFiles.find(self.path, self.classes)
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -137,33 +120,9 @@ class ImageFolder(Task):
         )
 
     @cached_property
-    def _scoring(self) -> _Scoring:
+    def _scoring(self) -> Scoring:
         """Settles ``quality``; raises ConfigError where the labels or the model do not allow what was asked for."""
-        folders, wanted = self._files.classes, self._wanted
-        if folders is None:
-            if wanted in {"head", "probe"}:
-                what = f"{wanted!r} needs labels, but the images do not lie in class folders"
-                raise ConfigError(what, where="quality", mend="sort them into CLASS/ folders, or take `agreement`")
-            scoring = _Scoring("agreement", None)
-        else:
-            own = list(range(len(folders)))
-            matched = match_head(folders, self._loaded.classes, certain=wanted == "auto")
-            if wanted == "agreement":
-                scoring = _Scoring("agreement", own)
-            elif matched and wanted != "probe":
-                scoring = _Scoring("head", matched)
-            elif wanted == "head":
-                what = f"the class folders do not match the {self._loaded.classes} classes of the model's head"
-                other = "probe" if self.library == "timm" else "agreement"
-                raise ConfigError(what, where="quality", mend=f"rename them to class numbers, or take `{other}`")
-            elif self.library == "transformers":  # no probe to fall back on
-                scoring = _Scoring("agreement", own)
-            else:
-                scoring = _Scoring("probe", own)
-        if PROBE_SPLIT in self.per_split and scoring.kind != "probe":
-            what = f"only a probe is fitted to images of its own, but the quality is {scoring.kind!r}"
-            raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out, or set `quality: probe`")
-        return scoring
+        return settle(self._files.classes, self._loaded.classes, self._wanted, self.library, self.per_split)
 
     def _chosen_rows(self) -> list[int]:
         """Picks the files to decode: all of them, or where all counts are given not many more than needed."""
@@ -182,35 +141,65 @@ class ImageFolder(Task):
         """Decodes the images once and divides them."""
         files, scoring = self._files, self._scoring
         rows = self._chosen_rows()
-        pixels, kept = files.load(rows, self._loaded.px, self.read_image, skip_broken=self.skip_broken)
-        self.left_out["broken"] = len(rows) - len(kept)
+        pixels, kept, broken = files.load(rows, self._loaded.px, self._read, skip_broken=self.skip_broken)
         labels = None
         if scoring.folder_labels is not None:
             labels = torch.tensor([scoring.folder_labels[files.labels[row]] for row in kept], dtype=torch.long)
-        images = self._without_copies(ImageSet.from_pixels(pixels, labels))
-        groups = duplicate_groups(images)
-        images = ImageSet(images.pixels, images.ids, images.labels, groups)
-        classes = None if images.labels is None else images.labels.tolist()
+        own = groups_of([files.names[row] for row in kept], self.groups) if self.groups and kept else None
+        images, left, self._copies = usable(ImageSet.from_pixels(pixels, labels), own, _said(self.groups))
+        self.left_out = broken + left + Counter({NOT_NEEDED: len(files) - len(rows)})
+        self._check_classes(images, rows)
+        probe = scoring.kind == "probe"
         try:
-            counts = split_counts(len(images), self.per_split, probe=scoring.kind == "probe")
-            divided = assign(stratified_order(images.ids, classes, groups.tolist()), counts)
+            counts = split_counts(len(images), self.per_split, probe=probe)
+            classes = None if images.labels is None else images.labels.tolist()
+            assert images.groups is not None
+            clusters = stratified_order(images.ids, classes, images.groups.tolist())
+            divided = assign(clusters, counts, None if "attacker" in self.per_split else "attacker")
         except DataError as error:
             raise DataError(error.what, where=str(self.path), mend=error.mend) from error
-        self.left_out["surplus"] = len(images) - sum(counts.values())
+        self.left_out[SURPLUS] = len(images) - sum(map(len, divided.values()))
         return {name: images.select(positions) for name, positions in divided.items()}
 
-    def _without_copies(self, images: ImageSet) -> ImageSet:
-        """Keeps one image of each content, none where its copies carry different labels; sorts them by content."""
-        labels = [0] * len(images) if images.labels is None else images.labels.tolist()
-        seen: dict[str, set[int]] = {}
-        first: dict[str, int] = {}
-        for i, image_id in enumerate(images.ids):
-            seen.setdefault(image_id, set()).add(labels[i])
-            first.setdefault(image_id, i)
-        kept = [i for image_id, i in first.items() if len(seen[image_id]) == 1]
-        self.left_out["ambiguous"] = sum(len(seen[image_id]) > 1 for image_id in images.ids)
-        self.left_out["copies"] = len(images) - len(kept) - self.left_out["ambiguous"]
-        return images.select(sorted(kept, key=images.ids.__getitem__))
+    def _read(self, data: bytes) -> Tensor:
+        """Returns a file's pixels, and counts what had to be done to it."""
+        picture = read_picture(data, self.background)
+        self._done.update(picture.done)
+        self._done[ENLARGED] += min(picture.image.size) < self._loaded.px
+        return centre_square(picture.image, self._loaded.px)
+
+    def _check_classes(self, images: ImageSet, rows: list[int]) -> None:
+        """Raises DataError where leaving images out took all of a class: quality would mean something else."""
+        folders, numbers = self._files.classes, self._scoring.folder_labels
+        if folders is None or numbers is None:
+            return
+        assert images.labels is not None
+        there = set(images.labels.tolist())
+        lost = [
+            folders[label] for label in sorted({self._files.labels[row] for row in rows}) if numbers[label] not in there
+        ]
+        if lost:
+            raise DataError(
+                f"no image of class {lost[0]!r} is usable ({_causes(self.left_out)})",
+                where=str(self.path),
+                mend="mend its files, or move the folder out of `path`",
+            )
+
+    def reading(self) -> Reading:
+        """Returns what was read of the files, and what was passed over and why."""
+        victim, px = self._victim, self._loaded.px
+        return folder_reading(
+            self._files,
+            self._sets,
+            self._scoring.folder_labels,
+            self.left_out,
+            converted=self._done,
+            copies=self._copies,
+            preprocessing=Preprocessing(
+                px, victim.mean, victim.std, 1.0, "bicubic, antialiased", colour_name(self.background)
+            ),
+            weights=Weights(victim.name, victim.weights_hash, str(self.checkpoint or self.model)),
+        )
 
     @cached_property
     def _victim(self) -> Victim:
@@ -241,7 +230,7 @@ class ImageFolder(Task):
 
     def read_image(self, data: bytes) -> Tensor:
         """Returns an image file as the model is shown it, (3, px, px) uint8."""
-        return decode(data, self._loaded.px, self.background)
+        return centre_square(read_picture(data, self.background).image, self._loaded.px)
 
     def input_px(self) -> int:
         """Side of the images; no image is read to find it."""
@@ -293,3 +282,11 @@ class ImageFolder(Task):
             kinds = ("top-1 agreement with the undefended model", "centred feature cosine to the undefended model")
             return kinds[0] if self._loaded.classes else kinds[1]
         return f"top-1 accuracy ({'own head' if kind == 'head' else 'linear probe'})"
+
+
+def _said(groups: Mapping[str, str]) -> str:
+    return "".join(f"{key} {value}" for key, value in groups.items())
+
+
+def _causes(counted: Counter[str]) -> str:
+    return ", ".join(f"{count} {cause}" for cause, count in counted.most_common() if count)

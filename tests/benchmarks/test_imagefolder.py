@@ -63,7 +63,8 @@ def test_copies_never_part(tmp_path, weights):
     task = folder_task(write(tmp_path, labelled_content() | extra), weights["headless"], quality="agreement")
     ids = all_ids(task)
     assert sum(map(len, ids.values())) == len(set().union(*ids.values())) == 3 * PER_SCENE + 3 - 1 - 2
-    assert task.left_out == {"broken": 0, "copies": 1, "ambiguous": 2, "surplus": 0}
+    assert +task.left_out == {"exact copies": 1, "copies with contradicting labels": 2}
+    assert task.reading().copies.found["near copies"] == 2
     check_disjoint({name: task.split(name) for name in SPLITS})
     groups = torch.cat([task.split(name).groups for name in SPLITS])
     assert sorted(torch.unique(groups, return_counts=True)[1].tolist())[-2:] == [1, 2]
@@ -81,7 +82,7 @@ def test_hidden_colours_do_not_tell_files_apart(tmp_path, weights):
     extra |= {f"{k:02}.png": data for k, data in enumerate(CONTENT["coffee"])}
     task = folder_task(write(tmp_path, extra), weights["headless"])
     task.split("attacker")
-    assert task.left_out["copies"] == 2
+    assert task.left_out["exact copies"] == 2
     other = folder_task(tmp_path, weights["headless"], background="black")
     assert task.read_image(extra["red.png"])[:, 0, 32].tolist() == [255] * 3
     assert other.read_image(extra["red.png"])[:, 0, 32].tolist() == [0] * 3
@@ -98,7 +99,8 @@ def test_large_folders_are_decoded_in_part(flat, weights, monkeypatch):
     counts = {"attacker": 10, "calibration": 2, "search": 2, "evaluation": 6}
     task = folder_task(flat, weights["headless"], per_split=counts)
     assert {name: len(task.split(name)) for name in SPLITS} == counts
-    assert sum(task.left_out.values()) == 4  # of 24 decoded: 20, 10 % and 2
+    # Of 24 decoded: 20, 10 % and 2.
+    assert +task.left_out == {"usable, but in no split": 4, "not decoded, as `per_split` needs fewer": 24}
 
 
 def test_a_broken_image_is_named(tmp_path, weights):
@@ -112,7 +114,41 @@ def test_broken_images_are_counted(tmp_path, weights):
     write(tmp_path, labelled_content() | {"brick/broken.png": b"", "coffee/text.jpg": b"hello"})
     task = folder_task(tmp_path, weights["headless"], quality="agreement", skip_broken=True)
     assert sum(len(task.split(name)) for name in SPLITS) == 3 * PER_SCENE
-    assert task.left_out["broken"] == 2
+    assert task.left_out["cannot be decoded"] == 2
+
+
+def test_every_listed_file_is_used_or_skipped_for_a_cause(tmp_path, weights):
+    extra = {
+        "brick/broken.png": b"",
+        "coffee/text.jpg": b"hello",
+        "coffee/copy.png": CONTENT["coffee"][0],
+        "brick/wrong.png": CONTENT["astronaut"][0],
+        "brick/notes.txt": b"notes",
+        ".trash/brick.png": CONTENT["brick"][0],
+    }
+    write(tmp_path, labelled_content() | extra)
+    task = folder_task(tmp_path, weights["headless"], quality="agreement", skip_broken=True)
+    reading = task.reading()
+    assert reading.listed == 3 * PER_SCENE + len(extra)
+    assert reading.used + sum(reading.skipped.values()) == reading.listed
+    assert {cause: n for cause, n in reading.skipped.items() if n} == {
+        "cannot be decoded": 2,
+        "copies with contradicting labels": 2,
+        "exact copies": 1,
+        "suffix .txt": 1,
+        "hidden": 1,
+    }
+    assert reading.classes["brick"]["evaluation"] > 0
+    assert reading.labels_from == "the first folder below the root"
+
+
+@pytest.mark.parametrize("why", ["broken", "contradicting"])
+def test_leaving_out_never_takes_a_class_away(tmp_path, weights, why):
+    more = {f"cow/{k}.png": b"broken" if why == "broken" else CONTENT["brick"][k] for k in range(3)}
+    write(tmp_path, labelled_content() | more)
+    task = folder_task(tmp_path, weights["headless"], quality="agreement", skip_broken=True)
+    with pytest.raises(DataError, match=r"no image of class 'cow' is usable \(\d cannot|no .* 'cow' .*contradicting"):
+        task.split("attacker")
 
 
 def test_the_undefended_model_agrees_with_itself(flat, weights):
