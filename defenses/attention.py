@@ -26,13 +26,15 @@ are mapped anew by the allocator at every call, which costs more than smaller ma
 class Attended(NamedTuple):
     """Result of the attention half of a block: tokens (T, D) after the residual, and what ranks them for reductions.
 
-    ``keys`` (T, d) float32 unit-norm, mean over heads; ``attention`` and ``significance`` (T,) as in LayerState.
+    ``keys`` (T, d) float32 unit-norm, mean over heads; ``attention``, ``significance`` and ``value_norm`` (T,) as in
+    LayerState.
     """
 
     tokens: Tensor
     keys: Tensor | None
     attention: Tensor | None
     significance: Tensor | None
+    value_norm: Tensor | None
 
 
 def group_rows(tokens: Tensor) -> int | None:
@@ -159,20 +161,21 @@ def attention_half(
         backbone: The model.
         layer: Block number, from 0.
         batch: Packed tokens.
-        proportional: Weigh each key by its size, adding log(size) to the attention logits (ToMe, section 3.2).
+        proportional: Weigh each key by its size, adding log(size) to the attention logits (ToMe, section 3.2); by its
+            mass, where a reduction gave it one.
         keys: Whether a reduction will read the keys.
         features: Which other features it will read.
         in_place: As in ResidualStream.
     """
     log_sizes = None
-    if proportional and bool((batch.sizes != 1).any()):
-        log_sizes = batch.sizes.to(batch.tokens.dtype).log()
+    if proportional and bool((batch.masses != 1).any()):
+        log_sizes = batch.masses.to(batch.tokens.dtype).log()
     stream, ranked = ResidualStream(batch.tokens, in_place=in_place), []
     for images, rows in image_groups(batch.lengths, group_rows(batch.tokens)):
         own = None if log_sizes is None else log_sizes[rows]
         part = _attend_group(backbone, layer, batch.tokens[rows], batch.lengths[images], own, keys, features)
         stream.add(rows, part.update)
-        ranked.append((part.keys, part.attention, part.significance))
+        ranked.append(part[1:])
     return Attended(stream.result(), *map(_joined, zip(*ranked, strict=True)))
 
 
@@ -189,6 +192,7 @@ class _Group(NamedTuple):
     keys: Tensor | None
     attention: Tensor | None
     significance: Tensor | None
+    value_norm: Tensor | None
 
 
 def _attend_group(
@@ -205,13 +209,15 @@ def _attend_group(
     scale = backbone.scale(layer)
     bias = None if log_sizes is None else log_sizes.to(inputs.query.dtype)
     update = backbone.output(layer, segment_attention(inputs, lengths, bias, scale), inputs.gate)
-    attention = significance = None
-    if features:
+    attention = significance = value_norm = None
+    if "value_norm" in features:
+        value_norm = inputs.value.detach().float().flatten(1).norm(dim=1)
+    if features - {"value_norm"}:
         per_head = received_attention(inputs, lengths, bias, scale, class_token=backbone.class_token)
         attention = per_head.mean(dim=1)
         if "significance" in features:
             significance = (per_head * inputs.value.float().norm(dim=-1)).sum(dim=1)
-    return _Group(update, unit_keys(inputs.key) if keys else None, attention, significance)
+    return _Group(update, unit_keys(inputs.key) if keys else None, attention, significance, value_norm)
 
 
 def unit_keys(key: Tensor) -> Tensor:

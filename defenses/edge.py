@@ -116,6 +116,7 @@ def layer_state(
         target_lengths=target_lengths,
         tokens=attended.tokens,
         significance=attended.significance,
+        value_norm=attended.value_norm,
         layers=cut,
         depth=backbone.depth,
     )

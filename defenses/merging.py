@@ -77,7 +77,11 @@ def apply_assignment(batch: TokenBatch, assignment: Assignment) -> TokenBatch:
     tokens = embedding_bag(order, batch.tokens, offsets_of(counts)[:-1], mode="sum", per_sample_weights=weights)
     if assignment.rescale:
         tokens = _rescaled(tokens, batch.tokens, order, target)
-    return TokenBatch(tokens, lengths, sizes, _follow(batch, destination, lengths), batch.prefix)
+    mass = None
+    if batch.mass is not None or assignment.mass is not None:
+        brought = batch.masses if assignment.mass is None else batch.masses * assignment.mass
+        mass = brought.new_zeros(len(counts)).index_add_(0, target, brought.index_select(0, order))
+    return TokenBatch(tokens, lengths, sizes, _follow(batch, destination, lengths), batch.prefix, mass)
 
 
 def _rescaled(new: Tensor, old: Tensor, order: Tensor, target: Tensor) -> Tensor:

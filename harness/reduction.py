@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.seeding import Streams
 
-Feature = Literal["attention", "significance"]
+Feature = Literal["attention", "significance", "value_norm"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class LayerState:
         tokens: (T, D) values after the attention's residual; None only where no reduction that reads them runs.
         significance: (T,) float32 class attention times the norm of the value, summed over heads (ATS, eq. 4, before
             its normalisation). None unless the reduction ``needs`` it.
+        value_norm: (T,) float32 norm of the value over all heads together. None unless the reduction ``needs`` it.
     """
 
     keys: Tensor
@@ -49,6 +50,7 @@ class LayerState:
     target_lengths: Tensor | None = None
     tokens: Tensor | None = None
     significance: Tensor | None = None
+    value_norm: Tensor | None = None
 
 
 class Assignment(NamedTuple):
@@ -60,12 +62,15 @@ class Assignment(NamedTuple):
         weights: (T,) coefficient of each old token in its new one; None: its size over their total size, the
             size-weighted mean.
         rescale: Scale each new token to the largest norm among its sources (ToFu's MLERP).
+        mass: (T,) share of its weight in proportional attention, in [0, 1], that each old token brings along
+            (DiffRate); None: all of it, so that the weight is the size.
     """
 
     destination: Tensor
     lengths: Tensor
     weights: Tensor | None = None
     rescale: bool = False
+    mass: Tensor | None = None
 
 
 class Reduction(ABC):
@@ -75,7 +80,7 @@ class Reduction(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[Feature]] = frozenset()
+    needs: frozenset[Feature] = frozenset()
     """Features of the LayerState beyond keys and tokens that this reduction reads; they cost time."""
     proportional: bool = True
     """Whether the method was published with proportional attention, the default of a pipeline that runs it."""

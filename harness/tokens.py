@@ -43,6 +43,8 @@ class TokenBatch:
         merge_map: (B, N) int64, for each source patch the index of its token within its image (prefix included), or
             ``DROPPED``.
         prefix: Protected tokens (class, registers) at the start of every image; never merged or dropped.
+        mass: (T,) float, what each token weighs in proportional attention where a reduction says so; None: its size.
+            It stays on the edge: a payload carries sizes.
     """
 
     tokens: Tensor
@@ -50,6 +52,7 @@ class TokenBatch:
     sizes: Tensor
     merge_map: Tensor
     prefix: int
+    mass: Tensor | None = None
 
     @classmethod
     def from_uniform(cls, tokens: Tensor, prefix: int) -> TokenBatch:
@@ -85,6 +88,11 @@ class TokenBatch:
         """(T,) int64 image that each row belongs to."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.lengths.device), self.lengths)
 
+    @property
+    def masses(self) -> Tensor:
+        """(T,) what each token weighs in proportional attention: ``mass``, or where there is none its size."""
+        return self.sizes.float() if self.mass is None else self.mass
+
     def padded(self, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns zero-padded tokens (B, L, D) and the mask (B, L) that is True where a token is real."""
         width = int(self.lengths.max()) if length is None else length
@@ -103,12 +111,17 @@ class TokenBatch:
         images = torch.as_tensor(index, dtype=torch.long, device=self.lengths.device)
         rows = packed_rows(self.lengths, images)
         return TokenBatch(
-            self.tokens[rows], self.lengths[images], self.sizes[rows], self.merge_map[images], self.prefix
+            self.tokens[rows],
+            self.lengths[images],
+            self.sizes[rows],
+            self.merge_map[images],
+            self.prefix,
+            None if self.mass is None else self.mass[rows],
         )
 
     def with_tokens(self, tokens: Tensor) -> TokenBatch:
         """Returns the same layout with other token values (T, any width)."""
-        return TokenBatch(tokens, self.lengths, self.sizes, self.merge_map, self.prefix)
+        return TokenBatch(tokens, self.lengths, self.sizes, self.merge_map, self.prefix, self.mass)
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """Returns the batch on ``device``."""
@@ -118,6 +131,7 @@ class TokenBatch:
             self.sizes.to(device),
             self.merge_map.to(device),
             self.prefix,
+            None if self.mass is None else self.mass.to(device),
         )
 
     @staticmethod
@@ -129,6 +143,7 @@ class TokenBatch:
             torch.cat([b.sizes for b in batches]),
             torch.cat([b.merge_map for b in batches]),
             batches[0].prefix,
+            None if all(b.mass is None for b in batches) else torch.cat([b.masses for b in batches]),
         )
 
     def check(self) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from defenses.reductions.assignments import move_rows
-from defenses.reductions.patches import by_score, nearest, patch_spans
+from defenses.reductions.patches import by_score, closeness, nearest, patch_spans
 from defenses.reductions.per_layer import PerLayer
+from defenses.reductions.similarity_merge import SimilarityName
 from harness.errors import ConfigError
 from harness.options import Count, PerBlock
 from harness.reduction import Assignment, LayerState, Reduction
@@ -14,6 +19,7 @@ from harness.seeding import Streams
 from harness.tokens import DROPPED
 
 Counts = PerBlock[Count]
+SizesName = Literal["scaled", "counted"]
 NONE = 2**31 - 1
 """More tokens than any image has."""
 
@@ -21,25 +27,38 @@ NONE = 2**31 - 1
 class DiffRate(Reduction):
     """Sorts patch tokens by class attention, drops the lowest, and merges the next lowest into those that stay.
 
-    Each token of the merged group joins the kept token with the most similar key, by size-weighted mean (section 3).
-    The rates that the paper learns are options here: give the token counts of a published or a trained schedule. Tokens
-    that stay keep their order, and keys are what is compared (both assumed).
+    Each token of the merged group joins the most similar of the kept ones (section 3). As the authors' code does it,
+    tokens themselves are compared, the new token is the plain mean of those that meet, whatever patches they stand for,
+    and in proportional attention a token weighs what it weighed plus, of each that joined it, the weight times their
+    cosine similarity. These weights stay on the edge: a payload carries sizes, by which the server's blocks attend
+    (assumed: the code has no server). The rates that the paper learns are options here: give the token counts of a
+    published or a trained schedule. Tokens that stay keep their order, which decides nothing but ties.
 
     Args:
         prune_kept: Patch tokens left after pruning, for all edge blocks, or a list with one for each; None, or a count
             above those present, prunes none. Subtract one where a published schedule counts the class token.
         merge_kept: Patch tokens left after merging, likewise.
+        similarity: Compare ``tokens`` after attention, as the authors' code, or mean-over-heads ``keys``.
+        sizes: ``scaled`` as above, or ``counted``, ToMe's way: the mean is weighted by size, and a token's weight in
+            proportional attention is its size.
 
     Raises:
-        ConfigError: A count is out of range, or neither is given.
+        ConfigError: A count or a word is out of range, or no count is given.
     """
 
     name = "diffrate"
     needs = frozenset({"attention"})
 
-    def __init__(self, prune_kept: Counts | None = None, merge_kept: Counts | None = None) -> None:
+    def __init__(
+        self,
+        prune_kept: Counts | None = None,
+        merge_kept: Counts | None = None,
+        similarity: SimilarityName = "tokens",
+        sizes: SizesName = "scaled",
+    ) -> None:
         if prune_kept is None and merge_kept is None:
             raise ConfigError("neither prune_kept nor merge_kept is given", mend="give the tokens left a block")
+        self._similarity, self._scaled = similarity, sizes == "scaled"
         self._prune_kept, self._merge_kept = (
             PerLayer(name, NONE if value is None else value)
             for name, value in (("prune_kept", prune_kept), ("merge_kept", merge_kept))
@@ -55,7 +74,12 @@ class DiffRate(Reduction):
         assert state.attention is not None
         after_prune = min(int(self._prune_kept[state.layer]), NONE)
         after_merge = min(int(self._merge_kept[state.layer]), after_prune)
-        target = torch.arange(len(state.keys), device=state.keys.device)
+        features = state.keys
+        if self._similarity == "tokens":
+            assert state.tokens is not None
+            features = normalize(state.tokens.float(), dim=-1)
+        target = torch.arange(len(features), device=features.device)
+        mass = torch.ones(len(features), device=features.device)
         for start, end in patch_spans(state.lengths, state.prefix):
             order = start + by_score(state.attention[start:end])
             target[order[after_prune:]] = DROPPED
@@ -63,5 +87,16 @@ class DiffRate(Reduction):
             anchors = order[:after_merge].sort().values
             merged = order[after_merge:after_prune]
             if len(merged):
-                target[merged] = nearest(state.keys, merged, anchors)
-        return move_rows(state.lengths, target)
+                target[merged] = nearest(features, merged, anchors)
+                mass[merged] = closeness(features, merged, target[merged]).clamp(0, 1)
+        assignment = move_rows(state.lengths, target)
+        if assignment is None or not self._scaled:
+            return assignment
+        return assignment._replace(weights=_plain_mean(assignment.destination), mass=mass)
+
+
+def _plain_mean(destination: Tensor) -> Tensor:
+    """Returns (T,) one over the number of tokens that share each token's destination; 1 for dropped ones."""
+    kept = destination != DROPPED
+    counts = torch.bincount(destination[kept])
+    return torch.where(kept, 1.0 / counts[destination.clamp_min(0)].double(), 1.0)

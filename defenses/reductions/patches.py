@@ -42,3 +42,14 @@ def nearest(keys: Tensor, sources: Tensor, anchors: Tensor) -> Tensor:
         anchors: (Q,) rows, at least one.
     """
     return anchors[similarity(keys[sources], keys[anchors]).argmax(dim=1)]
+
+
+def closeness(features: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+    """Returns the (P,) float32 cosine similarity of each of the rows ``sources`` (P,) with its own of ``targets`` (P,).
+
+    Args:
+        features: (T, K) unit vectors.
+        sources: Rows.
+        targets: Rows.
+    """
+    return (features[sources].double() * features[targets].double()).sum(dim=1).float()

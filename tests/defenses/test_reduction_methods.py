@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_states import RNG, Case, X, Y, Z, case_of, dot, first_best, one_image, random_case, real_case, values_of
+from torch.nn.functional import elu, normalize
 
 from defenses.attention import attention_half, mlp_half
 from defenses.backbones.timm_vit import TimmViT
@@ -143,39 +144,58 @@ def test_random_merge_draws_from_the_image_alone(seed, tau):
 def energy_loop(keys: list[list[float]], margin: float) -> list[float]:
     found = []
     for i, one in enumerate(keys):
-        terms = [dot(one, other) for j, other in enumerate(keys) if j != i]
-        found.append(sum(x if x >= margin else math.exp(x - margin) - 1 for x in terms) / len(keys))
+        terms = [(1.0 if i == j else dot(one, other)) - margin for j, other in enumerate(keys)]
+        found.append(sum(x if x > 0 else math.exp(x) - 1 for x in terms) / len(keys))
     return found
 
 
 def test_pitome_energies_by_hand():
-    # Two equal tokens and one at a right angle: (1 + e^-.5 - 1) / 3 for the pair, (2 e^-.5 - 2) / 3 for the other.
+    # Two equal tokens and one at a right angle: .5 twice and e^-.5 - 1 for the pair, .5 and twice that for the other.
     drop = math.exp(-0.5) - 1
     assert energies(torch.tensor([X, Y, X]), 0.5).tolist() == pytest.approx(
-        [(1 + drop) / 3, 2 * drop / 3, (1 + drop) / 3]
+        [(1 + drop) / 3, (0.5 + 2 * drop) / 3, (1 + drop) / 3]
     )
 
 
+def test_pitome_energies_are_the_mean_elu_and_do_not_jump_at_the_margin():
+    keys = normalize(torch.randn(30, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    for margin in (0.75, 0.3, 0.0):
+        assert torch.allclose(energies(keys, margin), elu(keys @ keys.T - margin).mean(dim=1), atol=1e-6)
+    # Two tokens whose similarity passes the margin by a hair, either way.
+    below, above = (
+        energies(torch.tensor([X, (x, math.sqrt(1 - x * x), 0.0)]), 0.75)[0] for x in (0.75 - 1e-4, 0.75 + 1e-4)
+    )
+    assert 0 < float(above - below) < 2e-4
+
+
+@pytest.mark.parametrize("matched", [None, 0, 6])
 @pytest.mark.parametrize("layer", [0, 3, 5])
-def test_pitome_merges_the_dense_tokens(victim, photographs, layer):
+def test_pitome_merges_the_dense_tokens(victim, photographs, layer, matched):
     case = real_case(victim, photographs.select(range(2)), layer)
-    after = case.reduced(PiToMe(0.8))
+    after = case.reduced(PiToMe(0.8, matched_blocks=matched))
     for image in range(2):
         keys = case.state.keys[65 * image + 1 : 65 * (image + 1)].tolist()
-        energy = energy_loop(keys, 0.9 - 0.9 * layer / 6)
-        order = sorted(range(64), key=lambda i: -energy[i])
+        energy = energy_loop(keys, 0.75 - 0.75 * layer / 6)
         count = 64 - math.ceil(0.8 * 64)
-        a, b = order[: 2 * count : 2], order[1 : 2 * count : 2]
+        among = 64 if layer < (3 if matched is None else matched) else 2 * count
+        order = sorted(range(64), key=lambda i: -energy[i])[:among]
+        a, b = order[::2], order[1::2]
         into = {i: b[first_best([dot(keys[i], keys[j]) for j in b])] for i in a}
+        a = sorted(a, key=lambda i: -dot(keys[i], keys[into[i]]))[:count]
         own = after.merge_map[image].tolist()
         together = {frozenset(p for p in range(64) if own[p] == slot) for slot in set(own)}
         expected = {frozenset([j, *(i for i in a if into[i] == j)]) for j in range(64) if j not in a}
         assert together == expected
 
 
+def test_pitome_was_published_without_proportional_attention():
+    assert not PiToMe(0.9).proportional
+
+
 def test_pitome_protects_the_sparse_tokens():
     # Four equal tokens and two outliers: two of six go, from the four. A is 0 and 3, B is 2 and 5; a tie takes 2.
-    after = one_image([1, 2, 3, 4, 5, 6], [X, Y, X, X, (0, -1, 0), X]).reduced(PiToMe(0.6))
+    case = one_image([1, 2, 3, 4, 5, 6], [X, Y, X, X, (0, -1, 0), X])
+    after = case.reduced(PiToMe(0.6, matched_blocks=0))
     assert after.merge_map.tolist() == [[2, 1, 2, 2, 3, 4]]
 
 

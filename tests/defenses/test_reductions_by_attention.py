@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from token_states import RNG, X, Y, Z, case_of, dot, first_best, one_image, random_case, real_case, values_of
+from torch.nn.functional import normalize
 
 from defenses.merging import apply_assignment
 from defenses.reductions.ats import AdaptiveTokenSampling
@@ -71,23 +72,28 @@ def test_published_rates_of_evit():
 def test_diffrate_prunes_the_lowest_and_merges_the_next():
     keys = [X, Y, (0.2, 1, 0), (1, 0.2, 0), Z, Y]
     case = one_image([1, 2, 3, 4, 5, 6], keys, attention=[0.3, 0.25, 0.1, 0.15, 0.02, 0.05])
-    after = case.reduced(DiffRate(prune_kept=4, merge_kept=2))
+    by_keys = {"similarity": "keys", "sizes": "counted"}
+    after = case.reduced(DiffRate(prune_kept=4, merge_kept=2, **by_keys))
     assert values_of(after) == [9.0, 2.5, 2.5]
     assert after.merge_map.tolist() == [[1, 2, 2, 1, -1, -1]]
     assert values_of(case.reduced(DiffRate(prune_kept=2))) == [9.0, 1.0, 2.0]
-    assert values_of(case.reduced(DiffRate(merge_kept=5))) == [9.0, 3.0, 2.0, 3.0, 4.0, 6.0], "of a tie, the first"
+    assert values_of(case.reduced(DiffRate(merge_kept=5, **by_keys))) == [9.0, 3.0, 2.0, 3.0, 4.0, 6.0], (
+        "of a tie, the first"
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("prune", "merge"), [(7, 4), (5, 5), (20, 3), (4, 20), (3, 1)])
-def test_diffrate_against_a_loop(prune, merge, seed):
+@pytest.mark.parametrize("similarity", ["tokens", "keys"])
+def test_diffrate_against_a_loop(prune, merge, seed, similarity):
     case = random_case(seed, 3, 10)
-    after = case.reduced(DiffRate([prune], [merge]))
+    after = case.reduced(DiffRate([prune], [merge], similarity))
     for image, (start, length) in enumerate(
         zip(case.batch.offsets.tolist(), case.batch.lengths.tolist(), strict=False)
     ):
         attention = case.state.attention[start + 1 : start + length].tolist()
-        keys = case.state.keys[start + 1 : start + length].tolist()
+        compared = case.state.keys if similarity == "keys" else normalize(case.batch.tokens, dim=1)
+        keys = compared[start + 1 : start + length].tolist()
         order = sorted(range(length - 1), key=lambda i: (-attention[i], i))
         kept, merged = sorted(order[:prune][:merge]), order[:prune][merge:]
         place = {i: 1 + kept.index(i) for i in kept}
@@ -101,12 +107,21 @@ def test_diffrate_against_a_loop(prune, merge, seed):
 
 
 def test_ats_by_hand():
-    # Cumulative .1 .6 .6 .7 1; quantiles of four samples .125 .375 .625 .875.
+    # Cumulative .1 .6 .6 .7 1; quantiles of four samples .125 .375 .625 .875, the nearest .1 .6 (not .1) .6 and 1.
     case = one_image([1, 2, 3, 4, 5], significance=[0.2, 1.0, 0.0, 0.2, 0.6], layer=3)
     after = case.reduced(AdaptiveTokenSampling(4))
-    assert values_of(after) == [9.0, 2.0, 4.0, 5.0]
-    assert after.merge_map.tolist() == [[-1, 1, -1, 2, 3]]
+    assert values_of(after) == [9.0, 1.0, 2.0, 5.0], "of equal sums the first"
+    assert after.merge_map.tolist() == [[1, 2, -1, -1, 3]]
     assert values_of(case.reduced(AdaptiveTokenSampling(1))) == [9.0, 2.0]
+
+
+def test_ats_as_the_authors_by_hand():
+    # Sorted 0 .2 .2 .6 1, sums less the first 0 .2 .4 1 2; quantiles of three samples .2, 1.1 and 2.
+    case = one_image([1, 2, 3, 4, 5], attention=[0.2, 1.0, 0.0, 0.2, 0.6], layer=3, value_norm=torch.ones(6))
+    after = case.reduced(AdaptiveTokenSampling(3, rule="authors"))
+    assert values_of(after) == [9.0, 1.0, 2.0, 5.0]
+    one = one_image([7], attention=[0.3], layer=3, value_norm=torch.ones(2))
+    assert values_of(one.reduced(AdaptiveTokenSampling(3, rule="authors"))) == [9.0, 7.0]
 
 
 def test_ats_counts_differ_between_images_and_match_a_loop(victim, photographs):
@@ -114,14 +129,9 @@ def test_ats_counts_differ_between_images_and_match_a_loop(victim, photographs):
     after = case.reduced(AdaptiveTokenSampling(24))
     for image in range(6):
         scores = case.state.significance[65 * image + 1 : 65 * (image + 1)].tolist()
-        total, found = math.fsum(scores), set()
-        for i in range(1, 25):
-            reached = 0.0
-            for place, score in enumerate(scores):
-                reached += score / total
-                if reached >= (2 * i - 1) / 48:
-                    found.add(place)
-                    break
+        total = math.fsum(scores)
+        reached = [math.fsum(scores[: place + 1]) / total for place in range(64)]
+        found = {min(range(64), key=lambda place, u=(2 * i - 1) / 48: abs(reached[place] - u)) for i in range(1, 25)}
         assert (after.merge_map[image] != -1).nonzero().flatten().tolist() == sorted(found)
     assert len(set(after.lengths.tolist())) > 1
 

@@ -36,7 +36,7 @@ class Case:
         rows = packed_rows(state.lengths, index)
         own = {
             name: None if getattr(state, name) is None else getattr(state, name)[rows].clone()
-            for name in ("keys", "sizes", "attention", "tokens", "significance")
+            for name in ("keys", "sizes", "attention", "tokens", "significance", "value_norm")
         }
         targets = None if state.target_lengths is None else state.target_lengths[index]
         ids = tuple(state.ids[i] for i in images)
