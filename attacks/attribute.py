@@ -64,7 +64,7 @@ class Attribute(AttributeProbe):
     """Attention-pool MLP from tokens to an attribute.
 
     Trains until the cross-entropy on held-out images has not fallen for some epochs and keeps the best weights, so
-    that there is no budget to cut it short; only ``epochs`` bounds it.
+    that there is no budget to cut it short; only ``epochs`` bounds it, and where it did ``doubt`` says so.
 
     Args:
         attribute: Which of the task's attributes, or ``label``.
@@ -76,6 +76,8 @@ class Attribute(AttributeProbe):
     """
 
     name = "attribute_probe"
+    training = "search"
+    layout = "needs none"
 
     def __init__(
         self,

@@ -42,6 +42,8 @@ class DeepImagePrior(Attack):
     """
 
     name = "deep_image_prior"
+    training = "search"
+    layout = "finds positions"
     knowledge = Knowledge(victim="white-box", auxiliary=False)
 
     def __init__(

@@ -58,6 +58,8 @@ class Diffusion(Attack):
     """
 
     name = "diffusion"
+    training = "search"
+    layout = "finds positions"
     knowledge = Knowledge(victim="white-box")
 
     def __init__(

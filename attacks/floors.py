@@ -24,6 +24,8 @@ class MeanImageFloor(Attack):
     """Answers with the mean auxiliary image, whatever was observed: the best constant guess under squared error."""
 
     name = "floor_mean"
+    training = "closed_form"
+    layout = "needs none"
     floor = True
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
@@ -40,6 +42,8 @@ class ClassMeanFloor(Attack):
     """Answers with the mean auxiliary image of the class that the server predicts for the observed payload."""
 
     name = "floor_class_mean"
+    training = "closed_form"
+    layout = "needs none"
     knowledge = Knowledge(victim="query")
     floor = True
 
@@ -79,6 +83,8 @@ class NearestImageFloor(Attack):
     """
 
     name = "floor_nearest"
+    training = "closed_form"
+    layout = "needs none"
     floor = True
 
     def __init__(self, candidates: Count = 16) -> None:

@@ -53,6 +53,8 @@ class MetadataOnly(AttributeProbe):
     """
 
     name = "metadata_only"
+    training = "closed_form"
+    layout = "needs none"
     proves_on_baseline = False
 
     def __init__(

@@ -28,6 +28,8 @@ class Reidentification(IdentityProbe):
     """
 
     name = "reidentification"
+    training = "closed_form"
+    layout = "needs none"
 
     def __init__(self, pooled_weight: Weight = 4.0, draws: Count = 4) -> None:
         self._pooled_weight, self._draws = pooled_weight, draws

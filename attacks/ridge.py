@@ -22,14 +22,17 @@ BATCH = 256
 class Ridge(Attack):
     """One linear map, shared by all positions, from the token of a patch and the image's mean token to its pixels.
 
-    Uses the merge map where it is granted; otherwise tokens are laid in received order. Needs no iteration, so it is
-    always converged; a nonlinear attacker can only do better.
+    Uses the merge map where it is granted; otherwise tokens are laid in received order. Needs no iteration, so that
+    only images can be lacking. It cannot find positions: where tokens were merged and the map is withheld, what it
+    rebuilds is a lower bound.
 
     Args:
         penalty: L2 penalty relative to the mean feature energy.
     """
 
     name = "ridge"
+    training = "closed_form"
+    layout = "needs order"
 
     def __init__(self, penalty: Positive = 1e-3) -> None:
         self._penalty = penalty

@@ -53,6 +53,8 @@ class RegularisedMLE(Attack):
     """
 
     name = "rmle"
+    training = "search"
+    layout = "finds positions"
     knowledge = Knowledge(victim="white-box")
 
     def __init__(

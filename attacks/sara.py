@@ -78,11 +78,14 @@ class Sara(Attack):
         imputer_layers: Its layers.
         imputer_lr: Its learning rate after warm-up.
         assignment: How tokens are laid: ``argmax`` (the most confident wins) or ``hungarian``.
-        double_check: Whether to run the step-doubling check of predictor, imputer and decoder together, for a quarter
-            more time; without it every result is inconclusive.
+        double_check: Whether to run the step-doubling check of predictor, imputer and decoder together, for three
+            eighths more time; without it every result is inconclusive.
     """
 
     name = "sara"
+    layout = "finds positions"
+    # Positions are supervised, not found out on the way.
+    least_steps = 300
     knowledge = Knowledge(victim="white-box")
 
     def __init__(
@@ -127,7 +130,7 @@ class Sara(Attack):
         def source(draw: int) -> Observation:
             return view.unreduced(auxiliary, draw)
 
-        half_predictor = train_part(
+        earlier_predictors = train_part(
             predictor,
             source,
             rows,
@@ -137,7 +140,7 @@ class Sara(Attack):
             device,
             double_check=self._double_check,
         )
-        half_imputer = train_part(
+        earlier_imputers = train_part(
             imputer,
             source,
             rows,
@@ -150,7 +153,7 @@ class Sara(Attack):
         decoder.start_from_ridge(self._pairs(own, auxiliary, rows[:: max(1, len(rows) // START_IMAGES)], view))
         self._device = device
 
-        def through(predictor: nn.Module | None, imputer: nn.Module | None) -> Rebuild:
+        def through(predictor: nn.Module, imputer: nn.Module) -> Rebuild:
             def rebuild(network: nn.Module, seen: Observation) -> Tensor:
                 assert isinstance(predictor, PositionPredictor)
                 assert isinstance(imputer, FeatureImputer)
@@ -168,7 +171,7 @@ class Sara(Attack):
             rng,
             lessons=source,
             rebuild=through(predictor, imputer),
-            rebuild_half=through(half_predictor, half_imputer),
+            rebuild_earlier=[through(*parts) for parts in zip(earlier_predictors, earlier_imputers, strict=True)],
             double_check=self._double_check,
         )
         self._pipeline = Pipeline(predictor, imputer, decoder, self._assignment)

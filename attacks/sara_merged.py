@@ -30,7 +30,7 @@ class SaraMerged(SetDecoder):
         peak_lr: Learning rate of AdamW after warm-up.
         muon: Learning rate of Muon, which moves the hidden matrices, over AdamW's; 0 for AdamW alone.
         position_weight: Weight of the cross-entropy of positions, in nats, beside the pixel loss.
-        double_check: Whether to run the step-doubling check, for a quarter more time; without it every result is
+        double_check: Whether to run the step-doubling check, for three eighths more time; without it every result is
             inconclusive.
     """
 

@@ -46,11 +46,12 @@ class SetDecoder(Attack):
         heads: Attention heads.
         peak_lr: Learning rate of AdamW after warm-up.
         muon: Learning rate of Muon, which moves the hidden matrices, over AdamW's; 0 for AdamW alone.
-        double_check: Whether to run the step-doubling check, for a quarter more time; without it every result is
+        double_check: Whether to run the step-doubling check, for three eighths more time; without it every result is
             inconclusive.
     """
 
     name = "set_decoder"
+    layout = "finds positions"
     _network_class: ClassVar[type[PaintingNetwork]] = SetNetwork
 
     def __init__(

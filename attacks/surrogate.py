@@ -64,6 +64,8 @@ class Surrogate(Attack):
     """
 
     name = "surrogate"
+    training = "search"
+    layout = "needs order"
     knowledge = Knowledge(victim="none")
 
     def __init__(
@@ -92,7 +94,7 @@ class Surrogate(Attack):
         seen = to_device(without_prefix(observations), self._device)
         training = _Training(self, seen, rng)
         curve = training.run()
-        self.doubt = convergence_failure(curve)
+        self.doubt = convergence_failure(curve, self.least_steps)
         return predict(training.decoder, seen, self._device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attacks.networks.withheld import as_seen
@@ -12,6 +13,8 @@ from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
+
+COMPARED_IMAGES = 16
 
 
 class UnreducedView:
@@ -66,4 +69,12 @@ class Transfer(Wrapped):
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Fits the attack within to unreduced tokens."""
+        few = auxiliary.spread(COMPARED_IMAGES)
+        self._adapted = torch.equal(view.observe(few).tokens, view.unreduced(few).tokens)
         return self._inner.fit(UnreducedView(view, rng), auxiliary, rng)
+
+    def _take_doubt(self) -> None:
+        """Doubts wherever the operating point sends something else than it was trained on."""
+        super()._take_doubt()
+        if not self._adapted:
+            self.doubt = self.doubt or "it was not trained on what this operating point sends: never proof of privacy"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from torch import Tensor
 
 from harness.contracts import Attack, Knowledge
+from harness.declarations import check_knowledge_type
 from harness.errors import ConfigError
 from harness.observation import Observation
 from harness.options import NestedPlugin, Spec
@@ -33,15 +34,21 @@ class Wrapped(Attack):
             raise ConfigError(f"{name!r} rebuilds no images", mend="wrap an attack, not a probe")
         self._inner = inner
         # These are of the class elsewhere; a wrapper learns them from its options.
-        vars(self).update(knowledge=self.knowledge_for({"attack": attack}), floor=inner.floor)
+        vars(self).update(
+            knowledge=self.knowledge_for({"attack": attack}),
+            floor=inner.floor,
+            training=inner.training,
+            layout=inner.layout,
+            least_steps=inner.least_steps,
+        )
 
     @classmethod
     def knowledge_for(cls, options: dict[str, Any]) -> Knowledge:
         """Returns what the attack that these options build needs to know; asked before it is built."""
         name, inner_options = name_and_options("attacks", options.get("attack"), f"attack {cls.name!r}: attack")
-        inner = load("attacks", name, where=f"attack {cls.name!r}")
+        inner, where = load("attacks", name, where=f"attack {cls.name!r}"), f"attack {name!r}"
         asked = getattr(inner, "knowledge_for", None)
-        needs: Knowledge = inner.knowledge if asked is None else asked(inner_options)
+        needs = check_knowledge_type(inner.knowledge if asked is None else asked(inner_options), where)
         access = ("none", "query", "white-box")
         return Knowledge(
             sizes=needs.sizes or cls.extra.sizes,
@@ -55,5 +62,10 @@ class Wrapped(Attack):
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Answers as the attack within does."""
         images = self._inner.reconstruct(observations, rng)
-        self.doubt = self._inner.doubt
+        self._take_doubt()
         return images
+
+    def _take_doubt(self) -> None:
+        """Says what the attack within says; one that says nothing is not spoken for."""
+        if "doubt" in vars(self._inner):
+            self.doubt = self._inner.doubt

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.images import ImageSet
+from harness.learning import DOUBLING_DB
 from harness.results import ATTRIBUTE_CORRECT, SCORE_NAMES
 from harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
 
@@ -82,8 +83,10 @@ class Assembler:
         cells = [self._cell_row(part, leak) for part, leak in zip(parts, leaks, strict=True)]
         proven = self._proven(parts, cells)
         images: list[Row] = []
-        for part, leak, row in zip(parts, leaks, cells, strict=True):
+        for part, row in zip(parts, cells, strict=True):
             self._judge(part, row, proven)
+        self._warn(parts, cells)
+        for part, leak in zip(parts, leaks, strict=True):
             if part["status"] == "done":
                 images.extend(self._image_rows(part, leak))
         return Tables(cells, images, self._kind_rows(parts))
@@ -147,7 +150,7 @@ class Assembler:
         return part["identity"]["attack"], part["identity"]["threat_model"], part["identity"]["seed"]
 
     def _doubt(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> str:
-        """Says why a cell is inconclusive; empty where it is conclusive."""
+        """Says why a cell is inconclusive; empty where its attacker is shown to be converged and capable."""
         if part["status"] != "done":
             return str(part["reason"])
         if part["floor"]:
@@ -165,8 +168,31 @@ class Assembler:
         """Adds the verdict to a cell's row, and what is to be said of it."""
         doubt = self._doubt(part, row, proven)
         unscored = [f"{name} unscored: {reason}" for name, reason in part.get("unscored", {}).items()]
-        row["verdict"] = "inconclusive" if doubt else "conclusive"
-        row["reason"] = "; ".join([doubt, *unscored] if doubt else unscored)
+        bound = part.get("lower_bound", "")
+        row["verdict"] = "inconclusive" if doubt else "lower bound" if bound else "conclusive"
+        row["reason"] = "; ".join(filter(None, [doubt or bound, *unscored]))
+
+    @staticmethod
+    def _warn(parts: list[Part], cells: list[Row]) -> None:
+        """Marks conclusive cells of which another setting of the same plug-in rebuilds clearly more."""
+        for part, row in zip(parts, cells, strict=True):
+            row["warning"] = ""
+            if row["verdict"] != "conclusive" or part["floor"] or _is_probe(part):
+                continue
+            same = [
+                other
+                for one, other in zip(parts, cells, strict=True)
+                if other["status"] == "done"
+                and one.get("plugin") == part.get("plugin", "")
+                and _exposure(one) == _exposure(part)
+            ]
+            most = max(same, key=lambda other: float(other["psnr_db"]), default=row)
+            gain = float(most["psnr_db"]) - float(row["psnr_db"])
+            if gain > DOUBLING_DB:
+                row["warning"] = (
+                    f"{most['attack']}, the same plug-in with other settings, rebuilds {gain:+.2f} dB better here, so "
+                    "this attacker is not as strong as it looks"
+                )
 
     def _cell_row(self, part: Part, leakage: Values) -> Row:
         """Returns a cell's row but for its verdict."""

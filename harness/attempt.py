@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor
 from harness import guards
 from harness.attributes import answers
 from harness.bench import Bench
-from harness.contracts import Attack
+from harness.contracts import Attack, AttackerView
+from harness.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
 from harness.images import ImageSet
-from harness.learning import LearningCurve, convergence_failure
+from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.planning import Cell, build_attack, content_hash
 from harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe
@@ -41,6 +44,7 @@ class Attempt:
         auxiliary: The attacker's images.
         streams: The attack's random streams, one for all operating points: attackers start alike, so that differences
             are the defense's.
+        exposure_hides: What hides where tokens belong from the attacker, in words; empty where nothing does.
     """
 
     bench: Bench
@@ -49,22 +53,45 @@ class Attempt:
     view: GrantedView
     auxiliary: ImageSet
     streams: Streams
+    exposure_hides: str = ""
 
     def reconstruction(self, attack: Attack, store: RunFolder) -> dict[str, Any]:
         """Rebuilds the evaluation images, scores and stores them."""
         start = time.monotonic()
-        curve = guards.fit(attack, self.view, self.auxiliary, self.streams.child("fit"))
+        with watched() as gradients:
+            curve = guards.fit(attack, self.view, self.auxiliary, self.streams.child("fit"))
         shape, rng = self.view.image_shape, self.streams.child("reconstruct")
         rebuilt = guards.reconstruct(attack, self.observation, shape, rng)
         seconds = time.monotonic() - start
         scores = score_reconstructions(self.bench, self.bench.evaluation.pixels, rebuilt, self.bench.gallery)
         store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
         return {
-            **self._outcome(attack, curve, seconds, scores.values, store),
+            **self._outcome(attack, curve, self._refit(self._psnr_db), gradients, seconds, scores.values, store),
             "kind": "reconstruction",
             "floor": attack.floor,
+            "lower_bound": "" if attack.floor else self._blind(attack),
             "unscored": scores.reasons,
         }
+
+    def _psnr_db(self, attack: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
+        """Returns (K,) PSNR on held-out images of its own of an attack fitted to ``images``."""
+        assert isinstance(attack, Attack)
+        guards.fit(attack, view, images, self.streams.child("fit"))
+        seen, rng = view.observe(self.auxiliary).select(held), self.streams.child("reconstruct")
+        rebuilt = guards.reconstruct(attack, seen, view.image_shape, rng).float() / 255.0
+        error = (rebuilt - self.auxiliary.select(held).images()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+        return -10.0 * error.log10()
+
+    def _blind(self, attack: Attack) -> str:
+        """Says that an attack cannot find out where tokens belong, where that is hidden; empty otherwise."""
+        hidden = self.exposure_hides
+        return f"{hidden}, and this attack cannot find positions" if hidden and attack.layout == "needs order" else ""
+
+    def _refit(self, score: Score, **how: Any) -> Callable[[], str | None]:
+        """Returns how to measure a closed form with half of the attacker's images."""
+        rng = self.streams.child("refit")
+        make = partial(build_attack, self.cell.attack)
+        return lambda: data_limited(score, make, self.view, self.auxiliary, rng, **how)
 
     def attribute(self, probe: AttributeProbe, store: RunFolder) -> dict[str, Any]:
         """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""
@@ -75,16 +102,34 @@ class Attempt:
         classes = int(known.max()) + 1
         own = answers(bench.task, self.auxiliary, probe, where).clone()
         start = time.monotonic()
-        curve = guards.fit_probe(probe, self.view, self.auxiliary, own, classes, self.streams.child("fit"))
+        with watched() as gradients:
+            curve = guards.fit_probe(probe, self.view, self.auxiliary, own, classes, self.streams.child("fit"))
         scores = guards.predict(probe, self.observation, classes, self.streams.child("predict"))
         seconds = time.monotonic() - start
+
+        def right(asked: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
+            assert isinstance(asked, AttributeProbe)
+            known_here = dict(zip(self.auxiliary.ids, own.tolist(), strict=True))
+            answers_here = torch.tensor([known_here[image_id] for image_id in images.ids])
+            guards.fit_probe(asked, view, images, answers_here, classes, self.streams.child("fit"))
+            seen = view.observe(self.auxiliary).select(held)
+            found = guards.predict(asked, seen, classes, self.streams.child("predict"))
+            return (found.argmax(dim=1) == own[held]).double()
+
+        refit = self._refit(right, allowed=ACCURACY, unit="right")
         helped = probe.attribute != LABEL
         labels = [images.labels if helped else None for images in (public, bench.evaluation)]
         guess = informed_guess(known, labels[0], true, labels[1], classes)
         area = auc_interval(scores, true, bench.evaluation.groups, bootstrap_streams(bench.suite.seeds[0]))
         return {
             **self._outcome(
-                probe, curve, seconds, {"attribute_correct": (scores.argmax(dim=1) == true).float()}, store
+                probe,
+                curve,
+                refit,
+                gradients,
+                seconds,
+                {"attribute_correct": (scores.argmax(dim=1) == true).float()},
+                store,
             ),
             "kind": "attribute",
             "attribute": probe.attribute,
@@ -106,12 +151,26 @@ class Attempt:
         order = torch.randperm(len(evaluation), generator=secret.torch())
         gallery = ImageSet(evaluation.pixels[order], tuple(evaluation.ids[i] for i in order.tolist()))
         start = time.monotonic()
-        curve = guards.fit(probe, self.view, self.auxiliary, self.streams.child("fit"))
+        with watched() as gradients:
+            curve = guards.fit(probe, self.view, self.auxiliary, self.streams.child("fit"))
         # A branch, so that what the edge made of the candidates is not left behind for the next attack.
         scores = guards.rank(probe, self.observation, self.view.branch(), gallery, self.streams.child("rank"))
         seconds = time.monotonic() - start
+
+        def first(asked: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
+            assert isinstance(asked, IdentityProbe)
+            guards.fit(asked, view, images, self.streams.child("fit"))
+            own = self.auxiliary.select(held)
+            shown = ImageSet(own.pixels, own.ids)
+            seen = view.observe(self.auxiliary).select(held)
+            return ranked_first(
+                guards.rank(asked, seen, self.view.branch(), shown, self.streams.child("rank")), torch.arange(len(held))
+            )
+
+        refit = self._refit(first, allowed=ACCURACY, unit="right")
+        found = {"reid_top1": ranked_first(scores, torch.argsort(order))}
         return {
-            **self._outcome(probe, curve, seconds, {"reid_top1": ranked_first(scores, torch.argsort(order))}, store),
+            **self._outcome(probe, curve, refit, gradients, seconds, found, store),
             "kind": "identity",
             "proves_on_baseline": probe.proves_on_baseline,
             "chance": {"reid_top1": 1.0 / len(gallery)},
@@ -121,6 +180,8 @@ class Attempt:
         self,
         attacker: Attacker,
         curve: LearningCurve | None,
+        refit: Callable[[], str | None],
+        gradients: Gradients,
         seconds: float,
         scores: dict[str, Tensor],
         store: RunFolder,
@@ -129,7 +190,7 @@ class Attempt:
         if curve is not None:
             store.write_curve(self.cell.key, curve)
         return {
-            "unconverged": (None if curve is None else convergence_failure(curve)) or attacker.doubt,
+            "unconverged": unconverged(attacker, curve, gradients, refit),
             "floor": False,
             "unscored": {},
             "attack_seconds": seconds,
@@ -155,7 +216,7 @@ def score_reconstructions(bench: Bench, originals: Tensor, rebuilt: Tensor, gall
 
 
 def run_attack(
-    bench: Bench, cell: Cell, observation: Observation, view: GrantedView, store: RunFolder
+    bench: Bench, cell: Cell, observation: Observation, view: GrantedView, store: RunFolder, hides: str = ""
 ) -> dict[str, Any]:
     """Runs one attack against one exposure; returns the part to write.
 
@@ -165,7 +226,7 @@ def run_attack(
     attacker = build_attack(cell.attack)
     streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
     auxiliary = bench.auxiliary(cell.exposure.threat_model.auxiliary.n)
-    attempt = Attempt(bench, cell, observation, view, auxiliary, streams)
+    attempt = Attempt(bench, cell, observation, view, auxiliary, streams, hides)
     if isinstance(attacker, AttributeProbe):
         return attempt.attribute(attacker, store)
     if isinstance(attacker, IdentityProbe):

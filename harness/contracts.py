@@ -6,11 +6,13 @@ The author writes the small method; the harness owns the guarded call around it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from harness.declarations import Declarations
+from harness.declarations import Knowledge as Knowledge  # noqa: PLC0414 - likewise
 from harness.decoding import decode
 from harness.errors import ConfigError, DataError, PluginError
 from harness.images import ImageSet
@@ -159,17 +161,6 @@ class Defense(ABC):
         raise ConfigError(f"defense {self.name!r} cannot be differentiated", mend="give it an `edge_tokens` method")
 
 
-class Knowledge(NamedTuple):
-    """What an attack needs to know beyond the received tokens."""
-
-    sizes: bool = False
-    order: bool = False
-    merge_map: bool = False
-    channel_state: bool = False
-    victim: Literal["none", "query", "white-box"] = "none"
-    auxiliary: bool = True
-
-
 class AttackerView(Protocol):
     """The attacker's handle on the system: it can push its own images through the defended edge, and no more."""
 
@@ -208,15 +199,11 @@ class AttackerView(Protocol):
         """
 
 
-class Attack(ABC):
+class Attack(Declarations, ABC):
     """A model-inversion attack. It never sees the images it is scored on."""
 
-    name: ClassVar[str]
-    knowledge: ClassVar[Knowledge] = Knowledge()
     floor: ClassVar[bool] = False
     """True for attacks that rebuild nothing specific; leakage is counted above the best of them."""
-    doubt: str | None = None
-    """Set by ``reconstruct``: why this attacker may be under-trained, where a learning curve cannot tell."""
 
     @abstractmethod
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

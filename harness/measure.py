@@ -22,7 +22,9 @@ from harness.questions import QuestionTask
 from harness.scoring.compute import measure_flops, measure_latency_ms
 from harness.seeding import Streams
 from harness.store import RunFolder
+from harness.suite import ThreatModel
 from harness.token_cache import TokenCache
+from harness.tokens import TokenBatch
 from harness.transmitting import respond_all, transmit_all
 from harness.views import GrantedView, Preparation, Recall, compute_anew, eavesdropping_channel, observe
 
@@ -36,7 +38,7 @@ class Measured:
     """An exposure as measured: per-image costs, quality, and what the attacker observes of the evaluation images.
 
     ``preparation`` is what the defense was prepared with, None where it needs none; ``kinds`` is empty where the task
-    asks no questions.
+    asks no questions; ``hides`` says what keeps the attacker from knowing where tokens belong, else it is empty.
     """
 
     defense: Defense
@@ -45,6 +47,7 @@ class Measured:
     latency_ms: float
     observation: Observation
     kinds: Kinds
+    hides: str
 
 
 def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
@@ -124,11 +127,36 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
     if eavesdropping is not None:
         overheard = defense.send(encoded, streams.child("eavesdropper"), eavesdropping)
     seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
+    hides = hidden_layout(overheard.received, exposure.threat_model)
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
     latency_ms = measure_latency_ms(defense, sample, streams, bench.device, bench.task.questions(sample))
     if questions is not None:
         costs["questions"] = torch.tensor(questions.counts)
-    return Measured(defense, preparation, costs, latency_ms, seen, answers_by_kind(bench, output))
+    return Measured(defense, preparation, costs, latency_ms, seen, answers_by_kind(bench, output), hides)
+
+
+def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
+    """Says what keeps an attacker from knowing where tokens belong; empty where nothing does.
+
+    Decided by the tokens that were received, not by the name of a method: the payloads are laid in order where every
+    patch has a token of its own, at its place, and there is no other.
+
+    Args:
+        batch: What the attacker received, with its true merge map.
+        model: The threat model.
+    """
+    if model.knows.merge_map:
+        return ""
+    if not model.knows.order:
+        return "the order of the tokens is withheld"
+    patches = batch.merge_map.shape[1]
+    own = torch.arange(batch.prefix, batch.prefix + patches, device=batch.merge_map.device)
+    moved = (batch.merge_map != own).any(dim=1) | (batch.lengths != batch.prefix + patches)
+    if not bool(moved.any()):
+        return ""
+    return (
+        f"tokens were merged, dropped or moved in {float(moved.double().mean()):.0%} of the images, the map is withheld"
+    )
 
 
 def answers_by_kind(bench: Bench, output: Tensor) -> Kinds:
@@ -192,10 +220,12 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
     }
     for cell in cells:
         try:
-            outcome = {"status": "done", **run_attack(bench, cell, measured.observation, view, store)}
+            outcome = {"status": "done", **run_attack(bench, cell, measured.observation, view, store, measured.hides)}
         except LeakgaugeError as error:
             outcome = {"status": "failed", "reason": str(error), "scores": {}, "floor": False}
-        store.write_part(cell.key, {"identity": identity(bench, cell), **shared, **outcome})
+        store.write_part(
+            cell.key, {"identity": identity(bench, cell), "plugin": cell.attack.plugin.name, **shared, **outcome}
+        )
         finished(cell, outcome["status"])
     store.log(
         f"{exposure.point.name}: the victim ran on {cache.misses} image sets; {cache.hits} were in the token cache"

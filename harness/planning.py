@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.contracts import Defense, Knowledge, Victim
+from harness.declarations import check_knowledge_type
 from harness.errors import AccessDeniedError, PluginError
 from harness.probing import Attacker, kind_of
 from harness.registry import create, load
@@ -146,8 +147,8 @@ def needed_knowledge(config: NamedPlugin) -> Knowledge:
     """
     attack: type[Attacker] = load("attacks", config.plugin.name, where=f"attacks: {config.label}")
     asked = getattr(attack, "knowledge_for", None)
-    needs: Knowledge = attack.knowledge if asked is None else asked(config.plugin.options)
-    return needs
+    needs = attack.knowledge if asked is None else asked(config.plugin.options)
+    return check_knowledge_type(needs, f"attacks: {config.label} (attack {config.plugin.name!r})")
 
 
 def check_knowledge(cells: list[Cell]) -> None:

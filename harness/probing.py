@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from harness.contracts import Attack, AttackerView, Knowledge
+from harness.contracts import Attack, AttackerView
+from harness.declarations import Declarations
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
@@ -21,22 +22,18 @@ LABEL = "label"
 """Name under which the task's own label is asked for as an attribute."""
 
 
-class AttributeProbe(ABC):
+class AttributeProbe(Declarations, ABC):
     """Predicts an attribute of the image behind an observation.
 
     Attributes:
         attribute: Which one of ``Task.attributes``, or ``label``; the suite chooses it.
     """
 
-    name: ClassVar[str]
-    knowledge: ClassVar[Knowledge] = Knowledge()
     proves_on_baseline: ClassVar[bool] = True
     """Whether this probe must beat chance on the undefended payload before a low score elsewhere counts. False for one
     that reads only what the undefended payload does not vary in, such as the number of tokens: it cannot beat chance
     there, however well it works.
     """
-    doubt: str | None = None
-    """As for an Attack."""
     attribute: str
 
     @abstractmethod
@@ -50,15 +47,11 @@ class AttributeProbe(ABC):
         """Returns (B, classes) scores; the highest is the answer, and the order of images by a score gives its AUC."""
 
 
-class IdentityProbe(ABC):
+class IdentityProbe(Declarations, ABC):
     """Finds the image behind an observation in a gallery of candidates."""
 
-    name: ClassVar[str]
-    knowledge: ClassVar[Knowledge] = Knowledge()
     proves_on_baseline: ClassVar[bool] = True
     """As for an AttributeProbe."""
-    doubt: str | None = None
-    """As for an Attack."""
 
     @abstractmethod
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

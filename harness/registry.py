@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from harness.declarations import check_declarations
 from harness.errors import ConfigError, LeakgaugeError, PluginError
 from harness.options import check_options, nested_plugins, shown, signature_of
 
@@ -120,8 +121,10 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
     place = f"{where} ({group[:-1]} {name!r})".strip()
     options = check(group, name, options, where=where)
     try:
-        return factory(**options)
+        built = factory(**options)
     except LeakgaugeError as error:
         raise type(error)(error.what, where=error.where or place, mend=error.mend) from error
     except Exception as error:
         raise PluginError(f"constructor failed: {error}", where=place, mend="check the options in the suite") from error
+    check_declarations(built, place)
+    return built

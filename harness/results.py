@@ -8,7 +8,8 @@ SCHEMA_VERSION = 5
 READABLE_VERSIONS = (1, 2, 3, 4, 5)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
 and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions.
-The run.json of versions 1 to 4 has no ``read``, which says what was read.
+Versions 1 to 4 lack ``warning``, and lower bounds are called conclusive there; their run.json has no ``read``, which
+says what was read.
 """
 
 Kind = Literal["text", "int", "float"]
@@ -133,8 +134,15 @@ OUTCOME = (
     _c("leakage", "float", "dB", "mean over images of PSNR minus the best floor's PSNR on that image"),
     _c("leakage_lo", "float", "dB", "lower end of the 95 % bootstrap interval of leakage"),
     _c("leakage_hi", "float", "dB", "upper end of the 95 % bootstrap interval of leakage"),
-    _c("verdict", "text", "", "conclusive, or inconclusive"),
-    _c("reason", "text", "", "why a cell is inconclusive, unscored or failed"),
+    _c(
+        "verdict",
+        "text",
+        "",
+        "conclusive; lower bound (converged, but unable to find positions that are hidden); or inconclusive (not shown "
+        "to be converged or capable, or failed)",
+    ),
+    _c("reason", "text", "", "why a cell is no more than a lower bound, inconclusive, unscored or failed"),
+    _c("warning", "text", "", "where another setting of the same plug-in leaks clearly more than a conclusive cell"),
     _c("attack_seconds", "float", "s", "training and reconstruction; not part of any comparison"),
 )
 CELL_COLUMNS = (

@@ -224,6 +224,8 @@ def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
                 "kind": kind_of(attack),
                 "floor": getattr(attack, "floor", False),
                 "knowledge": attack.knowledge._asdict(),
+                "training": attack.training,
+                "layout": attack.layout,
             }
             for label, attack in attacks.items()
         },

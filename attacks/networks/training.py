@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks.networks.trainee import Trainee
+from attacks.networks.trainee import LossOf, Trainee
 from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import CurvePoint, LearningCurve
@@ -82,6 +82,10 @@ class Schedule:
         """Returns the schedule of a training of half the steps, warm-up unchanged."""
         return replace(self, steps=self.steps // 2)
 
+    def earlier(self) -> tuple[Schedule, Schedule]:
+        """Returns the schedules of half and of a quarter of the steps: what the two last doublings are measured by."""
+        return self.halved(), self.halved().halved()
+
 
 def mean_psnr_db(images: Tensor, targets: Tensor) -> float:
     """Returns the mean per-image PSNR in dB of images (B, 3, H, W) in [0, 1]."""
@@ -148,14 +152,14 @@ def train(
     forward: Forward = paint,
     lessons: Source | None = None,
     rebuild: Rebuild | None = None,
-    rebuild_half: Rebuild | None = None,
+    rebuild_earlier: Sequence[Rebuild | None] = (),
     double_check: bool = True,
 ) -> LearningCurve:
     """Trains ``network``: Observation -> images (B, 3, H, W) on the attacker's own transmissions.
 
-    The step-doubling check costs a quarter more: where a training of half the steps would begin to decay, a copy of
-    network and optimiser branches off, decays on the same batches as that training would, and is measured. The main
-    training goes on untouched.
+    The step-doubling check costs three eighths more: where a training of half the steps, or of a quarter, would begin
+    to decay, a copy of network and optimiser branches off, decays on the same batches as that training would, and is
+    measured. The main training goes on untouched.
 
     Args:
         network: What to train.
@@ -167,13 +171,12 @@ def train(
         forward: Runs the network, for attacks that supervise more than the images.
         lessons: What to train on; what is observed, if None. The curve is always measured on what is observed.
         rebuild: What the curve is measured on; the network's own images, if None.
-        rebuild_half: The same for the training of half the steps, where other parts were trained for half as long too;
-            as ``rebuild``, if None.
-        double_check: Whether to train the branch.
+        rebuild_earlier: The same for the trainings of half and of a quarter of the steps, where other parts were
+            trained for as much less; as ``rebuild``, if empty.
+        double_check: Whether to train the branches.
     """
     split, device = hold_out(auxiliary, rng), view.device
     targets = auxiliary.select(split.heldout).images()
-    half = schedule.halved()
 
     def heldout_psnr_db(trained: nn.Module, draw: int, images_of: Rebuild | None = rebuild) -> float:
         seen = view.observe(auxiliary, draw).select(split.heldout)
@@ -186,29 +189,62 @@ def train(
         return value if extra is None else value + extra
 
     main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
-    branch: Trainee | None = None
-    curve, half_budget = LearningCurve(schedule.steps), None
+    branches = [Branch(earlier) for earlier in schedule.earlier()] if double_check else []
+    curve, ends = LearningCurve(schedule.steps), list[CurvePoint]()
     every = max(1, schedule.steps // CURVE_POINTS)
-    losses, branch_losses = list[float](), list[float]()
+    losses = list[float]()
     for batch in batches(lessons or partial(view.observe, auxiliary), split.train, schedule, rng):
-        done = batch.step + 1
-        if double_check and batch.step == half.decay_start and half.steps > 0:
-            branch = main.twin()
-        losses.append(main.step(schedule.rate(batch.step), partial(loss_on, batch)))
-        if branch is not None:
-            branch_losses.append(branch.step(half.rate(batch.step), partial(loss_on, batch)))
-            if done == half.steps:
-                mean_loss = sum(branch_losses) / len(branch_losses)
-                reached = heldout_psnr_db(branch.network, batch.draw, rebuild_half or rebuild)
-                half_budget = CurvePoint(done, mean_loss, reached)
-                branch = None
+        done, loss_of = batch.step + 1, partial(loss_on, batch)
+        for branch in branches:
+            branch.leave(main, batch.step)
+        losses.append(main.step(schedule.rate(batch.step), loss_of))
+        for branch, images_of in zip(branches, rebuild_earlier or [rebuild] * len(branches), strict=True):
+            if branch.follow(batch.step, loss_of):
+                reached = heldout_psnr_db(branch.network, batch.draw, images_of)
+                ends.append(CurvePoint(done, branch.mean_loss, reached))
         if done % every == 0 or done == schedule.steps:
             curve.add(done, sum(losses) / len(losses), heldout_psnr_db(network, batch.draw))
             losses.clear()
     network.eval()
-    if half_budget is not None:
-        curve.compare(half_budget)
+    if ends:
+        ends.sort(key=lambda end: -end.step)
+        curve.compare(*ends)
     return curve
+
+
+class Branch:
+    """A training of fewer steps, that leaves the main one where it would begin to decay.
+
+    Args:
+        schedule: How it is trained.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule, self._losses = schedule, list[float]()
+        self._trainee: Trainee | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """Its network; raises where it never left the main training."""
+        assert self._trainee is not None
+        return self._trainee.network
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean of its losses since it left."""
+        return sum(self._losses) / len(self._losses)
+
+    def leave(self, main: Trainee, step: int) -> None:
+        """Copies the main training where this one begins to decay; called before every step of the main one."""
+        if step == self._schedule.decay_start:
+            self._trainee = main.twin()
+
+    def follow(self, step: int, loss_of: LossOf) -> bool:
+        """Takes its own step, if it has left and is not done; tells whether that was its last."""
+        if self._trainee is None or step >= self._schedule.steps:
+            return False
+        self._losses.append(self._trainee.step(self._schedule.rate(step), loss_of))
+        return step + 1 == self._schedule.steps
 
 
 Objective = Callable[[nn.Module, Observation, torch.Generator], Tensor]
@@ -225,7 +261,7 @@ def train_part(
     device: torch.device,
     *,
     double_check: bool = False,
-) -> nn.Module | None:
+) -> list[nn.Module]:
     """Trains a part of an attack that paints nothing, and so has no learning curve.
 
     Args:
@@ -236,14 +272,14 @@ def train_part(
         objective: What to lower.
         rng: Random streams of this part.
         device: Where to train.
-        double_check: Whether to train a copy with half the steps too, as ``train`` does.
+        double_check: Whether to train copies with half and a quarter of the steps too, as ``train`` does.
 
     Returns:
-        The network after half the steps, its learning rate decayed to zero too; None where not asked for.
+        The networks after half and a quarter of the steps, their learning rates decayed to zero too; none where not
+        asked for.
     """
-    half = schedule.halved()
     main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
-    branch: Trainee | None = None
+    branches = [Branch(earlier) for earlier in schedule.earlier()] if double_check else []
     for batch in batches(source, rows, schedule, rng):
         observed = to_device(batch.observed, device)
         draws = rng.child("draws", batch.step)
@@ -252,13 +288,13 @@ def train_part(
             with autocast(device):
                 return objective(learner, observed, draws.torch())
 
-        if double_check and batch.step == half.decay_start and half.steps > 0:
-            branch = main.twin()
+        for branch in branches:
+            branch.leave(main, batch.step)
         main.step(schedule.rate(batch.step), loss_of)
-        if branch is not None and batch.step < half.steps:
-            branch.step(half.rate(batch.step), loss_of)
+        for branch in branches:
+            branch.follow(batch.step, loss_of)
     network.eval()
-    return None if branch is None else branch.network.eval()
+    return [branch.network.eval() for branch in branches]
 
 
 def to_device(observations: Observation, device: torch.device) -> Observation:

@@ -105,7 +105,7 @@ def table(rows: list[Row]) -> str:
     )
 
 
-def main(steps: Annotated[int, typer.Option(min=4, help="Optimiser steps to time.")] = 40) -> None:
+def main(steps: Annotated[int, typer.Option(min=4, help="Optimiser steps to time.")] = 8) -> None:
     """Prints the steps a second of the set decoder by instruction sets and number type."""
     print(table([timed(mask, name, steps) for mask in MASKS for name in TYPES]))
     print("* what leakgauge chooses on this machine")

@@ -64,8 +64,11 @@ def test_the_branch_leaves_the_training_bit_identical_and_equals_a_training_of_h
     first = network_for(noisy_view, auxiliary)
     with_branch, without, real_half = (copy.deepcopy(first) for _ in range(3))
     branched = train(with_branch, noisy_view, auxiliary, SCHEDULE, mse_loss, RNG)
+    real_quarter = copy.deepcopy(first)
     plain = train(without, noisy_view, auxiliary, SCHEDULE, mse_loss, RNG, double_check=False)
     half = train(real_half, noisy_view, auxiliary, SCHEDULE.halved(), mse_loss, RNG, double_check=False)
+    shorter = SCHEDULE.halved().halved()
+    quarter = train(real_quarter, noisy_view, auxiliary, shorter, mse_loss, RNG, double_check=False)
     assert same_weights(with_branch, without)
     assert not same_weights(with_branch, first)
     assert branched.points == plain.points
@@ -73,6 +76,10 @@ def test_the_branch_leaves_the_training_bit_identical_and_equals_a_training_of_h
     assert branched.half_budget is not None
     assert branched.half_budget.step == 10
     assert branched.half_budget.heldout_psnr_db == half.points[-1].heldout_psnr_db
+    assert branched.quarter_budget.step == 5
+    assert branched.quarter_budget.heldout_psnr_db == quarter.points[-1].heldout_psnr_db
+    earlier = half.points[-1].heldout_psnr_db - quarter.points[-1].heldout_psnr_db
+    assert branched.earlier_gain_db == pytest.approx(earlier)
     gain = branched.points[-1].heldout_psnr_db - half.points[-1].heldout_psnr_db
     assert branched.doubling_gain_db == pytest.approx(gain)
 
@@ -93,20 +100,38 @@ def test_a_twin_shares_nothing():
 
 def test_a_curve_keeps_its_branch_on_disk_and_old_curves_are_read():
     curve = LearningCurve(10, [CurvePoint(10, 0.1, 21.0)])
-    curve.compare(CurvePoint(5, 0.2, 20.5))
+    curve.compare(CurvePoint(5, 0.2, 20.5), CurvePoint(2, 0.3, 20.25))
     assert curve.doubling_gain_db == pytest.approx(0.5)
     assert LearningCurve.from_dict(curve.as_dict()) == curve
-    old = {key: value for key, value in curve.as_dict().items() if key != "half_budget"}
+    old = {key: value for key, value in curve.as_dict().items() if not key.endswith("_budget")}
     assert LearningCurve.from_dict(old).half_budget is None
+    assert LearningCurve.from_dict(old).earlier_gain_db is None
+
+
+def flat_curve(steps=1000, *, earlier=0.1, last=0.1) -> LearningCurve:
+    curve = LearningCurve(steps, [CurvePoint(steps * i // 5, 0.1, 20.0) for i in range(1, 6)])
+    half = 20.0 - last
+    curve.compare(CurvePoint(steps // 2, 0.1, half), CurvePoint(steps // 4, 0.1, half - earlier))
+    return curve
 
 
 @pytest.mark.parametrize("gain", [0.31, 5.0, float("nan")])
-def test_a_large_gain_from_the_last_doubling_is_inconclusive(gain):
-    curve = LearningCurve(1000, [CurvePoint(200 * i, 0.1, 20.0) for i in range(1, 6)])
-    curve.doubling_gain_db = gain
-    assert "twice the steps" in convergence_failure(curve)
-    curve.doubling_gain_db = 0.1
-    assert convergence_failure(curve) is None
+def test_a_large_gain_from_either_of_the_last_two_doublings_is_inconclusive(gain):
+    assert "twice the steps" in convergence_failure(flat_curve(last=gain))
+    assert "quarter to half" in convergence_failure(flat_curve(earlier=gain))
+    assert convergence_failure(flat_curve()) is None
+
+
+def test_one_small_doubling_alone_proves_nothing():
+    curve = flat_curve()
+    curve.quarter_budget = None
+    assert "only one doubling" in convergence_failure(curve)
+
+
+def test_fewer_steps_than_the_plug_in_states_prove_nothing():
+    assert "fewer than 500" in convergence_failure(flat_curve(499), SetDecoder.least_steps)
+    assert convergence_failure(flat_curve(500), SetDecoder.least_steps) is None
+    assert "fewer than 100" in convergence_failure(flat_curve(60), 1), "no plug-in talks itself below the least of all"
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

@@ -55,6 +55,32 @@ def test_no_plateau_no_floor_and_failure_are_inconclusive():
     assert failed["n"] == 0
 
 
+BLIND = "tokens were merged, and this attack cannot find positions"
+
+
+def test_a_converged_attacker_that_cannot_find_positions_gives_a_lower_bound():
+    strong = part("undefended", "x", [19.0] * N)
+    blind = {**part("m", "x", [14.0] * N), "lower_bound": BLIND}
+    found = rows([*FLOORS, strong, blind])
+    assert found["undefended-x"]["verdict"] == "conclusive"
+    assert (found["m-x"]["verdict"], found["m-x"]["reason"]) == ("lower bound", BLIND)
+    cut = rows([*FLOORS, strong, {**blind, "unconverged": "still gaining"}])["m-x"]
+    assert cut["verdict"] == "inconclusive", "not converged weighs more"
+
+
+def test_a_better_setting_of_the_same_plug_in_is_warned_of_beside_a_conclusive_cell():
+    def of(label, psnr, plugin="p", point="m"):
+        return {**part(point, label, [psnr] * N), "plugin": plugin}
+
+    proofs = [of(label, 20.0, point="undefended") for label in ("few", "many", "other")]
+    found = rows([*FLOORS, *proofs, of("few", 15.0), of("many", 15.5), of("other", 19.0, plugin="q")])
+    assert "many, the same plug-in with other settings, rebuilds +0.50 dB" in found["m-few"]["warning"]
+    assert found["m-few"]["verdict"] == "conclusive"
+    assert found["m-many"]["warning"] == found["m-other"]["warning"] == ""
+    near = rows([*FLOORS, *proofs, of("few", 15.0), of("many", 15.2)])
+    assert near["m-few"]["warning"] == ""
+
+
 def test_unscored_metrics_stay_unscored():
     found = rows(FLOORS)["m-floor_a"]
     assert math.isnan(found["lpips"])

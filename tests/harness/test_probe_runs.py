@@ -36,6 +36,8 @@ class Centroids(AttributeProbe):
     """Scores classes by the distance to their mean token."""
 
     name = "centroids"
+    training = "closed_form"
+    layout = "needs none"
 
     def __init__(self, attribute: str = "bright") -> None:
         self.attribute = attribute
@@ -69,6 +71,8 @@ class Nearest(IdentityProbe):
     """Finds the candidate with the nearest mean token."""
 
     name = "nearest"
+    training = "closed_form"
+    layout = "needs none"
     galleries: list[ImageSet] = []  # noqa: RUF012
 
     def fit(self, view, auxiliary, rng):

@@ -7,6 +7,8 @@ class Gray(Attack):
     """Answers mid-gray: a third-party attack in ten lines."""
 
     name = "gray"
+    training = "closed_form"
+    layout = "needs none"
 
     def fit(self, view, auxiliary, rng):
         self.shape = view.image_shape
