@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from attacks.networks.trainee import LossOf, Trainee
+from attacks.networks.branch import Branch
+from attacks.networks.schedule import Schedule as Schedule  # noqa: PLC0414 - named here for all who train
+from attacks.networks.trainee import Trainee
 from harness.contracts import AttackerView
 from harness.images import ImageSet
 from harness.learning import CurvePoint, LearningCurve
@@ -42,49 +42,6 @@ def hold_out(images: ImageSet, rng: Streams) -> Holdout:
         order = torch.randperm(len(heldout), generator=rng.child("heldout sample").torch())
         heldout = heldout[order[:HELDOUT_IMAGES]].sort().values
     return Holdout((~aside).nonzero().squeeze(1), heldout)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How to train: linear warm-up, constant until half of the steps, then a squared half cosine to zero.
-
-    The long constant part is what makes a training of half the steps cheap to have beside this one: up to a quarter
-    of the steps the two are the same. The squared cosine ends in a long tail at small rates, which settles sooner.
-
-    Args:
-        steps: Optimiser steps.
-        batch_size: Images a step.
-        peak_lr: Learning rate after warm-up.
-        warmup_steps: Steps of linear warm-up.
-        weight_decay: On matrices only.
-        muon: Learning rate of Muon on hidden matrices over AdamW's on the rest; 0 for AdamW alone.
-    """
-
-    steps: int
-    batch_size: int
-    peak_lr: float
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    muon: float = 0.0
-
-    @property
-    def decay_start(self) -> int:
-        """The first step at which the learning rate falls."""
-        return self.steps // 2
-
-    def rate(self, step: int) -> float:
-        """Returns the learning rate at a step."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        decayed = max(0, step - self.decay_start) / max(1, self.steps - self.decay_start)
-        return self.peak_lr * warm * (0.5 * (1.0 + math.cos(math.pi * decayed))) ** 2
-
-    def halved(self) -> Schedule:
-        """Returns the schedule of a training of half the steps, warm-up unchanged."""
-        return replace(self, steps=self.steps // 2)
-
-    def earlier(self) -> tuple[Schedule, Schedule]:
-        """Returns the schedules of half and of a quarter of the steps: what the two last doublings are measured by."""
-        return self.halved(), self.halved().halved()
 
 
 def mean_psnr_db(images: Tensor, targets: Tensor) -> float:
@@ -210,41 +167,6 @@ def train(
         ends.sort(key=lambda end: -end.step)
         curve.compare(*ends)
     return curve
-
-
-class Branch:
-    """A training of fewer steps, that leaves the main one where it would begin to decay.
-
-    Args:
-        schedule: How it is trained.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule, self._losses = schedule, list[float]()
-        self._trainee: Trainee | None = None
-
-    @property
-    def network(self) -> nn.Module:
-        """Its network; raises where it never left the main training."""
-        assert self._trainee is not None
-        return self._trainee.network
-
-    @property
-    def mean_loss(self) -> float:
-        """The mean of its losses since it left."""
-        return sum(self._losses) / len(self._losses)
-
-    def leave(self, main: Trainee, step: int) -> None:
-        """Copies the main training where this one begins to decay; called before every step of the main one."""
-        if step == self._schedule.decay_start:
-            self._trainee = main.twin()
-
-    def follow(self, step: int, loss_of: LossOf) -> bool:
-        """Takes its own step, if it has left and is not done; tells whether that was its last."""
-        if self._trainee is None or step >= self._schedule.steps:
-            return False
-        self._losses.append(self._trainee.step(self._schedule.rate(step), loss_of))
-        return step + 1 == self._schedule.steps
 
 
 Objective = Callable[[nn.Module, Observation, torch.Generator], Tensor]
