@@ -17,6 +17,7 @@ from harness.bench import Bench
 from harness.contracts import Attack, AttackerView
 from harness.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
 from harness.images import ImageSet
+from harness.judging import JudgedGallery
 from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.planning import Cell, build_attack, content_hash
@@ -63,7 +64,8 @@ class Attempt:
         shape, rng = self.view.image_shape, self.streams.child("reconstruct")
         rebuilt = guards.reconstruct(attack, self.observation, shape, rng)
         seconds = time.monotonic() - start
-        scores = score_reconstructions(self.bench, self.bench.evaluation.pixels, rebuilt, self.bench.gallery)
+        bench = self.bench
+        scores = score_reconstructions(bench, bench.evaluation.pixels, rebuilt, bench.gallery, bench.judging)
         store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
         return {
             **self._outcome(attack, curve, self._refit(self._psnr_db), gradients, seconds, scores.values, store),
@@ -168,7 +170,9 @@ class Attempt:
             )
 
         refit = self._refit(first, allowed=ACCURACY, unit="right")
-        found = {"reid_top1": ranked_first(scores, torch.argsort(order))}
+        named = ranked_first(scores, torch.argsort(order))
+        # It names a candidate itself: whether that is right is no matter of anyone's features.
+        found = {"reid_top1": named, "judge_reid_top1": named}
         return {
             **self._outcome(probe, curve, refit, gradients, seconds, found, store),
             "kind": "identity",
@@ -198,21 +202,25 @@ class Attempt:
         }
 
 
-def score_reconstructions(bench: Bench, originals: Tensor, rebuilt: Tensor, gallery: Tensor) -> ImageScores:
-    """Scores uint8 reconstructions (B, 3, H, W) by the suite's metrics and by what the victim makes of them.
+def score_reconstructions(
+    bench: Bench, originals: Tensor, rebuilt: Tensor, gallery: Tensor, judging: JudgedGallery
+) -> ImageScores:
+    """Scores uint8 reconstructions (B, 3, H, W) by the suite's metrics, and by what victim and judge make of them.
 
     Args:
         bench: The bench.
         originals: (B, 3, H, W) uint8.
         rebuilt: (B, 3, H, W) uint8.
         gallery: (B, D) the victim's features of the originals.
+        judging: The judge before the originals.
     """
     scores = score_images(bench.suite, originals, rebuilt, bench.device)
     scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), gallery)
     scores.values["label_agreement"] = bench.label_agreement(rebuilt)
     if bool(scores.values["label_agreement"].isnan().any()):
         scores.reasons["label_agreement"] = NO_CLASSES
-    return scores
+    judged = judging.scores(rebuilt)
+    return ImageScores({**scores.values, **judged.values}, {**scores.reasons, **judged.reasons})
 
 
 def run_attack(

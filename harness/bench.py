@@ -11,6 +11,7 @@ from harness import guards
 from harness.contracts import Task, Victim
 from harness.errors import ConfigError
 from harness.images import ImageSet
+from harness.judging import JudgedGallery
 from harness.registry import create
 from harness.suite import Suite
 from harness.transmitting import joined
@@ -31,6 +32,7 @@ class Bench:
         gallery: (B, D) its features of the images.
         top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
         device: Where to compute.
+        judging: The suite's judge before the images.
     """
 
     suite: Suite
@@ -42,6 +44,7 @@ class Bench:
     gallery: Tensor
     top1: Tensor | None
     device: torch.device
+    judging: JudgedGallery
 
     @classmethod
     def build(cls, suite: Suite, device: torch.device) -> Bench:
@@ -61,7 +64,8 @@ class Bench:
         output, gallery, target = joined(outputs), torch.cat(features), task.target(evaluation)
         base = guards.quality(task, output, target)
         top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
-        return cls(suite, task, victim, evaluation, output, base, gallery, top1, device)
+        judging = JudgedGallery.of(suite, victim, evaluation.pixels, device)
+        return cls(suite, task, victim, evaluation, output, base, gallery, top1, device, judging)
 
     def features(self, images: Tensor) -> Tensor:
         """Returns victim features (B, D) of uint8 images."""

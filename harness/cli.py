@@ -123,6 +123,7 @@ _REBUILT = (
     _Shown("psnr_db", "PSNR dB", 2),
     _Shown("ssim", "SSIM", 3),
     _Shown("lpips", "LPIPS", 3),
+    _Shown("judge_reid_top1", "re-identified", 3),
     _Shown("leakage", "leakage dB", 2),
 )
 _ASKED = (

@@ -21,6 +21,7 @@ GROUPS = (
     "channels",
     "tasks",
     "metrics",
+    "judges",
     "reports",
     "figures",
     "suites",

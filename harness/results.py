@@ -8,8 +8,8 @@ SCHEMA_VERSION = 5
 READABLE_VERSIONS = (1, 2, 3, 4, 5)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
 and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions.
-Versions 1 to 4 lack ``warning``, and lower bounds are called conclusive there; their run.json has no ``read``, which
-says what was read.
+Versions 1 to 4 lack ``warning`` and the scores of a judge, and lower bounds are called conclusive there; their run.json
+has no ``read``, which says what was read, and no ``judge``.
 """
 
 Kind = Literal["text", "int", "float"]
@@ -104,6 +104,19 @@ SCORES = (
         "0..1",
         "share of reconstructions whose top class, by the unmodified victim, is that of the original; where the task "
         "asks, share of an image's questions that it answers as on the original",
+    ),
+    _c(
+        "judge_reid_top1",
+        "float",
+        "0..1",
+        "share of images whose original comes first in the gallery of all by features of the judge that run.json "
+        "names, by default independent of the victim; or ranked by an identity probe, which needs no judge",
+    ),
+    _c(
+        "judge_agreement",
+        "float",
+        "0..1",
+        "centred cosine of the judge's features of reconstruction and original, 0 if negative; 0 means unrelated",
     ),
 )
 SCORE_NAMES = tuple(c.name for c in SCORES)

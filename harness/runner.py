@@ -217,6 +217,7 @@ def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
             "evaluation_images": len(bench.evaluation),
         },
         "data": plan_.data,
+        "judge": dict(bench.judging.described()),
         "read": plan_.reading.to_json(),
         "attacks": {
             label: {

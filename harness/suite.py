@@ -138,6 +138,7 @@ class Suite(_Strict):
     threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
     attacks: tuple[NamedPlugin, ...] = Field(min_length=1)
     metrics: tuple[Plugin, ...] = tuple(PluginConfig(name=n) for n in ("psnr_db", "ssim", "lpips"))
+    judge: Plugin = PluginConfig(name="alexnet")
     cells: tuple[CellBlock, ...] = (CellBlock(),)
     seeds: tuple[Annotated[int, Field(strict=True)], ...] = Field(default=(0,), min_length=1)
     evaluation_images: int | None = Field(default=None, ge=1, strict=True)

@@ -16,6 +16,7 @@ from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, mean_interval
 from harness.store import write_atomic
 from harness.versioned import read_versioned
+from reports.judge import judge_of
 from reports.loaded import LoadedRun, Setting
 from reports.measures import Measured, measure_of, measured
 
@@ -126,7 +127,7 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
     return Baseline(
         suite=run.suite.name,
         commit=str((run.manifest.get("provenance") or {}).get("commit", "")),
-        data=identity_of(run),
+        data={**identity_of(run), "judge": judge_of(run)},
         seeds=run.suite.seeds,
         counted=tuple(counted) or None,
         images=images,

@@ -10,6 +10,7 @@ from typing import Literal
 from harness.scoring.statistics import holm
 from reports.baseline import IDENTITIES, identity_of
 from reports.difference import Difference, paired_difference
+from reports.judge import judge_of, other_judge
 from reports.loaded import LoadedRun, Setting
 from reports.measures import Measure, Measured, measure_of, measured
 
@@ -90,7 +91,7 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     rows: list[Compared] = []
     for key, mine in ours.items():
         if key in theirs:
-            rows += _rows(theirs[key], mine, reason)
+            rows += _rows(theirs[key], mine, reason, (judge_of(base), judge_of(new)))
     rows = _judged(rows, theirs, ours)
     notes = [f"nothing is comparable: {reason}"] if reason else []
     notes += [f"only in {new.label}: {m.place}" for key, m in ours.items() if key not in theirs]
@@ -101,14 +102,14 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     return Comparison(base.label, new.label, tuple(rows), tuple(notes))
 
 
-def _rows(base: Measured, new: Measured, reason: str) -> Iterator[Compared]:
+def _rows(base: Measured, new: Measured, reason: str, judges: tuple[str, str]) -> Iterator[Compared]:
     for name in dict.fromkeys([*new.names, *base.names]):
         measure = measure_of(name)
         theirs, mine = base.images.get(name), new.images.get(name)
         means = [math.nan if values is None else float(values.mean()) for values in (theirs, mine)]
         if all(math.isnan(mean) for mean in means):
             continue
-        why = reason or _unscored(means)
+        why = reason or _unscored(means) or other_judge(name, *judges)
         if why or theirs is None or mine is None:
             yield Compared(new.place, measure, means[0], means[1], None, math.nan, "not comparable", why)
             continue

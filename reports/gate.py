@@ -14,6 +14,7 @@ from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
 from reports.baseline import IDENTITIES, Baseline, Point, attacks_of, grants_of, identity_of, options_of
 from reports.difference import paired_difference
+from reports.judge import judge_of, other_judge
 from reports.limits import Absolute, Limits
 from reports.loaded import LoadedRun
 from reports.measures import Kind, Measure, Measured, measure_of, measured
@@ -159,7 +160,10 @@ def _against(
             continue
         rule = f"at most {allowance} {measure.worse}"
         check = Check(place, measure, rule, "pass", base=recorded.mean)
-        if name in mine.images and mine.images[name].notna().any():
+        another = other_judge(name, baseline.data.get("judge", ""), judge_of(run))
+        if another:
+            check = replace(check, outcome="cannot tell", why=another)
+        elif name in mine.images and mine.images[name].notna().any():
             check = replace(check, new=float(mine.images[name].mean()))
             values = baseline.values(point, name)
             allowed = allowance.of(recorded.mean)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.store import RunFolder, write_atomic
+from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, load_runs
 from reports.measures import doubts
 from reports.notation import UNSCORED, bounds, is_number, number
@@ -57,6 +58,7 @@ _POINT_HEADINGS = (
     ("SSIM", ""),
     ("LPIPS", ""),
     ("Re-id.", r"\%"),
+    ("by victim", r"\%"),
     ("Leakage", "dB"),
 )
 
@@ -77,6 +79,7 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
             _ranged(row, "strongest_psnr_db", 2),
             _ranged(row, "strongest_ssim", 3),
             _ranged(row, "strongest_lpips", 3),
+            _ranged(row, "judge_reid_top1", 0, 100),
             _ranged(row, "reid_top1", 0, 100),
             _ranged(row, "strongest_leakage", 2),
         ]
@@ -84,7 +87,7 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
     images = run.task.get("evaluation_images", "all")
     caption = (
         f"Strongest attack on each of {images} images, {_place(run, setting)}. Leakage is PSNR above the best floor. "
-        + _NOTE
+        f"{escape(judge_note(run))} {_NOTE}"
     )
     heads = [f"{name} ({unit})" if unit else name for name, unit in _POINT_HEADINGS]
     return _table(heads, lines, caption, f"tab:{_key(run, setting)}-points")

@@ -61,6 +61,7 @@ DEFAULT_ALLOWANCES: Allowances = {
     "leakage": Amount(value=0.5),
     "ssim": Amount(value=0.03),
     "lpips": Amount(value=0.03),
+    "judge_reid_top1": Amount(value=0.1),
     "reid_top1": Amount(value=0.1),
     "probe *": Amount(value=0.1),
     "quality": Amount(value=0.03),

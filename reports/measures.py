@@ -44,6 +44,8 @@ _MEASURES = (
     Measure("psnr_db", "dB", "leakage", "higher", 3),
     Measure("ssim", "", "leakage", "higher", 4),
     Measure("lpips", "", "leakage", "lower", 4),
+    Measure("judge_reid_top1", "0..1", "leakage", "higher", 4),
+    Measure("judge_agreement", "0..1", "leakage", "higher", 4),
     Measure("reid_top1", "0..1", "leakage", "higher", 4),
     Measure("label_agreement", "0..1", "leakage", "higher", 4),
     Measure("quality", "0..1", "quality", "lower", 4),
@@ -55,7 +57,7 @@ _MEASURES = (
     Measure("gflops_total", "GFLOP/image", "cost", "higher", 4),
 )
 MEASURES = {measure.name: measure for measure in _MEASURES}
-_BEST_ATTACK = ("reid_top1", "label_agreement")
+_BEST_ATTACK = ("judge_reid_top1", "judge_agreement", "reid_top1", "label_agreement")
 
 
 def measure_of(name: str) -> Measure:
@@ -119,8 +121,8 @@ def doubts(cells: Collection[Row]) -> str:
 def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[Measured]:
     """Returns what a run measured, a value an image.
 
-    Leakage, PSNR, SSIM and LPIPS are of the strongest attack on each image by that score; re-identification and label
-    agreement of the one attack that is best at it.
+    Leakage, PSNR, SSIM and LPIPS are of the strongest attack on each image by that score; re-identification and
+    agreement, by judge and by victim, of the one attack that is best at it.
 
     Args:
         run: The run.

@@ -7,6 +7,7 @@ from typing import Any
 
 UNSCORED = "unscored"
 _DIGITS = {"psnr_db": 2, "leakage": 2, "ssim": 3, "lpips": 3, "quality": 1, "reid_top1": 1, "label_agreement": 1}
+_DIGITS |= {"judge_reid_top1": 1, "judge_agreement": 3}
 
 
 def is_number(value: Any) -> bool:

@@ -10,12 +10,16 @@ import yaml
 
 from harness.results import CELL_COLUMNS, SCORES
 from reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
+from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, rows_of
 from reports.notation import digits_of, is_number, percent
 from reports.table import POINT_COLUMNS
 
-_PERCENT = frozenset({"quality", "reid_top1", "label_agreement"})
-_SCORE_HEADINGS = (("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified", "%"), ("Same answer", "%"))
+_PERCENT = frozenset({"quality", "reid_top1", "label_agreement", "judge_reid_top1"})
+_SCORE_HEADINGS = (
+    *(("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified by victim", "%"), ("Same answer", "%")),
+    *(("Re-identified by judge", "%"), ("Agreement by judge", "")),
+)
 
 
 def _text(name: str, unit: str = "") -> Heading:
@@ -63,7 +67,8 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         Heading("PSNR", "dB"),
         Heading("SSIM"),
         Heading("LPIPS"),
-        Heading("Re-identified", "%"),
+        Heading("Re-identified by judge", "%"),
+        Heading("Re-identified by victim", "%"),
         Heading("Tokens", "per image"),
         *([Heading("Lost tokens", "per image")] if lossy else []),
         Heading("Side bytes", "byte/image"),
@@ -97,6 +102,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
                 ranged(row, "strongest_psnr_db", 2),
                 ranged(row, "strongest_ssim", 3),
                 ranged(row, "strongest_lpips", 3),
+                ranged(row, "judge_reid_top1", 1, scale=100),
                 ranged(row, "reid_top1", 1, scale=100),
                 figure(row["tokens"], 1),
                 *([figure(row["lost_tokens"], 1)] if lossy else []),
@@ -114,11 +120,11 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
 
 
 def air_time_note(run: LoadedRun) -> str:
-    """Says what air time rests on."""
+    """Says what air time and re-identification rest on."""
     hertz = run.suite.bandwidth_hz
     return (
         f"Air time assumes a bandwidth of {hertz / 1e6:g} MHz and one complex symbol a second and hertz. "
-        "Side bytes are the part of the payload that is header or side information."
+        f"Side bytes are the part of the payload that is header or side information. {judge_note(run)}"
     )
 
 

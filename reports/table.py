@@ -64,7 +64,15 @@ POINT_COLUMNS: tuple[Column, ...] = (
     *_with_interval("strongest_lpips", "", "mean over images of the lowest LPIPS that any attack reaches"),
     Column("strongest_attack", "text", "", "attack with the highest PSNR on most images"),
     Column("strongest_share", "float", "0..1", "share of images on which that attack has the highest PSNR"),
-    *_with_interval("reid_top1", "0..1", "re-identification by the single attack that is best at it"),
+    *_with_interval(
+        "judge_reid_top1",
+        "0..1",
+        "re-identification, as the judge that run.json names sees it, by the single attack that is best at it",
+    ),
+    Column("judge_reid_attack", "text", "", "the attack that judge_reid_top1 belongs to"),
+    *_with_interval(
+        "reid_top1", "0..1", "re-identification by the victim's features, by the single attack that is best at it"
+    ),
     Column("reid_attack", "text", "", "the attack that reid_top1 belongs to"),
     *_with_interval(
         "strongest_leakage", "dB", "mean over images of the strongest attack's PSNR minus the best floor's"
@@ -84,17 +92,17 @@ def _mean(rows: Sequence[Row], name: str) -> float:
     return fmean(values) if values else float("nan")
 
 
-def _reid(run: LoadedRun, cells: Sequence[Row]) -> tuple[Estimate, str]:
-    """Picks the attack whose mean re-identification over seeds is the highest."""
+def _reid(run: LoadedRun, cells: Sequence[Row], name: str) -> tuple[Estimate, str]:
+    """Picks the attack whose mean re-identification over seeds, column ``name``, is the highest."""
     by_attack: dict[str, list[Row]] = {}
     for cell in cells:
-        if pd.notna(cell["reid_top1"]) and not run.is_floor(str(cell["attack"])):
+        if pd.notna(cell[name]) and not run.is_floor(str(cell["attack"])):
             by_attack.setdefault(str(cell["attack"]), []).append(cell)
     if not by_attack:
         return NOTHING, ""
-    attack = max(by_attack, key=lambda a: _mean(by_attack[a], "reid_top1"))
-    names = ("reid_top1", "reid_top1_lo", "reid_top1_hi")
-    return Estimate(*(_mean(by_attack[attack], name) for name in names)), attack
+    attack = max(by_attack, key=lambda a: _mean(by_attack[a], name))
+    ends = (name, f"{name}_lo", f"{name}_hi")
+    return Estimate(*(_mean(by_attack[attack], end) for end in ends)), attack
 
 
 def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
@@ -123,8 +131,9 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     if len(wins):
         row["strongest_attack"] = min(wins[wins == wins.max()].index)
         row["strongest_share"] = float(wins.max() / wins.sum())
-    reid, row["reid_attack"] = _reid(run, cells)
-    _put(row, "reid_top1", reid)
+    for name in ("judge_reid_top1", "reid_top1"):
+        reid, row[name.replace("top1", "attack")] = _reid(run, cells, name)
+        _put(row, name, reid)
     return row
 
 

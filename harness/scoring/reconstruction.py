@@ -29,7 +29,7 @@ LPIPS_MIN_SIDE = 31
 """Shortest side, in pixels, from which AlexNet's second pooling still has an output."""
 
 
-def _exact_float32(device: torch.device) -> AbstractContextManager[None]:
+def exact_float32(device: torch.device) -> AbstractContextManager[None]:
     """Switches TF32 off on CUDA: SSIM subtracts nearly equal numbers, of which 10 bits of mantissa would leave none."""
     if device.type != "cuda":
         return nullcontext()
@@ -76,7 +76,7 @@ class ImageMetric(Metric):
             return torch.full((len(originals),), torch.nan, device=originals.device)
         chunk = max(1, self.pixels_per_pass // (height * width))
         pairs = zip(torch.split(originals.float(), chunk), torch.split(reconstructions.float(), chunk), strict=True)
-        with torch.no_grad(), _exact_float32(originals.device):
+        with torch.no_grad(), exact_float32(originals.device):
             scores = [self._score(*pair) for pair in pairs]
         return torch.cat(scores)
 
@@ -160,7 +160,7 @@ class Lpips(ImageMetric):
     _network: nn.Module | None = None
 
     def _ready(self) -> bool:
-        found = _lpips_network()
+        found = lpips_network()
         if isinstance(found, str):
             self.unscored_reason = found
             return False
@@ -177,7 +177,7 @@ class Lpips(ImageMetric):
 
 
 @cache
-def _lpips_network() -> tuple[nn.Module, TrunkWeights] | str:
+def lpips_network() -> tuple[nn.Module, TrunkWeights] | str:
     """Returns the network and its weights, or why there is none; kept, since a search may wait for the network."""
     try:
         return build_network("alex")

@@ -60,6 +60,10 @@ def test_every_cell_is_done_and_scored(smoke):
     assert (cells["status"] == "done").all()
     assert cells[["psnr_db", "ssim", "quality", "payload_bytes", "gflops_edge", "leakage"]].notna().all().all()
     assert smoke.manifest()["status"] == "complete"
+    judge = smoke.manifest()["judge"]
+    assert (judge["name"], judge["independent"], len(judge["weights_sha256"])) == ("alexnet", True, 64)
+    assert cells[["judge_reid_top1", "judge_agreement"]].notna().all().all()
+    assert cells["judge_agreement"].between(0, 1).all()
     tokens = cells.groupby("operating_point")["tokens"].first()
     assert tokens["undefended"] == 65
     assert tokens["threshold_0.90"] < 60

@@ -75,9 +75,9 @@ def tensor(*images: Array) -> Tensor:
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(lpips_weights.NO_DOWNLOAD, "1")
-    reconstruction._lpips_network.cache_clear()
+    reconstruction.lpips_network.cache_clear()
     yield
-    reconstruction._lpips_network.cache_clear()
+    reconstruction.lpips_network.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def lpips_score() -> Callable[[Tensor, Tensor], Tensor]:
 
     def score(originals: Tensor, reconstructions: Tensor) -> Tensor:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(reconstruction, "_lpips_network", lambda: found)
+            patch.setattr(reconstruction, "lpips_network", lambda: found)
             return Lpips().score(originals, reconstructions)
 
     return score

@@ -8,6 +8,7 @@ from search_spaces import CPU, prepared, small
 
 from harness.bench import Bench
 from harness.errors import ConfigError, PluginError
+from harness.judging import JudgedGallery
 from harness.measure import measure_exposure
 from harness.planning import plan
 from harness.search.evaluation import Evaluator
@@ -39,7 +40,16 @@ def as_the_runner_does(evaluator: Evaluator, options: dict, channel: PluginConfi
     victim, images = evaluator._victim, evaluator.images
     unmodified = torch.zeros(len(images))
     bench = Bench(
-        suite, evaluator._task, victim, images, unmodified, unmodified, gallery=torch.zeros(1), top1=None, device=CPU
+        suite,
+        evaluator._task,
+        victim,
+        images,
+        unmodified,
+        unmodified,
+        gallery=torch.zeros(1),
+        top1=None,
+        device=CPU,
+        judging=JudgedGallery.of(suite, victim, images.pixels, CPU),
     )
     return measure_exposure(bench, plan(suite, "")[0].exposure).costs
 
