@@ -8,6 +8,7 @@ from pydantic import Field
 
 from attacks.wrapped import AttackSpec, Wrapped
 from harness.contracts import AttackerView
+from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.seeding import Streams
@@ -25,6 +26,10 @@ class DataEfficiency(Wrapped):
 
     def __init__(self, attack: AttackSpec, n: Annotated[int, Field(ge=2)]) -> None:
         super().__init__(attack)
+        if not self.knowledge.auxiliary:
+            raise ConfigError(
+                f"attack {self._inner.name!r} takes no auxiliary images", mend="leave data_efficiency out of it"
+            )
         self._n = n
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:

@@ -65,7 +65,8 @@ class Transfer(Wrapped):
     """
 
     name = "transfer"
-    extra = Knowledge(victim="white-box")
+    extra = Knowledge(victim="white-box", auxiliary=False)
+    adaptive = False
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Fits the attack within to unreduced tokens."""

@@ -24,7 +24,7 @@ class Wrapped(Attack):
         attack: The attack within: its name, or ``{name: ..., options}``.
     """
 
-    extra: ClassVar[Knowledge] = Knowledge()
+    extra: ClassVar[Knowledge] = Knowledge(auxiliary=False)
     """What the wrapper itself needs to know."""
 
     def __init__(self, attack: AttackSpec) -> None:
@@ -40,6 +40,7 @@ class Wrapped(Attack):
             training=inner.training,
             layout=inner.layout,
             least_steps=inner.least_steps,
+            adaptive=self.adaptive and inner.adaptive,
         )
 
     @classmethod

@@ -21,7 +21,7 @@ from harness.judging import JudgedGallery
 from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.planning import Cell, build_attack, content_hash
-from harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe
+from harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
 from harness.scoring.attributes import auc_interval, informed_guess
 from harness.scoring.identification import ranked_first, reid_top1
 from harness.scoring.metrics import ImageScores, score_images
@@ -233,10 +233,20 @@ def run_attack(
     """
     attacker = build_attack(cell.attack)
     streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
-    auxiliary = bench.auxiliary(cell.exposure.threat_model.auxiliary.n)
+    auxiliary = bench.auxiliary(cell.exposure.threat_model)
     attempt = Attempt(bench, cell, observation, view, auxiliary, streams, hides)
     if isinstance(attacker, AttributeProbe):
-        return attempt.attribute(attacker, store)
-    if isinstance(attacker, IdentityProbe):
-        return attempt.identity(attacker, store)
-    return attempt.reconstruction(attacker, store)
+        outcome = attempt.attribute(attacker, store)
+    elif isinstance(attacker, IdentityProbe):
+        outcome = attempt.identity(attacker, store)
+    else:
+        outcome = attempt.reconstruction(attacker, store)
+    return {**outcome, "lower_bound": outcome.get("lower_bound") or _unadapted(bench, cell, attacker)}
+
+
+def _unadapted(bench: Bench, cell: Cell, attacker: Attacker) -> str:
+    """Says that an attacker was not trained on what it attacks; empty where it was, without a defense, and for floors."""
+    undefended = cell.exposure.point.name == bench.suite.baseline_point
+    if undefended or getattr(attacker, "floor", False) or (cell.exposure.threat_model.adaptive and adapts(attacker)):
+        return ""
+    return "the attacker was trained on the undefended pipeline and did not adapt to this operating point"

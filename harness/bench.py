@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from harness import guards
+from harness.auxiliary import auxiliary_images
 from harness.contracts import Task, Victim
 from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.judging import JudgedGallery
 from harness.registry import create
-from harness.suite import Suite
+from harness.suite import Suite, ThreatModel
 from harness.transmitting import joined
 from harness.vision_language import VisionLanguageVictim
 
@@ -107,10 +108,9 @@ class Bench:
         counted = torch.arange(same.shape[1]) < asked[:, None]
         return (same & counted).sum(dim=1) / asked
 
-    def auxiliary(self, n: int | None) -> ImageSet:
-        """Returns the attacker's images: all, or every k-th so that ``n`` remain."""
-        images = self.task.split("attacker")
-        return images.apart() if n is None or n >= len(images) else images.spread(n)
+    def auxiliary(self, model: ThreatModel) -> ImageSet:
+        """Returns the attacker's images as the threat model grants them."""
+        return auxiliary_images(self.task, model.auxiliary, model.name)
 
 
 def check_questions(victim: Victim, task: Task, images: ImageSet) -> None:

@@ -55,6 +55,14 @@ class Task(ABC):
         """Returns what is asked about the images (``harness.questions``), which the server learns; None: nothing."""
         return None
 
+    def shifted(self) -> ImageSet | None:
+        """Returns images of another domain than the task's, of its size, for attackers that have no better ones.
+
+        Threat models with ``auxiliary: {domain: shifted}`` hand them out; None where the task has none to offer. They
+        must share no image with any split, which is checked.
+        """
+        return None
+
     def attributes(self, images: ImageSet) -> dict[str, Tensor]:
         """Returns private attributes of the images by name, (B,) int64 classes from 0; empty where the task has none.
 

@@ -53,6 +53,8 @@ class Declarations:
         training: How it arrives at its answers.
         layout: What it can make of tokens whose place is not told.
         least_steps: Optimiser steps below which its training is not called converged.
+        adaptive: Whether it trains on the operating point that it attacks, where the threat model lets it; of one that
+            does not, leakage is a lower bound.
         doubt: Set by the attacker: why it may be under-trained, where a learning curve cannot tell.
     """
 
@@ -61,6 +63,7 @@ class Declarations:
     training: ClassVar[Training] = "learned"
     layout: ClassVar[Layout] = "needs order"
     least_steps: ClassVar[int] = LEAST_STEPS
+    adaptive: ClassVar[bool] = True
     doubt: str | None = None
 
 

@@ -13,7 +13,7 @@ from harness.errors import LeakgaugeError, PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
-from harness.probing import AttributeProbe, IdentityProbe
+from harness.probing import Attacker, AttributeProbe, IdentityProbe
 from harness.seeding import Streams
 
 
@@ -38,11 +38,16 @@ def _shape(found: object) -> object:
     return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
 
 
+def _granted(attacker: Attacker, auxiliary: ImageSet) -> ImageSet:
+    """Returns the auxiliary images, or none of them where the attacker declares that it needs none."""
+    return auxiliary if attacker.knowledge.auxiliary else auxiliary.select([])
+
+
 def fit(attack: Attack | IdentityProbe, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
     """Fits an attack; failures other than ours become a PluginError that names it."""
     where = f"attack {attack.name!r}"
     with _named("fit", where):
-        curve = attack.fit(view, auxiliary, rng)
+        curve = attack.fit(view, _granted(attack, auxiliary), rng)
     return _curve(curve, where)
 
 
@@ -51,8 +56,9 @@ def fit_probe(
 ) -> LearningCurve | None:
     """Fits an attribute probe to the attacker's own answers (B,); failures as for ``fit``."""
     where = f"attack {probe.name!r}"
+    own = _granted(probe, auxiliary)
     with _named("fit", where):
-        curve = probe.fit(view, auxiliary, answers, classes, rng)
+        curve = probe.fit(view, own, answers[: len(own)], classes, rng)
     return _curve(curve, where)
 
 

@@ -75,6 +75,11 @@ Kind = Literal["reconstruction", "attribute", "identity"]
 _KINDS: dict[Kind, type] = {"reconstruction": Attack, "attribute": AttributeProbe, "identity": IdentityProbe}
 
 
+def adapts(attacker: object) -> bool:
+    """Tells whether an attacker trains on the very operating point that it attacks, where it may."""
+    return bool(getattr(attacker, "adaptive", True))
+
+
 def kind_of(attacker: object) -> Kind | None:
     """Returns which of the three contracts an object implements; None where it is no attacker."""
     return next((kind for kind, contract in _KINDS.items() if isinstance(attacker, contract)), None)

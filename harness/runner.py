@@ -16,14 +16,15 @@ import torch
 
 from harness.assembly import Assembler
 from harness.attributes import answers
+from harness.auxiliary import shifted_of
 from harness.bench import Bench
 from harness.code_digest import code_digest
-from harness.contracts import SPLITS, SplitName, Task
+from harness.contracts import SPLITS, Task
 from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, StoreError
 from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
 from harness.measure import run_exposure
 from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
-from harness.probing import AttributeProbe, kind_of
+from harness.probing import AttributeProbe, adapts, kind_of
 from harness.provenance import collect
 from harness.reading import Reading
 from harness.registry import create
@@ -83,11 +84,24 @@ def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
     for named in suite.attacks:
         attacker = build_attack(named)
         if isinstance(attacker, AttributeProbe):
+            _check_answers(named.label, cells)
             answers(bench.task, bench.evaluation, attacker, f"attacks: {named.label}")
     for cells_of_exposure in by_exposure(cells):
         exposure = cells_of_exposure[0].exposure
         defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
         eavesdropping_channel(exposure.threat_model, defense)
+
+
+def _check_answers(label: str, cells: list[Cell]) -> None:
+    """Refuses an attribute probe where its own images are of a shifted domain, of which no answers are known."""
+    for cell in cells:
+        model = cell.exposure.threat_model
+        if cell.attack.label == label and model.auxiliary.domain == "shifted":
+            raise ConfigError(
+                f"attack {label!r} must know the attribute of its own images, which shifted ones do not have",
+                where=f"threat model {model.name!r}: auxiliary.domain",
+                mend="leave this pair out of `cells`",
+            )
 
 
 def prepare(suite: Suite, device: torch.device) -> Plan:
@@ -103,11 +117,14 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     with one_thread():
         bench = Bench.build(suite, device)
     _check_plugins(bench, plan(suite, ""))
-    splits: dict[SplitName, Any] = {name: bench.task.split(name) for name in SPLITS}
+    splits: dict[str, Any] = {name: bench.task.split(name) for name in SPLITS}
+    shifted = shifted_of(bench.task, suite.threat_models)
+    if shifted is not None:
+        splits["shifted"] = shifted
     seen = {name: images.full_digest() for name, images in splits.items()}
     check_once(
         content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()}),
-        lambda: check_disjoint({str(name): images for name, images in splits.items()}),
+        lambda: check_disjoint(splits),
     )
     data = {f"split_{name}": images.digest() for name, images in splits.items()}
     data["victim"] = bench.victim.weights_hash
@@ -227,6 +244,7 @@ def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
                 "knowledge": attack.knowledge._asdict(),
                 "training": attack.training,
                 "layout": attack.layout,
+                "adaptive": adapts(attack),
             }
             for label, attack in attacks.items()
         },

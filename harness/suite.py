@@ -89,7 +89,8 @@ class ThreatModel(_Strict):
     """Who looks, and what is granted. Declared, checked before anything runs, printed in every report.
 
     The server sees what its own channel delivers. An eavesdropper sees the same transmission through ``channel``, a
-    channel of its own, and neither the server's answers nor the victim unless ``victim`` grants it.
+    channel of its own, and neither the server's answers nor the victim unless ``victim`` grants it. An attacker that is
+    not ``adaptive`` knows nothing of the defense: its own images pass the pipeline without reduction and perturbation.
     """
 
     name: Name = "server"
@@ -98,7 +99,7 @@ class ThreatModel(_Strict):
     knows: Knows = Knows()
     victim: Literal["none", "query", "white-box"] = "query"
     auxiliary: Auxiliary = Auxiliary()
-    adaptive: Literal[True] = True
+    adaptive: bool = Field(default=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod

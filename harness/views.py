@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -209,23 +210,40 @@ class GrantedView:
 
     def observe(self, images: ImageSet, draw: int = 0) -> Observation:
         """Transmits the attacker's images once more, cut down to what the threat model grants."""
-        sent, key = self._line.transmission(images, draw), images.digest()
+        sent, key = self._own.transmission(images, draw), images.digest()
         if key not in self._observed or self._observed[key][0] is not sent:
             rng = self._streams.child("observer", draw if self.noisy else 0)
-            self._observed[key] = (sent, observe(sent, self._model, self.grid, None, rng))
+            seen = observe(sent, self._model, self.grid, None, rng)
+            self._observed[key] = (sent, seen if self._model.adaptive else self._as_under_attack(seen, images))
         return self._observed[key][1]
+
+    @property
+    def _own(self) -> _Line:
+        """What the attacker sends its own images through: the operating point, or the undefended pipeline."""
+        return self._line if self._model.adaptive else self._plain_line
+
+    def _as_under_attack(self, seen: Observation, images: ImageSet) -> Observation:
+        """Shows beside undefended tokens what is seen beside those under attack: sizes, and whether some come first."""
+        attacked = observe(self._line.transmission(images.select([0]), 0), self._model, self.grid, None, self._streams)
+        sizes = torch.ones(len(seen.tokens), dtype=torch.long)
+        return replace(seen, prefix=attacked.prefix, sizes=None if attacked.sizes is None else sizes)
 
     def trace(self, images: ImageSet, draw: int = 0) -> Observation:
         """Returns what ``observe`` does of this draw, in the edge's order, with sizes and merge map."""
         self._need_white_box("watch where the patches of its own images go")
-        return trace(self._line.transmission(images, draw), self._model, self.grid)
+        return trace(self._own.transmission(images, draw), self._model, self.grid)
 
     def unreduced(self, images: ImageSet, draw: int = 0) -> Observation:
         """Transmits the attacker's images without reduction and perturbation."""
         self._need_white_box("run the edge without its reduction")
+        return trace(self._plain_line.transmission(images, draw), self._model, self.grid)
+
+    @property
+    def _plain_line(self) -> _Line:
+        """The pipeline without reduction and perturbation."""
         if self._plain is None:
             self._plain = self._without_reduction()
-        return trace(self._plain.transmission(images, draw), self._model, self.grid)
+        return self._plain
 
     def _without_reduction(self) -> _Line:
         """Prepares the unreduced sibling as the operating point was; only now, because it may take a training."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from harness.results import CELL_COLUMNS, SCORES
+from harness.suite import ThreatModel
 from reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
 from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, rows_of
@@ -210,6 +211,19 @@ _GRANTS = {
 }
 
 
+def _adaptive(run: LoadedRun, model: ThreatModel) -> str:
+    """Says whether attackers were trained on what they attack, and which were not whatever the model grants."""
+    if not model.adaptive:
+        return "no: on the undefended pipeline"
+    apart = [label for label, entry in run.attacks.items() if not _adapts(entry)]
+    return f"yes, but for {', '.join(apart)}: on unreduced tokens" if apart else "yes"
+
+
+def _adapts(attack: dict[str, Any]) -> bool:
+    """Tells whether an attack trains on what it attacks; runs before version 5 do not state it."""
+    return bool(attack.get("adaptive", attack.get("plugin") != "transfer"))
+
+
 def threat_models_grid(run: LoadedRun) -> Grid:
     """Returns the threat models in full: a row a grant, a column a model."""
     models = [
@@ -224,6 +238,8 @@ def threat_models_grid(run: LoadedRun) -> Grid:
     rows = []
     for key in keys:
         answers = [model.get(key, "not stated") for model in models]
+        if key == "adaptive":
+            answers = [_adaptive(run, model) for model in run.suite.threat_models]
         if key == "auxiliary · n":
             answers = ["all that the task provides" if a == "not stated" else a for a in answers]
         rows.append([words(_GRANTS.get(key, key)), *(words(answer) for answer in answers)])

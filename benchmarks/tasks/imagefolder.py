@@ -64,6 +64,7 @@ class ImageFolder(Task):
             takes the first, and refuses layouts that can be read in another way too (``class_folders``).
         groups: Images that depend on one another, and so share a split and a cluster of intervals: ``pattern``, a
             regular expression over file names, or ``csv``, a file with columns ``file`` and ``group``.
+        shifted: Folder or zip archive of images of another domain, for attackers with ``auxiliary: {domain: shifted}``.
     """
 
     name = "imagefolder"
@@ -84,6 +85,7 @@ class ImageFolder(Task):
         background: ColourOption = "white",
         classes: ClassFolders = "auto",
         groups: Mapping[str, str] | None = None,
+        shifted: str | None = None,
     ) -> None:
         if groups is not None:
             check_groups(groups)
@@ -96,7 +98,8 @@ class ImageFolder(Task):
             model = check_transformers_options(model, odd, pretrained=pretrained, probe=quality == "probe")
         self.path = Path(path).expanduser()
         self.checkpoint = Path(checkpoint).expanduser() if checkpoint else None
-        for given in (self.path, self.checkpoint):
+        self._shifted = Path(shifted).expanduser() if shifted else None
+        for given in (self.path, self.checkpoint, self._shifted):
             if given is not None and not given.exists():
                 raise DataError("no such file or folder", where=str(given), mend="check the path")
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
@@ -241,6 +244,19 @@ class ImageFolder(Task):
         if name not in SPLITS:
             raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
         return self._sets[name]
+
+    def shifted(self) -> ImageSet | None:
+        """Returns the images of ``shifted``, each content once; None where the option is left out."""
+        return None if self._shifted is None else self._shifted_set
+
+    @cached_property
+    def _shifted_set(self) -> ImageSet:
+        assert self._shifted is not None
+        files = ImageFiles.find(self._shifted)
+        pixels, _ = files.load(range(len(files)), self._loaded.px, self.read_image, skip_broken=self.skip_broken)
+        images = ImageSet.from_pixels(pixels)
+        first = {image_id: i for i, image_id in reversed([*enumerate(images.ids)])}
+        return images.select(sorted(first.values(), key=images.ids.__getitem__))
 
     def target(self, images: ImageSet) -> Tensor:
         """Returns class numbers (B,), or for agreement the undefended model's outputs (B, C)."""

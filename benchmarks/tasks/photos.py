@@ -10,11 +10,13 @@ from torch import Tensor
 
 from benchmarks.tasks.photo_attributes import SceneMedians
 from benchmarks.tasks.photo_crops import CROP_PX, cut_crops
+from benchmarks.tasks.scene_splits import drawn_scenes
 from benchmarks.victims.photos_vit import load_photos_vit
 from harness.contracts import SplitName, Task, Victim
 from harness.images import ImageSet
 from harness.seeding import Streams
 
+SHIFTED_IMAGES = 1200
 CROPS_PER_CLASS: dict[SplitName, int] = {"attacker": 110, "calibration": 5, "search": 10, "evaluation": 10}
 
 
@@ -58,6 +60,10 @@ class Photos(Task):
     def split(self, name: SplitName) -> ImageSet:
         """Returns the crops of a split, grouped by the tile that they come from."""
         return crop_set(name)
+
+    def shifted(self) -> ImageSet:
+        """Returns drawn scenes on flat and shaded backgrounds: no photograph, and none of the task's classes."""
+        return drawn_scenes(SHIFTED_IMAGES)
 
     def target(self, images: ImageSet) -> Tensor:
         """Returns class numbers (B,)."""

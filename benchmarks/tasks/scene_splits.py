@@ -17,6 +17,8 @@ from harness.contracts import SplitName
 from harness.images import ImageSet, content_id
 from harness.seeding import Streams
 
+DRAWN = tuple(kind for kind in BACKGROUNDS if kind != "photograph")
+"""Backgrounds without a photograph."""
 IMAGES: dict[SplitName, int] = {"attacker": 6000, "calibration": 144, "search": 564, "evaluation": 564}
 """Images a split; multiples of six, the number of backgrounds times tones."""
 SPLIT_PHOTOGRAPHS: dict[SplitName, tuple[str, ...]] = {
@@ -86,6 +88,18 @@ def scene_split(split: SplitName) -> SceneSplit:
         questions.append(asked)
         pixels.append(image)
     return SceneSplit(ImageSet.from_pixels(torch.stack(pixels)), tuple(scenes), tuple(questions))
+
+
+@cache
+def drawn_scenes(count: int) -> ImageSet:
+    """Returns scenes without a photograph: on flat and shaded backgrounds, in no split and without questions."""
+    rng = Streams(0, ("scenes", "drawn")).numpy()
+    pixels: dict[str, Tensor] = {}
+    while len(pixels) < count:
+        scene = Scene(draw_things(rng), draw_background(DRAWN[len(pixels) % 2], TONES[len(pixels) // 2 % 2], (), rng))
+        image = torch.from_numpy(render(scene))
+        pixels.setdefault(content_id(image), image)
+    return ImageSet.from_pixels(torch.stack([*pixels.values()]))
 
 
 def questions_of(split: SplitName) -> tuple[ImageSet, tuple[tuple[Question, ...], ...]]:

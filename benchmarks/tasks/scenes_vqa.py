@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 
-from benchmarks.tasks.scene_splits import SceneSplit, scene_split
+from benchmarks.tasks.photo_crops import SIDES
+from benchmarks.tasks.photos import crop_set
+from benchmarks.tasks.scene_splits import SceneSplit, photographs_of, scene_split
 from benchmarks.tasks.scenes import SCENE_PX
 from benchmarks.victims.scenes_llava import load_scenes_llava
 from harness.contracts import SPLITS, SplitName
@@ -45,6 +48,13 @@ class ScenesVqa(QuestionTask):
     def split(self, name: SplitName) -> ImageSet:
         """Returns the scenes of a split; they carry no labels."""
         return scene_split(name).images
+
+    def shifted(self) -> ImageSet:
+        """Returns crops of the photographs behind the attacker's scenes, with nothing drawn on them."""
+        crops, own = crop_set("attacker"), photographs_of("attacker")
+        assert crops.labels is not None
+        rows = torch.isin(crops.labels // len(SIDES), torch.tensor(own)).nonzero().squeeze(1)
+        return crops.select(rows)
 
     def asked(self, image_id: str) -> tuple[Asked, ...]:
         """Returns the five questions about a scene."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from harness import guards
+from harness.auxiliary import auxiliary_images
 from harness.contracts import Attack, Defense, Task, Victim
 from harness.errors import ConfigError
 from harness.images import ImageSet
@@ -38,8 +39,15 @@ class LeakageProxy:
         assert space.proxy is not None
         self._proxy, self._batch_size = space.proxy, space.batch_size
         self._victim, self._device, self._images = victim, device, images
-        split = task.split("attacker")
-        self.auxiliary = split.spread(self._proxy.auxiliary)
+        granted = self._proxy.threat_model.auxiliary
+        if granted.n is not None:
+            raise ConfigError(
+                "the proxy has a number of images of its own",
+                where="proxy.threat_model.auxiliary.n",
+                mend="write proxy: {auxiliary: 512}",
+            )
+        named = self._proxy.threat_model.name
+        self.auxiliary = auxiliary_images(task, granted.model_copy(update={"n": self._proxy.auxiliary}), named)
         self._metric = create("metrics", "psnr_db", {}, where="proxy")
         for config in (self._proxy.attack, *self._proxy.floors):
             self._check(config)

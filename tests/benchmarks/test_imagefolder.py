@@ -244,3 +244,20 @@ def test_a_head_that_does_not_match_is_refused(labelled, weights):
 def test_a_class_without_probe_images_is_refused(labelled, weights):
     with pytest.raises(DataError, match=r"has no image in the probe's split of 2 -- .*per_split.victim"):
         folder_task(labelled, weights["head"], per_split={"victim": 2}).victim()
+
+
+def test_a_second_folder_is_the_attackers_shifted_domain(flat, labelled, weights, tmp_path):
+    noise = torch.randint(256, (3, 70, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    files = {}
+    for i, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG")
+        files[f"{i}.png"] = buffer.getvalue()
+    files["again.png"] = files["0.png"]
+    task = folder_task(flat, weights["headless"], shifted=str(write(tmp_path, files)))
+    assert task.shifted().pixels.shape == (3, 3, 64, 64), "each content once"
+    assert task.shifted().labels is None
+    assert folder_task(flat, weights["headless"]).shifted() is None
+    check_disjoint({"shifted": task.shifted(), "evaluation": task.split("evaluation")})
+    same = folder_task(flat, weights["headless"], shifted=str(labelled)).shifted()
+    with pytest.raises(DataError, match="'shifted' and 'evaluation'"):
+        check_disjoint({"shifted": same, "evaluation": task.split("evaluation")})

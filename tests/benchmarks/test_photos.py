@@ -135,3 +135,11 @@ def test_attributes_of_crops_without_a_class_are_refused():
     images = crop_set("evaluation").select([0])
     with pytest.raises(DataError, match="carry no class"):
         Photos().attributes(ImageSet(images.pixels, images.ids))
+
+
+def test_the_shifted_domain_shares_nothing_with_the_photographs():
+    shifted = Photos().shifted()
+    assert len(set(shifted.ids)) == len(shifted) == 1200
+    assert shifted.labels is None
+    assert abs(float(shifted.pixels.float().mean()) - float(crop_set("attacker").pixels.float().mean())) > 1
+    check_disjoint({"shifted": shifted, "evaluation": crop_set("evaluation")})
