@@ -245,7 +245,7 @@ def run_attack(
 
 
 def _unadapted(bench: Bench, cell: Cell, attacker: Attacker) -> str:
-    """Says that an attacker was not trained on what it attacks; empty where it was, without a defense, and for floors."""
+    """Says that an attacker was not trained on what it attacks; empty where it was, for floors, and undefended."""
     undefended = cell.exposure.point.name == bench.suite.baseline_point
     if undefended or getattr(attacker, "floor", False) or (cell.exposure.threat_model.adaptive and adapts(attacker)):
         return ""

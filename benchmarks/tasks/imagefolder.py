@@ -252,8 +252,8 @@ class ImageFolder(Task):
     @cached_property
     def _shifted_set(self) -> ImageSet:
         assert self._shifted is not None
-        files = ImageFiles.find(self._shifted)
-        pixels, _ = files.load(range(len(files)), self._loaded.px, self.read_image, skip_broken=self.skip_broken)
+        files = ImageFiles.find(self._shifted, "flat")
+        pixels, _, _ = files.load(range(len(files)), self._loaded.px, self._read, skip_broken=self.skip_broken)
         images = ImageSet.from_pixels(pixels)
         first = {image_id: i for i, image_id in reversed([*enumerate(images.ids)])}
         return images.select(sorted(first.values(), key=images.ids.__getitem__))
