@@ -215,13 +215,10 @@ def _adaptive(run: LoadedRun, model: ThreatModel) -> str:
     """Says whether attackers were trained on what they attack, and which were not whatever the model grants."""
     if not model.adaptive:
         return "no: on the undefended pipeline"
-    apart = [label for label, entry in run.attacks.items() if not _adapts(entry)]
+    if any("adaptive" not in entry for entry in run.attacks.values()):
+        return "yes, as far as attacks do: this run does not state it of them"
+    apart = [label for label, entry in run.attacks.items() if not entry["adaptive"]]
     return f"yes, but for {', '.join(apart)}: on unreduced tokens" if apart else "yes"
-
-
-def _adapts(attack: dict[str, Any]) -> bool:
-    """Tells whether an attack trains on what it attacks; runs before version 5 do not state it."""
-    return bool(attack.get("adaptive", attack.get("plugin") != "transfer"))
 
 
 def threat_models_grid(run: LoadedRun) -> Grid:
