@@ -21,8 +21,10 @@ Layout, little-endian; what is not sent is absent:
     ======  =====================================================================================================
 
 Limits: 65,535 tokens, channels and patches; 255 protected tokens. Nothing is allocated on a claim: every count is held
-against the real length first, and codecs refuse more than a fixed number of values a byte (``entropy``: 16), so that
-parsing needs at most a small multiple of the packet's length.
+against the real length and against what the receiver knows of the victim (``Known``) first, and codecs refuse more
+than a fixed number of values a byte (``entropy``: 16), so that parsing needs at most a small multiple of the packet's
+length, or of the largest image. Whatever the bytes, also where a codec fails on them, the parser raises PayloadError
+alone.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import PayloadError
+from defenses.packet_layout import DAMAGED, OTHER_SENDER, Known, Layout, check_map, check_order, payload_error
+from harness.errors import PayloadError, PluginError
 from harness.link import Codec
 from harness.tokens import DROPPED
 
@@ -46,8 +49,7 @@ _COUNT = struct.Struct("<H")
 _CRC = struct.Struct("<I")
 _SIZES, _WIDE_SIZES, _ORDER, _MERGE_MAP = 1, 2, 4, 8
 _DROPPED_CODE, _MOST = 0xFFFF, 0xFFFF
-_DAMAGED = "the payload is damaged or truncated; send it again"
-_OTHER_SENDER = "give both ends the same version, victim, codec, options and calibration"
+_MOST_QUOTED = 80
 
 
 class ParsedPayload(NamedTuple):
@@ -94,55 +96,8 @@ class Serialised(NamedTuple):
         return len(self.data) - self.account.codec_side - self.account.values
 
 
-class _Layout(NamedTuple):
-    """The counts of a packet; ``protected`` of its tokens come first and have no size of their own."""
-
-    tokens: int
-    first: int
-    total: int
-    width: int
-    prefix: int
-
-    @property
-    def protected(self) -> int:
-        return min(max(self.prefix - self.first, 0), self.tokens)
-
-    def check(self, mend: str) -> None:
-        """Raises PayloadError where the counts contradict one another."""
-        if self.width < 1:
-            raise _error("tokens without channels", mend)
-        if self.first + self.tokens > self.total:
-            raise _error(f"tokens {self.first} to {self.first + self.tokens} of {self.total}", mend)
-        if self.prefix > self.total:
-            raise _error(f"{self.total} tokens, but {self.prefix} are protected", mend)
-
-
-def _error(what: str, mend: str) -> PayloadError:
-    return PayloadError(what, where="payload", mend=mend)
-
-
 def _codec_code(codec: Codec) -> int:
     return zlib.crc32(codec.signature.encode()) & 0xFFFF
-
-
-def _check_order(order: NDArray[np.int64], layout: _Layout, mend: str) -> None:
-    """Raises PayloadError unless the positions are distinct and inside the image: a permutation, if it is whole."""
-    outside = bool(((order < 0) | (order >= layout.total)).any())
-    if len(order) != layout.tokens or outside or len(np.unique(order)) != len(order):
-        raise _error("the order is no permutation of the image's tokens", mend)
-
-
-def _check_map(merge_map: NDArray[np.int64], sizes: NDArray[np.int64] | None, layout: _Layout, mend: str) -> None:
-    """Raises PayloadError unless patches point at the image's unprotected tokens, as many at each as its size."""
-    kept = merge_map[merge_map != DROPPED]
-    if bool(((kept < layout.prefix) | (kept >= layout.total)).any()):
-        raise _error("the merge map points outside its image", mend)
-    counted = np.bincount(kept, minlength=layout.total)
-    if bool((counted[layout.prefix :] < 1).any()):
-        raise _error("the merge map leaves a token without patches", mend)
-    here = counted[layout.first + layout.protected : layout.first + layout.tokens]
-    if sizes is not None and bool((here != sizes).any()):
-        raise _error("token sizes disagree with the merge map", mend)
 
 
 def serialise(
@@ -172,9 +127,11 @@ def serialise(
     Raises:
         PayloadError: Something does not fit the format, or contradicts the rest.
     """
-    layout = _Layout(len(tokens), first, first + len(tokens) if total is None else total, tokens.shape[1], prefix)
+    layout = Layout(len(tokens), first, first + len(tokens) if total is None else total, tokens.shape[1], prefix)
     if max(layout) > _MOST or prefix > 0xFF or min(layout) < 0:
-        raise _error(f"{tuple(layout)} do not fit the wire format", "at most 65535 tokens and channels, 255 protected")
+        raise payload_error(
+            f"{tuple(layout)} do not fit the wire format", "at most 65535 tokens and channels, 255 protected"
+        )
     mend = "check the reduction that made these tokens"
     layout.check(mend)
     flags, own = 0, None
@@ -182,64 +139,68 @@ def serialise(
     if sizes is not None:
         own = sizes[layout.protected :].cpu().numpy().astype(np.int64)
         if len(sizes) != layout.tokens or bool(((own < 1) | (own > _MOST)).any()):
-            raise _error(f"sizes are not {layout.tokens} integers from 1 to {_MOST}", mend)
+            raise payload_error(f"sizes are not {layout.tokens} integers from 1 to {_MOST}", mend)
         wide = bool((own > 0xFF).any())
         flags |= _SIZES | (_WIDE_SIZES if wide else 0)
         parts[0] = own.astype("<u2" if wide else "u1").tobytes()
     if order is not None:
         places = order.cpu().numpy().astype(np.int64)
-        _check_order(places, layout, mend)
+        check_order(places, layout, mend)
         flags |= _ORDER
         parts[1] = places.astype("<u2").tobytes()
     if merge_map is not None:
         pointers = merge_map.cpu().numpy().astype(np.int64)
         if pointers.ndim != 1 or len(pointers) > _MOST:
-            raise _error(f"a merge map of shape {pointers.shape}", f"give one image's, at most {_MOST} patches")
-        _check_map(pointers, own, layout, mend)
+            raise payload_error(f"a merge map of shape {pointers.shape}", f"give one image's, at most {_MOST} patches")
+        check_map(pointers, own, layout, mend)
         flags |= _MERGE_MAP
         codes = np.where(pointers == DROPPED, _DROPPED_CODE, pointers)
         parts[2] = _COUNT.pack(len(codes)) + codes.astype("<u2").tobytes()
     # Before the signature, which a codec that has not been prepared may lack.
-    body = codec.encode(tokens)
+    body, side = codec.encode(tokens), codec.side_bytes(layout.tokens, layout.width)
+    if not isinstance(body, bytes) or not 0 <= side <= len(body):
+        what = f"{type(body).__name__}, {side} bytes of it side information"
+        raise PluginError(f"encode returned {what}", where=f"codec {codec.name!r}", mend="return bytes")
     head = _HEADER.pack(MAGIC, VERSION, _codec_code(codec), flags, *layout)
     data = head + b"".join(parts) + body
-    side = codec.side_bytes(layout.tokens, layout.width)
     account = ByteAccount(len(head), len(parts[0]), len(parts[1]), len(parts[2]), side, len(body) - side, _CRC.size)
     return Serialised(data + _CRC.pack(zlib.crc32(data)), account)
 
 
-def parse(data: bytes, prefix: int, codec: Codec) -> ParsedPayload:
+def parse(data: bytes, known: Known, codec: Codec) -> ParsedPayload:
     """Reads one packet.
 
     Args:
         data: The bytes received.
-        prefix: Protected tokens at the start of the victim's images.
+        known: What the receiver knows of the victim.
         codec: The codec that it must have been written with.
 
     Raises:
-        PayloadError: Anything about the bytes is not as the format says.
+        PayloadError: Anything about the bytes is not as the format says, or goes beyond what is known.
     """
-    layout, flags = _read_header(data, prefix, codec)
+    layout, flags = _read_header(data, known, codec)
     sections = _Sections(memoryview(data)[_HEADER.size : -_CRC.size])
     own, places, pointers = None, None, None
     if flags & _SIZES:
         wide = bool(flags & _WIDE_SIZES)
         own = sections.take(layout.tokens - layout.protected, "<u2" if wide else "u1", "sizes")
         if bool((own < 1).any()):
-            raise _error("a token of size 0", _DAMAGED)
+            raise payload_error("a token of size 0", DAMAGED)
         if wide and not bool((own > 0xFF).any()):
-            raise _error("sizes take two bytes where one would do", _DAMAGED)
+            raise payload_error("sizes take two bytes where one would do", DAMAGED)
+        if int(own.sum()) + layout.elsewhere > known.patches:
+            raise payload_error(f"sizes add up to more than {known.patches} patches", DAMAGED)
     if flags & _ORDER:
         places = sections.take(layout.tokens, "<u2", "order")
-        _check_order(places, layout, _DAMAGED)
+        check_order(places, layout, DAMAGED)
     if flags & _MERGE_MAP:
         (patches,) = sections.take(1, "<u2", "merge map")
+        if patches != known.patches:
+            raise payload_error(f"a merge map of {patches} patches, not {known.patches}", OTHER_SENDER)
         pointers = sections.take(int(patches), "<u2", "merge map")
         pointers[pointers == _DROPPED_CODE] = DROPPED
-        _check_map(pointers, own, layout, _DAMAGED)
-    tokens = codec.decode(sections.rest(), layout.tokens, layout.width)
-    if not bool(torch.isfinite(tokens).all()):
-        raise _error("a token value is not finite", _DAMAGED)
+        check_map(pointers, own, layout, DAMAGED)
+    tokens = _decoded(sections.rest(), layout, codec)
     sizes = None if own is None else torch.cat([torch.ones(layout.protected, dtype=torch.long), torch.from_numpy(own)])
     return ParsedPayload(
         tokens,
@@ -251,25 +212,44 @@ def parse(data: bytes, prefix: int, codec: Codec) -> ParsedPayload:
     )
 
 
-def _read_header(data: bytes, prefix: int, codec: Codec) -> tuple[_Layout, int]:
+def _decoded(body: bytes, layout: Layout, codec: Codec) -> Tensor:
+    """Returns the token values in a codec's bytes: (n, D) float32, finite; whoever wrote the codec."""
+    name = repr(codec.name)[:_MOST_QUOTED]
+    try:
+        tokens = codec.decode(body, layout.tokens, layout.width)
+    except PayloadError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_QUOTED]
+        raise payload_error(f"codec {name} failed on these bytes: {what}", DAMAGED) from error
+    if not isinstance(tokens, Tensor) or tokens.shape != (layout.tokens, layout.width) or tokens.dtype != torch.float32:
+        found = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise payload_error(
+            f"codec {name} made {found[:_MOST_QUOTED]} of these bytes, not {tuple(layout[::3])}", DAMAGED
+        )
+    if not bool(torch.isfinite(tokens).all()):
+        raise payload_error("a token value is not finite", DAMAGED)
+    return tokens
+
+
+def _read_header(data: bytes, known: Known, codec: Codec) -> tuple[Layout, int]:
     """Returns counts and flags after checking magic, version, flags, checksum, codec and counts, in this order."""
     if len(data) < _HEADER.size + _CRC.size:
-        raise _error(f"{len(data)} bytes are too few", _DAMAGED)
+        raise payload_error(f"{len(data)} bytes are too few", DAMAGED)
     magic, version, code, flags, *counts = _HEADER.unpack_from(data)
     if magic != MAGIC:
-        raise _error("these bytes are no payload", _DAMAGED)
+        raise payload_error("these bytes are no payload", DAMAGED)
     if version != VERSION:
-        raise _error(f"format version {version}, not {VERSION}", _OTHER_SENDER)
+        raise payload_error(f"format version {version}, not {VERSION}", OTHER_SENDER)
     if flags & ~(_SIZES | _WIDE_SIZES | _ORDER | _MERGE_MAP) or flags & (_SIZES | _WIDE_SIZES) == _WIDE_SIZES:
-        raise _error(f"impossible flags {flags:#x}", _DAMAGED)
+        raise payload_error(f"impossible flags {flags:#x}", DAMAGED)
     if _CRC.unpack(data[-_CRC.size :])[0] != zlib.crc32(memoryview(data)[: -_CRC.size]):
-        raise _error("checksum mismatch", _DAMAGED)
+        raise payload_error("checksum mismatch", DAMAGED)
     if code != _codec_code(codec):
-        raise _error(f"not written by codec `{codec.signature}`", _OTHER_SENDER)
-    layout = _Layout(*counts)
-    if layout.prefix != prefix:
-        raise _error(f"{layout.prefix} protected tokens, not {prefix}", _OTHER_SENDER)
-    layout.check(_DAMAGED)
+        raise payload_error(f"not written by codec `{codec.signature}`", OTHER_SENDER)
+    layout = Layout(*counts)
+    layout.check_against(known)
+    layout.check(DAMAGED)
     return layout, flags
 
 
@@ -283,7 +263,7 @@ class _Sections:
         """Returns the next ``count`` numbers; raises PayloadError, before allocating, where there are fewer."""
         size = count * np.dtype(dtype).itemsize
         if len(self._data) < size:
-            raise _error(f"{name} cut short", _DAMAGED)
+            raise payload_error(f"{name} cut short", DAMAGED)
         taken, self._data = self._data[:size], self._data[size:]
         return np.frombuffer(taken, dtype).astype(np.int64)
 

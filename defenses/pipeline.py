@@ -22,7 +22,7 @@ from defenses.nested import build_nested
 from defenses.payload import Serialised
 from defenses.precision import Precision, dtype_of
 from defenses.serialisation import encoded_tokens
-from defenses.transport import NoValues, OnLoss, Stand, mean_stand, pack, received_batch, unpack
+from defenses.transport import NoValues, OnLoss, Stand, known_of, mean_stand, pack, received_batch, unpack
 from harness.contracts import Defense, Victim
 from harness.errors import ConfigError, PluginError
 from harness.images import ImageSet
@@ -303,8 +303,8 @@ class SplitPipeline(Defense):
         if self._stand is None:
             raise PluginError("what stands in for lost tokens is not known", mend="call prepare() first")
         delivered = channel.carry(encoded.packets, encoded.ids, rng)
-        prefix, codec = encoded.decoded.prefix, self._codec
-        arrived = [unpack(own, prefix, codec, self._stand, self._on_loss) for own in delivered.packets]
+        known, codec = known_of(encoded.decoded), self._codec
+        arrived = [unpack(own, known, codec, self._stand, self._on_loss) for own in delivered.packets]
         lost = encoded.decoded.lengths - torch.tensor([int((one.source >= 0).sum()) for one in arrived])
         batch = received_batch(arrived, encoded.decoded)
         return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)

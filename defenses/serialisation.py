@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from defenses.payload import Serialised, parse
-from defenses.transport import account_of
+from defenses.transport import account_of, known_of
 from harness.link import Codec, Encoded, SymbolCodec
 from harness.tokens import TokenBatch
 
@@ -38,7 +38,8 @@ def encoded_tokens(
         symbols = batch.with_tokens(codec.to_symbols(batch.tokens))
         values = [codec.from_symbols(symbols.tokens, torch.zeros(len(batch.tokens)))]
     else:
-        values = [parse(packet.data, batch.prefix, codec).tokens for own in packets for packet in own]
+        known = known_of(batch)
+        values = [parse(packet.data, known, codec).tokens for own in packets for packet in own]
     body = account["codec_side"] + account["values"]
     total = sum(account.values(), torch.zeros(len(batch), dtype=torch.long))
     return Encoded(

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from defenses.payload import ByteAccount, Serialised, parse, serialise
+from defenses.packet_layout import Known
+from defenses.payload import ByteAccount, ParsedPayload, Serialised, parse, serialise
 from harness.errors import PayloadError
 from harness.link import Codec
 from harness.tokens import DROPPED, TokenBatch, offsets_of
@@ -28,8 +29,8 @@ class NoValues(Codec):
     def decode(self, data: bytes, count: int, width: int) -> Tensor:
         """Returns zeros (count, width)."""
         if data:
-            raise PayloadError("values where none were to come", where="payload", mend="send it again")
-        return torch.zeros(count, width)
+            raise _error("values where none were to come")
+        return torch.zeros(1, 1).expand(count, width)  # one zero, however many are asked for
 
 
 class Stand(NamedTuple):
@@ -77,40 +78,64 @@ def pack(
     return packets
 
 
-def unpack(packets: Sequence[bytes | None], prefix: int, codec: Codec, stand: Stand, on_loss: OnLoss) -> Arrived:
-    """Puts together what arrived of one image.
+def unpack(packets: Sequence[bytes | None], known: Known, codec: Codec, stand: Stand, on_loss: OnLoss) -> Arrived:
+    """Puts together what arrived of one image, in whatever order.
 
     Protected tokens that were lost are replaced by their means, because the server half cannot do without them; lost
     patch tokens are left out, or replaced by the mean patch token where a packet tells the number of tokens.
 
     Args:
-        packets: In the order sent, None for a lost one.
-        prefix: Protected tokens at the start of the image.
+        packets: As received, None for a lost one.
+        known: What the receiver knows of the victim.
         codec: Reads the values.
         stand: What stands in for lost tokens.
         on_loss: ``drop`` or ``mean``.
 
     Raises:
-        PayloadError: A packet that arrived is not what the format says, or packets contradict one another.
+        PayloadError: A packet that arrived is not what the format says, or packets overlap or contradict one another.
     """
-    parsed = [parse(packet, prefix, codec) for packet in packets if packet is not None]
-    if len({one.total for one in parsed}) > 1:
-        raise PayloadError("packets of one image disagree on its tokens", where="payload", mend="send it again")
-    total = parsed[0].total if parsed else prefix
-    width = stand.patch.shape[0]
-    tokens = torch.zeros(total, width)
-    tokens[:prefix], tokens[prefix:] = stand.prefix, stand.patch
+    if stand.patch.shape != (known.width,) or stand.prefix.shape != (known.prefix, known.width):
+        raise _error(f"what stands in for lost tokens does not have {known.width} channels")
+    parsed = [parse(packet, known, codec) for packet in packets if packet is not None]
+    _check_together(parsed)
+    total = parsed[0].total if parsed else known.prefix
+    tokens = torch.zeros(total, known.width)
+    tokens[: known.prefix], tokens[known.prefix :] = stand.prefix, stand.patch
     sizes, source = torch.ones(total, dtype=torch.long), torch.full((total,), -1)
     for one in parsed:
         rows = slice(one.first, one.first + len(one.tokens))
+        if bool((source[rows] >= 0).any()):
+            raise _error(f"tokens {rows.start} to {rows.stop - 1} came twice")
         tokens[rows], source[rows] = one.tokens, torch.arange(rows.start, rows.stop)
         if one.sizes is not None:
             sizes[rows] = one.sizes
+    if int(sizes[known.prefix :].sum()) > known.patches:
+        raise _error(f"sizes of one image add up to more than {known.patches} patches")
     if on_loss == "drop":
         keep = source >= 0
-        keep[:prefix] = True
+        keep[: known.prefix] = True
         tokens, sizes, source = tokens[keep], sizes[keep], source[keep]
     return Arrived(tokens, sizes, source)
+
+
+def _error(what: str) -> PayloadError:
+    return PayloadError(what, where="payload", mend="send it again")
+
+
+def _check_together(parsed: Sequence[ParsedPayload]) -> None:
+    """Raises PayloadError where packets of one image say different things of it."""
+    if len(parsed) > 1 and not all(len(one.tokens) for one in parsed):
+        raise _error("a packet of several holds no token")
+    if len({one.total for one in parsed}) > 1:
+        raise _error("packets of one image disagree on its tokens")
+    if len({(one.sizes is None, one.order is None, one.merge_map is None) for one in parsed}) > 1:
+        raise _error("packets of one image disagree on what they carry")
+    maps = [one.merge_map for one in parsed if one.merge_map is not None]
+    if any(not torch.equal(one, maps[0]) for one in maps[1:]):
+        raise _error("packets of one image disagree on its merge map")
+    places = torch.cat([one.order for one in parsed if one.order is not None] or [torch.empty(0, dtype=torch.long)])
+    if len(torch.unique(places)) != len(places):
+        raise _error("packets of one image disagree on its order")
 
 
 def received_batch(images: Sequence[Arrived], sent: TokenBatch) -> TokenBatch:
@@ -133,6 +158,11 @@ def received_batch(images: Sequence[Arrived], sent: TokenBatch) -> TokenBatch:
         torch.stack(maps),
         sent.prefix,
     )
+
+
+def known_of(batch: TokenBatch) -> Known:
+    """Returns what the receiver of a batch of the victim knows beforehand: it shares prefix, width and grid."""
+    return Known(batch.prefix, batch.tokens.shape[1], batch.merge_map.shape[1])
 
 
 def account_of(packets: Sequence[Sequence[Serialised]]) -> dict[str, Tensor]:

@@ -27,6 +27,8 @@ from harness.errors import PayloadError
 
 VALUES_PER_BYTE = 16
 """No payload holds more values a byte of coded levels: bounds memory and time by the length of what was received."""
+LEAST_WIDTH = 64
+"""A narrower token counts as so many values: each takes as long as some tens of them, however narrow."""
 
 # Weights of the prior, in tokens, and its standard deviation as a share of the range of a token (hundreds of values) or
 # of a channel (tens): flat optima, measured on merged tokens of task `photos`; doubling a weight costs about 1 %.
@@ -89,14 +91,15 @@ def _walk(quantiser: Quantiser, ranges: Ranges, count: int, width: int, code: Co
                 total[part] += value
 
 
-def _finish(encoder: Any, values: int) -> bytes:
-    """Returns what the encoder wrote, zeros appended up to the least length that ``values`` may have."""
+def _finish(encoder: Any, count: int, width: int) -> bytes:
+    """Returns what the encoder wrote, zeros appended up to the least length that (count, width) values may have."""
     written: bytes = encoder.get_compressed().astype("<u4").tobytes()
-    return written.ljust(_least_bytes(values), b"\0")
+    return written.ljust(_least_bytes(count, width), b"\0")
 
 
-def _least_bytes(values: int) -> int:
+def _least_bytes(count: int, width: int) -> int:
     """Returns the least length of the coded levels, in whole words."""
+    values = count * max(width, LEAST_WIDTH) if width else 0
     return -(-values // (VALUES_PER_BYTE * _WORD)) * _WORD
 
 
@@ -130,18 +133,18 @@ class EntropyCodec(QuantisedCodec):
             return symbols
 
         _walk(self._quantiser, quantised.ranges, len(levels), levels.shape[1], write)
-        return quantised.bounds + _finish(encoder, levels.size)
+        return quantised.bounds + _finish(encoder, *levels.shape)
 
     def decode(self, data: bytes, count: int, width: int) -> Tensor:
         """Returns tokens (count, width) float32 at their quantised levels.
 
         Raises:
-            PayloadError: More than ``VALUES_PER_BYTE`` values a byte are claimed, or the bytes are not those that
-                ``encode`` writes for what they decode to.
+            PayloadError: More than ``VALUES_PER_BYTE`` values a byte are claimed, a token counted as ``LEAST_WIDTH`` at
+                least, or the bytes are not those that ``encode`` writes for what they decode to.
         """
         header = self.side_bytes(count, width)
         coded = len(data) - header
-        if coded < _least_bytes(count * width) or coded % _WORD or (coded and not count * width):
+        if coded < _least_bytes(count, width) or coded % _WORD or (coded and not count * width):
             raise PayloadError(f"{coded} bytes cannot hold {count} x {width} values", where=WHERE, mend=DAMAGED)
         if not data:
             return torch.zeros(count, width)
@@ -161,6 +164,6 @@ class EntropyCodec(QuantisedCodec):
 
         _walk(self._quantiser, ranges, count, width, read)
         # Encoded alongside, under the same tables: left-over or altered bytes show.
-        if _finish(again, count * width) != data[header:]:
+        if _finish(again, count, width) != data[header:]:
             raise PayloadError("the coded levels are not as an encoder writes them", where=WHERE, mend=DAMAGED)
         return self._quantiser.values(levels, ranges)

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from defenses.codecs.entropy import EntropyCodec
 from defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
 from defenses.codecs.uniform import UniformCodec
+from defenses.packet_layout import Known
 from defenses.payload import parse, serialise
 from harness.errors import ConfigError, PayloadError
 from harness.registry import create
@@ -31,7 +32,7 @@ def tokens_within(limit: float) -> st.SearchStrategy[torch.Tensor]:
 def through(tokens: torch.Tensor, codec) -> torch.Tensor:
     payload = serialise(tokens, None, 0, codec)
     assert len(payload.data) == sum(payload.account)
-    return parse(payload.data, 0, codec).tokens
+    return parse(payload.data, Known(0, tokens.shape[1], 10_000), codec).tokens
 
 
 @given(tokens_within(SINGLE))

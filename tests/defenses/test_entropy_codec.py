@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.codecs.entropy import VALUES_PER_BYTE, EntropyCodec
+from defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
 from defenses.codecs.uniform import UniformCodec
+from defenses.packet_layout import Known
 from defenses.payload import parse, serialise
 from defenses.pipeline import SplitPipeline
 from harness.seeding import Streams
@@ -53,11 +54,12 @@ def test_it_learns_from_earlier_tokens():
     assert lengths[3] - lengths[2] < 0.5 * (lengths[1] - lengths[0])
 
 
-def test_no_image_is_coded_in_less_than_the_limit_and_padding_comes_back():
-    tokens = bell(1, 32).expand(4000, -1).contiguous()
-    codec = EntropyCodec(2)
-    payload = serialise(tokens, None, 0, codec)
-    assert payload.account.values == 4000 * 32 // VALUES_PER_BYTE
-    assert torch.equal(
-        parse(payload.data, 0, codec).tokens, UniformCodec(2).decode(UniformCodec(2).encode(tokens), 4000, 32)
-    )
+@pytest.mark.parametrize("width", [LEAST_WIDTH, 1, 32, 100])
+def test_no_image_is_coded_in_less_than_the_limit_and_padding_comes_back(width):
+    count = 128_000 // max(width, LEAST_WIDTH)
+    tokens = bell(1, width).expand(count, -1).contiguous()
+    payload = serialise(tokens, None, 0, EntropyCodec(2))
+    # A narrow token counts as one of 64 values: each takes its time, however narrow.
+    assert payload.account.values == -(-count * max(width, LEAST_WIDTH) // (4 * VALUES_PER_BYTE)) * 4
+    expected = UniformCodec(2).decode(UniformCodec(2).encode(tokens), count, width)
+    assert torch.equal(parse(payload.data, Known(0, width, count), EntropyCodec(2)).tokens, expected)

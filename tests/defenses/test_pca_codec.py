@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from defenses.codecs.pca import PcaCodec
+from defenses.packet_layout import Known
 from defenses.payload import parse, serialise
 from harness.errors import ConfigError, PayloadError, PluginError
 from harness.registry import create
@@ -18,6 +19,9 @@ def plane(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, generator=dice) * torch.tensor([5.0, 2.0, 0.5]) @ axes + 1
 
 
+KNOWN = Known(0, 12, 1000)
+
+
 def prepared(rank: int, inner="float16") -> PcaCodec:
     codec = PcaCodec(rank, inner)
     codec.prepare(plane(200))
@@ -25,7 +29,7 @@ def prepared(rank: int, inner="float16") -> PcaCodec:
 
 
 def error(codec: PcaCodec, tokens: torch.Tensor) -> float:
-    got = parse(serialise(tokens, None, 0, codec).data, 0, codec).tokens
+    got = parse(serialise(tokens, None, 0, codec).data, KNOWN, codec).tokens
     return float((got - tokens).square().mean().sqrt() / tokens.square().mean().sqrt())
 
 
@@ -57,7 +61,7 @@ def test_only_coefficients_are_sent(inner, length):
 def test_none_or_one_token(inner, count):
     codec = prepared(3, inner)
     tokens = plane(1)[:count]
-    assert parse(serialise(tokens, None, 0, codec).data, 0, codec).tokens.shape == (count, 12)
+    assert parse(serialise(tokens, None, 0, codec).data, KNOWN, codec).tokens.shape == (count, 12)
 
 
 def test_tokens_that_never_vary_come_back():
@@ -86,7 +90,7 @@ def test_another_basis_is_refused():
     other = PcaCodec(3)
     other.prepare(plane(150, 7))
     with pytest.raises(PayloadError, match="not written by codec"):
-        parse(serialise(plane(4), None, 0, prepared(3)).data, 0, other)
+        parse(serialise(plane(4), None, 0, prepared(3)).data, KNOWN, other)
 
 
 def test_another_width_is_refused():

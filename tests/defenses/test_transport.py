@@ -6,6 +6,7 @@ import torch
 from benchmarks.tasks.photos import crop_set
 from defenses.channels.digital import DigitalChannel, ErasureChannel
 from defenses.codecs.floating import Float32Codec
+from defenses.packet_layout import Known
 from defenses.pipeline import SplitPipeline
 from defenses.transport import Stand, pack, received_batch, unpack
 from harness.errors import ConfigError, PayloadError, PluginError
@@ -16,6 +17,9 @@ from harness.tokens import DROPPED, TokenBatch
 CPU = torch.device("cpu")
 RNG = Streams(0)
 MERGE = {"name": "threshold", "thresholds": 0.9}
+
+
+KNOWN = Known(1, 4, 66)
 
 
 def image(patches=10, width=4):
@@ -33,7 +37,7 @@ def test_what_is_packed_is_unpacked(packet_tokens):
     sizes[0] = 1
     packets = pack(tokens, sizes, 1, Float32Codec(), packet_tokens)
     assert len(packets) == {None: 1, 1: 10, 3: 4, 10: 1, 99: 1}[packet_tokens]
-    arrived = unpack([p.data for p in packets], 1, Float32Codec(), stand(), "drop")
+    arrived = unpack([p.data for p in packets], KNOWN, Float32Codec(), stand(), "drop")
     assert torch.equal(arrived.tokens, tokens)
     assert torch.equal(arrived.sizes, sizes)
     assert arrived.source.tolist() == list(range(11))
@@ -45,7 +49,7 @@ def test_lost_patch_tokens_are_dropped_or_replaced_by_the_mean(on_loss):
     sizes[0] = 1
     packets = [p.data for p in pack(tokens, sizes, 1, Float32Codec(), 3)]
     packets[1] = None  # patch tokens 4, 5, 6 of the image
-    arrived = unpack(packets, 1, Float32Codec(), stand(), on_loss)
+    arrived = unpack(packets, KNOWN, Float32Codec(), stand(), on_loss)
     if on_loss == "drop":
         assert arrived.source.tolist() == [0, 1, 2, 3, 7, 8, 9, 10]
         assert torch.equal(arrived.tokens, tokens[arrived.source])
@@ -60,9 +64,9 @@ def test_a_lost_protected_token_is_always_replaced(on_loss):
     tokens, sizes = image()
     sizes[0] = 1
     packets = [p.data for p in pack(tokens, sizes, 1, Float32Codec(), 3)]
-    arrived = unpack([None, *packets[1:]], 1, Float32Codec(), stand(), on_loss)
+    arrived = unpack([None, *packets[1:]], KNOWN, Float32Codec(), stand(), on_loss)
     assert arrived.tokens[0].tolist() == [7.0] * 4
-    nothing = unpack([None] * 4, 1, Float32Codec(), stand(), on_loss)
+    nothing = unpack([None] * 4, KNOWN, Float32Codec(), stand(), on_loss)
     assert nothing.tokens.tolist() == [[7.0] * 4]
 
 
@@ -71,7 +75,7 @@ def test_packets_that_contradict_one_another_are_refused():
     one = pack(tokens, None, 1, Float32Codec(), 3)[0].data
     other = pack(tokens[:8], None, 1, Float32Codec(), 3)[1].data
     with pytest.raises(PayloadError, match="disagree"):
-        unpack([one, other], 1, Float32Codec(), stand(), "drop")
+        unpack([one, other], KNOWN, Float32Codec(), stand(), "drop")
 
 
 def test_the_merge_map_follows_what_arrived():
@@ -80,7 +84,7 @@ def test_the_merge_map_follows_what_arrived():
     sent = TokenBatch(tokens, torch.tensor([5]), torch.tensor([1, 1, 2, 1, 1]), merge_map, 1)
     packets = [p.data for p in pack(sent.tokens, sent.sizes, 1, Float32Codec(), 1)]
     packets[1] = None  # the token of patches 1 and 2
-    arrived = unpack(packets, 1, Float32Codec(), stand(), "drop")
+    arrived = unpack(packets, KNOWN, Float32Codec(), stand(), "drop")
     batch = received_batch([arrived], sent)
     assert batch.merge_map.tolist() == [[1, DROPPED, DROPPED, 2, DROPPED, 3]]
     batch.check()
