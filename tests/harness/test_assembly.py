@@ -6,6 +6,7 @@ import torch
 
 from harness.assembly import Assembler, _ratio
 from harness.images import ImageSet
+from harness.scoring.statistics import bootstrap_streams, mean_interval
 
 N = 6
 IMAGES = ImageSet(torch.zeros(N, 3, 2, 2, dtype=torch.uint8), tuple("abcdef"), None, torch.tensor([0, 0, 1, 1, 2, 2]))
@@ -154,3 +155,41 @@ def test_quality_by_kind_counts_every_question_alike():
     draws = rng.integers(0, 60, (4000, 60))
     spread = (right[draws].sum(axis=1) / asked[draws].sum(axis=1)).std()
     assert values.std(ddof=1) / np.sqrt(60) == pytest.approx(spread, rel=0.1)
+
+
+def test_intervals_resample_clusters_of_images():
+    values = [20.0, 20.1, 14.0, 14.1, 26.0, 26.1]
+    found = rows([*FLOORS, part("undefended", "x", values)])["undefended-x"]
+    for name, own in (("psnr_db", np.array(values)), ("leakage", np.array(values) - 10)):
+        clustered = mean_interval(own, IMAGES.groups, bootstrap_streams(0))
+        assert (found[name], found[f"{name}_lo"], found[f"{name}_hi"]) == pytest.approx(clustered[:3])
+    assert clustered.lo < mean_interval(own, None, bootstrap_streams(0)).lo - 0.5
+
+
+def elsewhere(made, **names):
+    return {**made, "identity": {**made["identity"], **names, "cell": "-".join(map(str, names.values()))}}
+
+
+@pytest.mark.parametrize("names", [{"channel": "air"}, {"threat_model": "spy"}, {"seed": 1}, {"operating_point": "m"}])
+def test_leakage_is_above_the_floor_of_the_same_exposure(names):
+    here, there = part("undefended", "x", [20.0] * N), elsewhere(part("undefended", "x", [20.0] * N), **names)
+    floor = elsewhere(part("undefended", "floor", [4.0] * N, floor=True), **names)
+    floor["identity"]["cell"] = "floor"
+    found = rows([FLOORS[0], here, there, floor])
+    assert found["undefended-x"]["leakage"] == 10
+    assert found[there["identity"]["cell"]]["leakage"] == 16
+
+
+@pytest.mark.parametrize("names", [{"threat_model": "spy"}, {"seed": 1}, {"attack": "y"}])
+def test_an_attacker_proves_itself_not_another(names):
+    proof = part("undefended", "x", [19.0] * N)
+    floors = [*FLOORS, *(elsewhere(floor, **names) for floor in FLOORS)]
+    stranger = elsewhere(part("m", "x", [11.0] * N), **names)
+    found = rows([*floors, proof, part("m", "x", [11.0] * N), stranger])
+    assert found["m-x"]["verdict"] == "conclusive"
+    assert found[stranger["identity"]["cell"]]["verdict"] == "inconclusive"
+
+
+def test_success_on_another_operating_point_proves_nothing():
+    found = rows([*FLOORS, part("undefended", "x", [9.0] * N), part("m", "x", [19.0] * N)])
+    assert found["m-x"]["verdict"] == "inconclusive"

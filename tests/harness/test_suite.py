@@ -1,9 +1,10 @@
 import pytest
 import yaml
 
+from harness.contracts import Knowledge
 from harness.errors import AccessDeniedError, ConfigError
-from harness.planning import by_exposure, check_knowledge, plan
-from harness.suite import load_suite, parse_suite, shipped_suites
+from harness.planning import by_exposure, check_knowledge, missing_grant, plan
+from harness.suite import Knows, ThreatModel, load_suite, parse_suite, shipped_suites
 
 MINIMAL = {"name": "s", "task": "photos", "operating_points": [{"name": "undefended"}], "attacks": ["floor_mean"]}
 
@@ -118,3 +119,11 @@ def test_an_attack_that_needs_more_than_granted_is_refused():
     suite = suite_with(attacks=["floor_class_mean"], threat_models=[{"name": "weak", "victim": "none"}])
     with pytest.raises(AccessDeniedError, match=r"floor_class_mean.*query access.*weak"):
         check_knowledge(plan(suite, "d"))
+
+
+@pytest.mark.parametrize("field", ["merge_map", "sizes", "order", "channel_state"])
+def test_each_missing_grant_is_named(field):
+    model = ThreatModel(knows=Knows(**{field: False}))
+    assert missing_grant(Knowledge(**{field: True}), model) == field.replace("_", " ")
+    assert missing_grant(Knowledge(**{field: True}), ThreatModel(knows=Knows(**{field: True}))) is None
+    assert missing_grant(Knowledge(), model) is None

@@ -10,6 +10,7 @@ left over from one fault to the next, and torch is imported once. Every process 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import shutil
@@ -38,6 +39,7 @@ LIBRARIES = (
     "matplotlib.figure",
     "numpy",
     "optuna",
+    "platformdirs",
     "pandas",
     "pyarrow.parquet",
     "pydantic",
@@ -105,7 +107,8 @@ def in_child(job: Job) -> int:
     os.dup2(out, 2)
     import pytest
 
-    code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", *job.tests]))
+    unneeded = (word for name in ("cacheprovider", "xdist", "anyio") for word in ("-p", f"no:{name}"))
+    code = int(pytest.main(["-x", "-q", "--hypothesis-seed=0", *unneeded, *job.tests]))
     homes = {Path(str(sys.modules[name].__file__)).parents[1] for name in FOLDERS if name in sys.modules}
     return code if homes <= {job.copy} else ELSEWHERE
 
@@ -209,6 +212,7 @@ def main() -> int:
         with suppress(ImportError):
             importlib.import_module(name)
     assert not set(FOLDERS) & set(sys.modules), "the repository itself must not be imported before the fork"
+    gc.freeze()  # else every process walks through all objects of the libraries, and copies their memory
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         place = Path(folder).resolve()
         copies = [place / f"copy-{i}" for i in range(max(1, args.jobs))]

@@ -249,3 +249,12 @@ def test_what_stands_out_alone_may_not_among_many_checks():
     assert among_ten[0].p == pytest.approx(0.1)
     assert "as many checks" in among_ten[0].why
     assert {c.outcome for c in among_ten[1:]} == {"pass"}
+
+
+def test_no_check_at_all_is_no_pass(tmp_path, base):
+    nothing = parse_limits({"worse_by": dict.fromkeys(["leakage", "ssim", "lpips", "reid_top1", "probe *"])})
+    costs = ("quality", "payload_bytes", "side_bytes", "channel_uses", "gflops_total")
+    nothing = nothing.model_copy(update={"worse_by": {**nothing.worse_by, **dict.fromkeys(costs)}})
+    gate = outcome(tmp_path, base, nothing)
+    assert not gate.checks
+    assert gate.exit_code == 3
