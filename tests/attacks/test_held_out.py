@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.networks.trainee import Trainee
 from attacks.networks.training import Schedule, batches, hold_out, mean_psnr_db, train
 from harness.images import ImageSet
 from harness.observation import Observation
@@ -72,3 +73,22 @@ def test_every_epoch_shows_each_image_once_in_a_new_order_and_a_new_draw():
 def test_the_mean_is_of_each_image_s_decibels():
     images, targets = torch.zeros(2, 3, 2, 2), torch.tensor([0.1, 0.001])[:, None, None, None].expand(-1, 3, 2, 2)
     assert mean_psnr_db(images, targets) == pytest.approx((20 + 60) / 2, abs=1e-3)
+
+
+def test_the_branch_decays_as_a_training_of_half_the_steps_would(monkeypatch):
+    rates, step = {}, Trainee.step
+
+    def noted(self, rate, loss_of):
+        rates.setdefault(id(self), []).append(rate)
+        return step(self, rate, loss_of)
+
+    monkeypatch.setattr(Trainee, "step", noted)
+    view = SimpleNamespace(observe=observed, device=torch.device("cpu"))
+    schedule = Schedule(steps=24, batch_size=8, peak_lr=0.01, warmup_steps=2)
+    curve = train(Remembers(), view, numbered(), schedule, nn.functional.mse_loss, RNG)
+    main, branch = rates.values()
+    half = schedule.halved()
+    assert main == [schedule.rate(i) for i in range(24)]
+    assert branch == [half.rate(i) for i in range(half.decay_start, 12)]
+    assert curve.half_budget.step == 12
+    assert curve.doubling_gain_db == pytest.approx(curve.points[-1].heldout_psnr_db - curve.half_budget.heldout_psnr_db)

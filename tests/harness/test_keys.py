@@ -114,6 +114,10 @@ def test_digests_see_what_they_say():
     assert one.ids == other.ids
     assert ImageSet.from_pixels(pixels.transpose(2, 3)).ids != one.ids
     assert len(set(one.ids)) == 3
+    for place in ((0, 0, 0, 0), (0, 1, 2, 1), (0, 2, 3, 3)):
+        other = pixels.clone()
+        other[place] += 1
+        assert ImageSet.from_pixels(other).ids[0] != one.ids[0]
 
 
 def test_spread_takes_both_ends_and_even_steps():

@@ -45,6 +45,7 @@ def test_each_score_is_the_strongest_in_its_own_direction(run):
     assert best["attack"].tolist() == winner[best.index].tolist()
 
 
-def test_where_nothing_else_was_run_the_floor_counts(run):
-    alone = replace(run, cells=run.cells[run.cells["attack"] == "flat"])
+@pytest.mark.parametrize("labels", [["flat"], ["flat", "asked"]])
+def test_where_nothing_else_rebuilds_the_floor_counts(run, labels):
+    alone = replace(run, cells=run.cells[run.cells["attack"].isin(labels)])
     assert set(strongest_per_image(alone, *PLACE)["attack"]) == {"flat"}
