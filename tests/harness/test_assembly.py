@@ -193,3 +193,10 @@ def test_an_attacker_proves_itself_not_another(names):
 def test_success_on_another_operating_point_proves_nothing():
     found = rows([*FLOORS, part("undefended", "x", [9.0] * N), part("m", "x", [19.0] * N)])
     assert found["m-x"]["verdict"] == "inconclusive"
+
+
+def test_a_mean_above_the_floors_that_chance_may_explain_is_no_proof():
+    values = [30.0, 30.0, 5.0, 5.0, 5.0, 5.0]
+    found = rows([*FLOORS, part("undefended", "x", values), part("m", "x", [11.0] * N)])
+    assert found["undefended-x"]["leakage"] > 0 > found["undefended-x"]["leakage_lo"]
+    assert found["m-x"]["verdict"] == "inconclusive"
