@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.networks.schedule import Schedule
 from attacks.networks.trainee import Trainee
-from attacks.networks.training import Schedule, batches, hold_out, mean_psnr_db, train
+from attacks.networks.training import batches, hold_out, mean_psnr_db, train
 from harness.images import ImageSet
 from harness.observation import Observation
 from harness.seeding import Streams
@@ -75,7 +76,7 @@ def test_the_mean_is_of_each_image_s_decibels():
     assert mean_psnr_db(images, targets) == pytest.approx((20 + 60) / 2, abs=1e-3)
 
 
-def test_the_branch_decays_as_a_training_of_half_the_steps_would(monkeypatch):
+def test_branches_decay_as_trainings_of_half_and_a_quarter_of_the_steps_would(monkeypatch):
     rates, step = {}, Trainee.step
 
     def noted(self, rate, loss_of):
@@ -86,9 +87,11 @@ def test_the_branch_decays_as_a_training_of_half_the_steps_would(monkeypatch):
     view = SimpleNamespace(observe=observed, device=torch.device("cpu"))
     schedule = Schedule(steps=24, batch_size=8, peak_lr=0.01, warmup_steps=2)
     curve = train(Remembers(), view, numbered(), schedule, nn.functional.mse_loss, RNG)
-    main, branch = rates.values()
-    half = schedule.halved()
+    main, *branches = sorted(rates.values(), key=len, reverse=True)
+    half, quarter = schedule.halved(), schedule.halved().halved()
     assert main == [schedule.rate(i) for i in range(24)]
-    assert branch == [half.rate(i) for i in range(half.decay_start, 12)]
-    assert curve.half_budget.step == 12
-    assert curve.doubling_gain_db == pytest.approx(curve.points[-1].heldout_psnr_db - curve.half_budget.heldout_psnr_db)
+    assert branches == [[one.rate(i) for i in range(one.decay_start, one.steps)] for one in (half, quarter)]
+    assert (curve.half_budget.step, curve.quarter_budget.step) == (12, 6)
+    ends = [point.heldout_psnr_db for point in (curve.points[-1], curve.half_budget, curve.quarter_budget)]
+    assert curve.doubling_gain_db == pytest.approx(ends[0] - ends[1])
+    assert curve.earlier_gain_db == pytest.approx(ends[1] - ends[2])

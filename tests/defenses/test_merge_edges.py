@@ -11,6 +11,7 @@ from defenses.attention import attention_half, unit_keys
 from defenses.backbones.backbone import Projected
 from defenses.codecs.floating import Float16Codec
 from defenses.codecs.uniform import UniformCodec
+from defenses.packet_layout import Known
 from defenses.payload import parse, serialise
 from defenses.reductions.bipartite import Pairs
 from defenses.reductions.threshold import ThresholdMerge
@@ -82,6 +83,6 @@ def test_a_receiver_has_what_was_decoded_and_every_byte_counts(codec, packet_tok
     if packet_tokens is None:
         assert found.payload_bytes.tolist() == [len(packet.data) for packet in alone]
         assert found.side_bytes.tolist() == [packet.side_bytes for packet in alone]
-    decoded = torch.cat([parse(packet.data, 1, codec).tokens for packet in alone])
+    decoded = torch.cat([parse(packet.data, Known(1, 6, 8), codec).tokens for packet in alone])
     assert torch.equal(found.decoded.tokens, decoded)
     assert not torch.equal(found.decoded.tokens, batch.tokens)
