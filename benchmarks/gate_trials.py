@@ -23,7 +23,7 @@ from harness.store import write_atomic
 
 CODES = {0: "pass", 1: "worse than allowed", 3: "cannot tell"}
 STEPS = 60
-JUDGED = {"inconclusive": "judge"}
+JUDGED = {"inconclusive": "judge", "lower_bounds": "judge"}
 """Limits that compare one lower bound with another of the same budget: what shows a longer training."""
 
 

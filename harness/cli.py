@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -106,7 +107,11 @@ def _summary(store: RunFolder) -> None:
             _out.print(_cells_table(rows, columns))
     failed = int((cells["status"] == "failed").sum())
     doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed
-    _out.print(f"{len(cells)} cells: {failed} failed, {doubtful} inconclusive. Results in {store.path}")
+    bounds = int((cells["verdict"] == "lower bound").sum())
+    counts = f"{failed} failed, {doubtful} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
+    _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
+    for row in cells[cells["warning"] != ""].to_dict("records"):
+        _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)
     for reason in cells.loc[cells["reason"] != "", "reason"].unique():
         _out.print(f"  note: {reason}", markup=False)
 
@@ -144,8 +149,13 @@ def _cells_table(cells: pd.DataFrame, columns: tuple[_Shown, ...]) -> Table:
     table.add_column("", no_wrap=True)
     for row in cells.to_dict("records"):
         values = [_written(row[c.name], c.digits) for c in columns]
-        table.add_row(row["operating_point"], row["channel"], row["attack"], *values, row["verdict"])
+        table.add_row(row["operating_point"], row["channel"], row["attack"], *values, _judged(row))
     return table
+
+
+def _judged(row: dict[Hashable, Any]) -> str:
+    """Returns the verdict, or what became of a cell that has none: failed is a word of its own."""
+    return str(row["verdict"] if row["status"] == "done" else row["status"])
 
 
 def _written(value: Any, digits: int | None) -> str:

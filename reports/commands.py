@@ -66,6 +66,10 @@ def compare(
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
+def _worded(verdict: str) -> str:
+    return "a lower bound" if verdict == "lower bound" else verdict
+
+
 def baseline(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("leakgauge-baseline.json"),
@@ -81,7 +85,7 @@ def baseline(
     for point in found.points:
         if point.verdict != "conclusive":
             place = f"{point.operating_point}, threat model {point.threat_model}"
-            _out.print(f"note: {place} is inconclusive: {point.reason}", markup=False, soft_wrap=True)
+            _out.print(f"note: {place} is {_worded(point.verdict)}: {point.reason}", markup=False, soft_wrap=True)
 
 
 def gate(
@@ -91,10 +95,16 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
+    accept_lower_bounds: Annotated[
+        bool, typer.Option(help="Pass where lower bounds do not rise; as `lower_bounds: judge` in the limits.")
+    ] = False,
 ) -> None:
     """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
     known = None if baseline is None else read_baseline(baseline)
-    found = judge(_loaded(run), known, Limits() if limits is None else read_limits(limits))
+    stated = Limits() if limits is None else read_limits(limits)
+    if accept_lower_bounds:
+        stated = stated.model_copy(update={"lower_bounds": "judge"})
+    found = judge(_loaded(run), known, stated)
     if found.outcome != "pass":
         _out.print(_table(gate_grid(found, failures_only=True)))
     for note in found.notes:

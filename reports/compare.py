@@ -78,8 +78,8 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     """Compares every measure of every operating point that both runs hold.
 
     A difference is called worse or better where its p-value, adjusted for all comparisons together, is below 5 %.
-    Leakage that an inconclusive attack measured is a lower bound: it cannot show that less leaks, nor, in the base,
-    that more does.
+    Leakage of an operating point that is not conclusive, but inconclusive or a lower bound, is bounded from below: it
+    cannot show that less leaks, nor, in the base, that more does.
 
     Args:
         base: The run to compare with.
@@ -151,9 +151,9 @@ def _outcome(row: Compared, p: float, base: Measured, new: Measured) -> tuple[Ou
     worse = row.measure.sign * difference.mean > 0
     if row.measure.kind == "leakage":
         if worse and not base.conclusive:
-            return "not comparable", "measured higher, but the base only bounds leakage from below"
+            return "not comparable", f"measured higher, but the base only bounds leakage from below ({base.verdict})"
         if not worse and not new.conclusive:
-            return "not comparable", "measured lower, but the new run only bounds leakage from below"
+            return "not comparable", f"measured lower, but the new run only bounds leakage from below ({new.verdict})"
     return ("worse" if worse else "better"), ""
 
 

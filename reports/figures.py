@@ -96,7 +96,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 figure, missing = frontier(here, column, label, looks)
                 caption = (
                     "Above: leakage of the strongest attack on each image. Below: task quality. "
-                    "Bars are 95 % intervals; a hollow marker is an inconclusive operating point, its leakage a lower "
+                    "Bars are 95 % intervals; a hollow marker is an operating point that is inconclusive or a lower "
                     "bound. Markers of nearly equal cost are set side by side."
                 )
                 caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
@@ -107,8 +107,8 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 caption = (
                     "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and "
                     "of quality across; the same images stand behind every point, so that differences are surer than "
-                    "the intervals suggest. A hollow marker is an inconclusive operating point, its leakage a "
-                    "lower bound."
+                    "the intervals suggest. A hollow marker is an operating point that is inconclusive or "
+                    "a lower bound."
                 )
                 caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
                 name = _slug(run.label, "quality", setting.channel, setting.threat_model)
@@ -118,7 +118,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 figure = learning_curves(curves, looks, points)
                 caption = (
                     "PSNR on the attacker's own held-out images while each attack trains, a line an operating point. "
-                    "Dashed: the cell is inconclusive."
+                    "Dashed: the cell is inconclusive or a lower bound."
                 )
                 name = _slug(run.label, "learning", setting.channel, setting.threat_model)
                 drawn.append(Plot(name, "Learning curves", place, caption, figure))
@@ -139,8 +139,8 @@ def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             caption = (
                 "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
                 "complex symbols sent an image. Colour and marker tell the operating point, the line the path: the "
-                "channel plug-in. Bars are 95 % intervals, set side by side; a hollow marker is an inconclusive "
-                "operating point, its leakage a lower bound."
+                "channel plug-in. Bars are 95 % intervals, set side by side; a hollow marker is an operating "
+                "point that is inconclusive or a lower bound."
             )
             if model.channel is not None:
                 caption += f" The eavesdropper hears its own channel throughout, {model.channel}."
@@ -162,7 +162,7 @@ def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             caption = (
                 "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
                 "operations on the edge. A line joins operating points that differ in nothing but the cut. Bars are "
-                "95 % intervals; a hollow marker is an inconclusive operating point, its leakage a lower bound."
+                "95 % intervals; a hollow marker is an operating point that is inconclusive or a lower bound."
             )
             caption += f" In part unscored: {', '.join(missing)}." if missing else ""
             place = f"Channel {setting.channel}, threat model {setting.threat_model}"

@@ -45,6 +45,7 @@ class Label(NamedTuple):
     y: float
     lo: float
     hi: float
+    verdict: str = "conclusive"
 
 
 def _draw(axes: Any, label: Label, mark: Mark, filled: bool) -> None:
@@ -82,16 +83,16 @@ def _label(figure: Figure, axes: Any, labels: list[Label]) -> None:
     canvas.draw()
     renderer = canvas.get_renderer()
     taken: list[Any] = []
-    for _, x, y, lo, hi in labels:
+    for _, x, y, lo, hi, _ in labels:
         (px, py), (_, low), (_, high) = (axes.transData.transform((x, v)) for v in (y, lo, hi))
         taken += [Bbox([[px - 5, py - 5], [px + 5, py + 5]]), Bbox([[px - 1, low], [px + 1, high]])]
     frame = axes.get_window_extent(renderer)
-    for name, x, y, _, _ in labels:
+    for name, x, y, _, _, verdict in labels:
         tried = []
         for rank, (dx, dy, ha, va) in enumerate((*_SIDES, *_DIAGONALS, *_FAR)):
             leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
             text = axes.annotate(
-                name,
+                f"{name} (lower bound)" if verdict == "lower bound" else name,
                 (x, y),
                 (dx, dy),
                 textcoords="offset points",
@@ -117,8 +118,9 @@ def _panel(axes: Any, placed: list[tuple[Row, float]], name: str, scale: float, 
     labels: list[Label] = []
     for row, x in placed:
         if is_number(row[name]):
-            ends = (row[key] if is_number(row[key]) else row[name] for key in (name, f"{name}_lo", f"{name}_hi"))
-            label = Label(str(row["operating_point"]), x, *(float(end) * scale for end in ends))
+            keys = (name, f"{name}_lo", f"{name}_hi")
+            y, lo, hi = (float(row[key] if is_number(row[key]) else row[name]) * scale for key in keys)
+            label = Label(str(row["operating_point"]), x, y, lo, hi, str(row["verdict"]))
             _draw(axes, label, marks[label.name], filled=row["verdict"] == "conclusive")
             labels.append(label)
     axes.margins(x=0.12, y=0.14)

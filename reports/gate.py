@@ -41,6 +41,7 @@ class Check:
         lo: Lower end of the 95 % interval of ``change``.
         hi: Upper end.
         p: One-sided p-value that the limit is exceeded; NaN where the limit concerns means alone.
+        rests_on: ``lower bound`` or ``inconclusive`` where leakage passes that is only bounded from below; else empty.
     """
 
     place: str
@@ -54,10 +55,13 @@ class Check:
     lo: float = math.nan
     hi: float = math.nan
     p: float = math.nan
+    rests_on: str = ""
 
     @property
     def said(self) -> str:
         """The outcome in the words of what is limited."""
+        if self.outcome == "pass" and self.rests_on:
+            return f"pass ({self.rests_on})"
         return _EXCEEDS[self.measure.kind] if self.outcome == "exceeds" and self.measure else self.outcome
 
 
@@ -78,6 +82,11 @@ class Gate:
         return "pass" if found == {"pass"} else "cannot tell"
 
     @property
+    def by_lower_bounds(self) -> int:
+        """How many checks passed by a bound from below alone, which proves no privacy."""
+        return sum(bool(check.rests_on) for check in self.checks if check.outcome == "pass")
+
+    @property
     def exit_code(self) -> int:
         """0 pass, 1 exceeds, 3 cannot tell."""
         return EXIT_CODES[self.outcome]
@@ -88,7 +97,7 @@ def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
 
     A measure passes where the 95 % interval of its paired change lies within what is allowed, and exceeds where the
     interval lies beyond and the p-value, adjusted for all checks together, is below 5 %. In between the gate cannot
-    tell; nor can it where something is unscored, missing, inconclusive or not comparable.
+    tell; nor can it where something is unscored, missing, inconclusive, a lower bound or not comparable.
 
     Args:
         run: The run.
@@ -175,15 +184,27 @@ def _against(
             check = replace(check, outcome="cannot tell", why="unscored in the run")
         if check.outcome == "pass" and measure.kind == "leakage":
             why = doubt or _weakened(check, measure, mine, allowance.of(recorded.mean))
-            check = replace(check, outcome="cannot tell", why=why) if why else check
+            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(mine))
         yield check
 
 
+def _rest(mine: Measured) -> str:
+    return "" if mine.conclusive else mine.verdict
+
+
+def _unproven(mine: Measured, limits: Limits) -> str:
+    """Says why leakage within the limits proves nothing; empty where it does, or where that is accepted."""
+    stated = {"inconclusive": limits.inconclusive, "lower bound": limits.lower_bounds}
+    return f"{mine.verdict}: {mine.reason}" if stated.get(mine.verdict) == "cannot tell" else ""
+
+
 def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) -> str:
-    """Says that an inconclusive attack rebuilt clearly less, which a weaker attack would too; empty otherwise."""
+    """Says that an attack that is not conclusive rebuilt clearly less, which a weaker one would too; else empty."""
     most = max(measure.sign * check.lo, measure.sign * check.hi)
     if mine.conclusive or not most < -allowed:
         return ""
+    if mine.verdict == "lower bound":
+        return "a lower bound that is much lower than in the baseline: less leakage, or hidden better from this attack?"
     return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
 
 
@@ -194,9 +215,7 @@ def _leakage_doubt(run: LoadedRun, point: Point, mine: Measured, limits: Limits)
         return f"attacks of the baseline are missing: {', '.join(missing)}"
     if grants_of(run, point.threat_model) != point.grants:
         return f"threat model {point.threat_model} grants something else than in the baseline"
-    if not mine.conclusive and limits.inconclusive == "cannot tell":
-        return f"inconclusive: {mine.reason}"
-    return ""
+    return _unproven(mine, limits)
 
 
 def _by_means(check: Check, measure: Measure, allowed: float) -> Check:
@@ -251,9 +270,9 @@ def _absolute(ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iter
         assert bound is not None
         sign = 1 if limit.at_most is not None else -1
         check = _between(check, sign, sign * bound)
-        lower_bound = measure.kind == "leakage" and not one.conclusive and limits.inconclusive == "cannot tell"
-        if check.outcome == "pass" and lower_bound:
-            check = replace(check, outcome="cannot tell", why=f"inconclusive: {one.reason}")
+        if check.outcome == "pass" and measure.kind == "leakage":
+            why = _unproven(one, limits)
+            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(one))
         yield check
 
 

@@ -30,7 +30,11 @@ def headline(gate: Gate) -> str:
     """Says in a line how the gate ended."""
     counts = Counter(check.outcome for check in gate.checks)
     found = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _FIRST if counts[outcome])
-    return f"{_HEADLINES[gate.outcome]} ({found or 'no checks'})"
+    said = _HEADLINES[gate.outcome]
+    if gate.outcome == "pass" and gate.by_lower_bounds:
+        checks = "check" if gate.by_lower_bounds == 1 else "checks"
+        said = f"pass, by lower bounds only in {gate.by_lower_bounds} {checks}: no bound rose, which proves no privacy"
+    return f"{said} ({found or 'no checks'})"
 
 
 def _shown(check: Check) -> list[Value]:
@@ -38,7 +42,7 @@ def _shown(check: Check) -> list[Value]:
     lo_hi = bounds(check.lo, check.hi, digits, signed=not math.isnan(check.base))
     signed = not math.isnan(check.base)
     return [
-        Value(check.said, "", check.outcome, _TONES[check.outcome]),
+        Value(check.said, "", check.outcome, "warn" if check.rests_on else _TONES[check.outcome]),
         words(check.place),
         words(check.measure.name if check.measure else "all", check.measure.unit if check.measure else ""),
         words(check.rule),
@@ -79,6 +83,7 @@ def _data(check: Check) -> dict[str, Any]:
         "rule": check.rule,
         "outcome": check.outcome,
         "said": check.said,
+        "rests_on": check.rests_on,
         "why": check.why,
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
     }
@@ -91,6 +96,7 @@ def gate_json(gate: Gate) -> str:
         "run": gate.run,
         "outcome": gate.outcome,
         "exit_code": gate.exit_code,
+        "by_lower_bounds": gate.by_lower_bounds,
         "notes": list(gate.notes),
         "checks": [_data(check) for check in gate.checks],
     }

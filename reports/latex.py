@@ -8,7 +8,6 @@ from pathlib import Path
 from harness.store import RunFolder, write_atomic
 from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, load_runs
-from reports.measures import doubts
 from reports.notation import UNSCORED, bounds, is_number, number
 from reports.table import point_rows
 
@@ -23,10 +22,10 @@ _SPECIAL = {
     "\N{MINUS SIGN}": "$-$",
     "\N{NO-BREAK SPACE}": "~",
 }
-_MARK = r"\textsuperscript{*}"
+_MARKS = {"inconclusive": r"\textsuperscript{*}", "lower bound": r"\textsuperscript{\dag}"}
 _NOTE = (
     "Brackets hold 95\\,\\% bootstrap intervals that resample groups of dependent images. An asterisk marks what rests "
-    "on an inconclusive attack: a lower bound."
+    "on an inconclusive attack, a dagger what rests on one that cannot find hidden positions: lower bounds both."
 )
 
 
@@ -68,7 +67,7 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
     here = [row for row in rows if (row["channel"], row["threat_model"]) == setting]
     lines = []
     for row in here:
-        mark = "" if row["verdict"] == "conclusive" else _MARK
+        mark = _MARKS.get(str(row["verdict"]), "")
         entries = [
             escape(str(row["operating_point"])) + mark,
             _ranged(row, "quality", 1, 100),
@@ -94,7 +93,7 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
 
 
 def attacks_table(run: LoadedRun, setting: Setting) -> str:
-    """Returns attack by operating point: the mean PSNR in dB, with an asterisk where it is inconclusive."""
+    """Returns attack by operating point: the mean PSNR in dB, with a mark where it is not conclusive."""
     points = run.points_at(setting)
     cells = {(str(c["attack"]), str(c["operating_point"])): c for c in run.cells_at(setting) if c["seed"] == _seed(run)}
     attacks = [a for a in dict.fromkeys(a for a, _ in cells) if not run.is_probe(a)]
@@ -108,7 +107,7 @@ def attacks_table(run: LoadedRun, setting: Setting) -> str:
             elif cell["status"] != "done":
                 entries.append(escape(str(cell["status"])))
             else:
-                entries.append(_ranged(cell, "psnr_db", 2) + (_MARK if doubts([cell]) else ""))
+                entries.append(_ranged(cell, "psnr_db", 2) + _MARKS.get(str(cell["verdict"]), ""))
         lines.append(" & ".join(entries))
     seeds = f", seed {_seed(run)}" if len(run.suite.seeds) > 1 else ""
     caption = (

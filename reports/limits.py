@@ -104,8 +104,11 @@ class Limits(_Strict):
 
     Args:
         minimum_images: Images that both runs must have scored; with fewer the gate cannot tell.
-        inconclusive: What an inconclusive attack means: that the gate cannot tell, or (``judge``) that one lower bound
-            is compared with another of the same budget; one that is much lower still cannot be told.
+        inconclusive: What an inconclusive attack means: that the gate cannot tell, or (``judge``) that what it rebuilt
+            is compared with what another of the same budget did; much less still cannot be told.
+        lower_bounds: What it means where the strongest attack converged but cannot find positions that are hidden: that
+            the gate cannot tell, or (``judge``) that one such bound is compared with another; a pass then says that
+            it rests on lower bounds.
         worse_by: By how much a measure may be worse than the baseline's; what is not stated has its default.
         points: The same for single operating points.
         absolute: Limits on the means themselves.
@@ -113,6 +116,7 @@ class Limits(_Strict):
 
     minimum_images: int = Field(default=30, ge=2)
     inconclusive: Literal["cannot tell", "judge"] = "cannot tell"
+    lower_bounds: Literal["cannot tell", "judge"] = "cannot tell"
     worse_by: Allowances = Field(default_factory=dict)
     points: dict[str, Allowances] = Field(default_factory=dict)
     absolute: tuple[Absolute, ...] = ()

@@ -23,9 +23,9 @@ def granted(model: ThreatModel) -> str:
 
 
 def _marked(value: Value, cells: Sequence[Row], unit: str = "") -> Value:
-    """Marks what rests on an inconclusive cell."""
-    doubt = any(cell["verdict"] != "conclusive" for cell in cells)
-    detail = " ".join(filter(None, (unit, value.detail, "inconclusive" if doubt else "")))
+    """Marks what rests on a cell that is not conclusive."""
+    doubt = next((v for v in ("inconclusive", "lower bound") if any(cell["verdict"] == v for cell in cells)), "")
+    detail = " ".join(filter(None, (unit, value.detail, doubt)))
     return Value(value.text, detail, value.sort, "warn" if doubt else value.tone, True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import pandas as pd
@@ -12,6 +13,7 @@ from reports.loaded import LoadedRun, Row, Setting
 from reports.strongest import PER_IMAGE, candidates, image_rows, strongest_per_image
 
 Kind = Literal["leakage", "quality", "cost"]
+Verdict = Literal["conclusive", "lower bound", "inconclusive"]
 PROBE = "probe "
 
 
@@ -80,20 +82,20 @@ class Measured:
         setting: Channel and threat model.
         images: Indexed by image: ``group``, and a column a measure, averaged over seeds; NaN is unscored.
         attacks: The attacks that it rests on, floors and probes included.
-        verdict: conclusive, or inconclusive.
-        reason: Why it is inconclusive.
+        verdict: conclusive, lower bound or inconclusive; see ``verdict_of``.
+        reason: Why it is not conclusive.
     """
 
     point: str
     setting: Setting
     images: pd.DataFrame
     attacks: tuple[str, ...]
-    verdict: str
+    verdict: Verdict
     reason: str
 
     @property
     def conclusive(self) -> bool:
-        """Whether every attack on it is."""
+        """Whether every attack on it is shown to be converged, and the strongest misses nothing that it was told."""
         return self.verdict == "conclusive"
 
     @property
@@ -107,13 +109,35 @@ class Measured:
         return [str(name) for name in self.images.columns if name != "group"]
 
 
+def verdict_of(run: LoadedRun, cells: Collection[Row]) -> tuple[Verdict, str]:
+    """Returns the verdict on an operating point, and why it is no better.
+
+    Inconclusive where one of its cells is, failed or is missing: that one might have leaked more. A lower bound where
+    the strongest attack is one: it converged, but could not make use of all there is.
+    """
+    said = doubts(cells)
+    if said:
+        return "inconclusive", said
+    by_attack: dict[str, list[Row]] = {}
+    for cell in cells:
+        if cell["psnr_db"] == cell["psnr_db"] and not run.is_floor(str(cell["attack"])):
+            by_attack.setdefault(str(cell["attack"]), []).append(cell)
+    if not by_attack:
+        return "conclusive", ""
+    strongest = max(by_attack, key=lambda name: fmean(float(cell["psnr_db"]) for cell in by_attack[name]))
+    for cell in by_attack[strongest]:
+        if cell["verdict"] == "lower bound":
+            return "lower bound", f"{strongest}, the strongest here: {cell['reason']}"
+    return "conclusive", ""
+
+
 def doubts(cells: Collection[Row]) -> str:
     """Says which cells are inconclusive, failed or missing, and why; empty where none is."""
     found: dict[str, None] = {}
     for cell in cells:
         if cell["status"] != "done":
             found[f"{cell['attack']}: {cell['status']}: {cell['reason'] or 'no reason given'}"] = None
-        elif cell["verdict"] != "conclusive":
+        elif cell["verdict"] not in ("conclusive", "lower bound"):
             found[f"{cell['attack']}: {cell['reason'] or 'no reason given'}"] = None
     return "; ".join(found)
 
@@ -164,8 +188,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
                 columns[f"{PROBE}{label}"] = asked
     groups = rows.groupby("image", sort=False)["group"].first()
     images = pd.DataFrame({"group": groups, **columns}).reindex(groups.index)
-    said = doubts(cells)
-    return Measured(point, setting, images, tuple(labels), "inconclusive" if said else "conclusive", said)
+    return Measured(point, setting, images, tuple(labels), *verdict_of(run, cells))
 
 
 def _of_the_best(rows: pd.DataFrame, name: str) -> pd.Series[float]:

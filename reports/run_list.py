@@ -31,7 +31,7 @@ def runs_grid(folder: Path) -> Grid:
     A run that cannot be read has a row that says why.
     """
     headings = [Heading(name, numeric=False) for name in ("Run", "Suite", "Status", "Commit")]
-    headings += [Heading("Cells"), Heading("Failed"), Heading("Inconclusive")]
+    headings += [Heading("Cells"), Heading("Failed"), Heading("Inconclusive"), Heading("Lower bounds")]
     headings += [Heading("Baseline leaks", "dB above floor"), Heading("Least leaks", "dB above floor")]
     headings += [Heading("Baseline quality", "%"), Heading("Its quality", "%")]
     return Grid(f"Runs in {folder}", headings, [_row(path, folder) for path in find_runs(folder)])
@@ -43,14 +43,17 @@ def _row(path: Path, folder: Path) -> list[Value]:
         run = load_runs([RunFolder.open(path)])[0]
         return [words(name), *_headline(run)]
     except LeakgaugeError as error:
-        nothing = [Value("", numeric=True)] * 7
+        nothing = [Value("", numeric=True)] * 8
         return [words(name), words(""), words("cannot be read", str(error), "bad"), words(""), *nothing]
 
 
 def _headline(run: LoadedRun) -> list[Value]:
     cells, unscored = run.cells, figure(None)
     failed = int((cells["status"] == "failed").sum())
-    doubtful = int(((cells["status"] == "done") & (cells["verdict"] != "conclusive")).sum())
+    doubtful, bounds = (
+        int(((cells["status"] == "done") & (cells["verdict"] == name)).sum())
+        for name in ("inconclusive", "lower bound")
+    )
     rows = [row for row in point_rows(run) if row["strongest_leakage"] == row["strongest_leakage"]]
     base = next((row for row in rows if row["baseline"] == "yes"), None)
     least = min(rows, key=lambda row: float(row["strongest_leakage"]), default=None)
@@ -62,6 +65,7 @@ def _headline(run: LoadedRun) -> list[Value]:
         figure(len(cells), 0),
         figure(failed, 0),
         figure(doubtful, 0),
+        figure(bounds, 0),
         unscored if base is None else ranged(base, "strongest_leakage", 2),
         unscored if least is None else _named(ranged(least, "strongest_leakage", 2), str(least["operating_point"])),
         unscored if base is None else ranged(base, "quality", 1, scale=100),

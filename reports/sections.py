@@ -32,8 +32,13 @@ _ATTRIBUTE_HEADINGS = (_text("Attribute"), Heading("Named", "%"), Heading("By ch
 
 def _verdict(status: str, verdict: str, reason: str) -> Value:
     shown = verdict if status == "done" else status
-    tones: dict[str, Tone] = {"conclusive": "good", "inconclusive": "warn"}
+    tones: dict[str, Tone] = {"conclusive": "good", "lower bound": "warn", "inconclusive": "warn"}
     return words(shown, reason, tones.get(shown, "bad"))
+
+
+def _said(row: Row) -> str:
+    """Returns a cell's reason, and what is to be warned of."""
+    return "; ".join(filter(None, (str(row["reason"]), f"warning: {row['warning']}" if row["warning"] else "")))
 
 
 def _noise(value: Any) -> str:
@@ -41,7 +46,9 @@ def _noise(value: Any) -> str:
 
 
 def _doubtful(run: LoadedRun, row: Row) -> str:
-    """Names the attacks that leave an operating point inconclusive."""
+    """Names the attacks that keep an operating point from being conclusive."""
+    if row["verdict"] == "lower bound":
+        return str(row["reason"])
     cells = run.cells_at(Setting(row["channel"], row["threat_model"]), row["operating_point"])
     names = (str(c["attack"]) for c in cells if c["status"] != "done" or c["verdict"] != "conclusive")
     return ", ".join(dict.fromkeys(names))
@@ -140,7 +147,7 @@ def _attribute_values(row: Row) -> list[Value]:
 
 
 def cells_grid(run: LoadedRun) -> Grid:
-    """Returns every cell: attack by operating point, with failed, missing and inconclusive ones in plain sight."""
+    """Returns every cell: attack by operating point, with failed, missing and doubtful ones in plain sight."""
     rows = rows_of(run.cells)
     asked = any(row["attribute"] for row in rows)
     headings = [
@@ -163,7 +170,7 @@ def cells_grid(run: LoadedRun) -> Grid:
                 words(row["operating_point"]),
                 words(row["attack"], "floor" if run.is_floor(row["attack"]) else ""),
                 words(row["channel"], _noise(row["snr_db"])),
-                _verdict(row["status"], row["verdict"], row["reason"]),
+                _verdict(row["status"], row["verdict"], _said(row)),
                 ranged(row, "leakage", 2),
                 *scores,
                 *(_attribute_values(row) if asked else ()),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from reports.loaded import LoadedRun, Row, Setting
+from reports.loaded import LoadedRun, Row, Setting, rows_of
 from reports.notation import UNSCORED, bounds, is_number, number, percent, plural
 
 
@@ -82,29 +82,39 @@ def _baseline(run: LoadedRun, row: Row) -> str:
         f"{row['strongest_attack']} is the strongest on {percent(row['strongest_share'], 0)} of the images. "
         f"Task quality is {_measured(row, 'quality', 1, '%', scale=100)}."
     )
-    return text + ("" if _sure(row) else " Some cells are inconclusive, so leakage is a lower bound.")
+    return text + ("" if _sure(row) else f" {_SHORT[row['verdict']]}, so that more may leak.")
+
+
+_SHORT = {
+    "lower bound": "The strongest attack cannot find positions that are hidden from it: a lower bound",
+    "inconclusive": "Some cells are inconclusive",
+}
 
 
 def _sure(row: Row) -> bool:
     return bool(row["verdict"] == "conclusive")
 
 
-def _leak_direction(row: Row, baseline_sure: bool) -> str:
-    """Says which way leakage changed, and claims nothing that an inconclusive cell leaves open."""
+def _article(verdict: str) -> str:
+    return "a lower bound" if verdict == "lower bound" else verdict
+
+
+def _leak_direction(row: Row, baseline: str) -> str:
+    """Says which way leakage changed, and claims nothing that a cell leaves open that is not conclusive."""
     return _direction(
         row,
         "leakage_change",
-        "it leaks more" if baseline_sure else "more is not shown, as the baseline is inconclusive",
-        "it leaks less" if _sure(row) else "less is not shown, as this point is inconclusive",
+        "it leaks more" if baseline == "conclusive" else f"more is not shown, as the baseline is {_article(baseline)}",
+        "it leaks less" if _sure(row) else f"less is not shown, as this point is {_article(row['verdict'])}",
     )
 
 
-def _finding(run: LoadedRun, row: Row, baseline_sure: bool) -> Finding:
+def _finding(run: LoadedRun, row: Row, baseline: str) -> Finding:
     share = number(row["payload_share"], 1, scale=100)
     sent = f"{share} % of the baseline's payload bytes" if share != UNSCORED else "payload share unscored"
     quality = _measured(row, "quality_change", 1, "points", signed=True, scale=100)
     leakage = _measured(row, "leakage_change", 2, "dB", signed=True)
-    leak = _leak_direction(row, baseline_sure)
+    leak = _leak_direction(row, baseline)
     task = _direction(row, "quality_change", "better", "worse")
     text = (
         f"{sent}; quality {quality} ({task}); "
@@ -127,7 +137,14 @@ def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
             verb = "" if name == "failed" else "was " if count == 1 else "were "
             said.append(f"{count} of {plural(total, 'cell')} {verb}{name}.")
     done = run.cells[run.cells["status"] == "done"]
-    doubtful = int((done["verdict"] != "conclusive").sum())
+    doubtful, bounds_only = (int((done["verdict"] == name).sum()) for name in ("inconclusive", "lower bound"))
+    if bounds_only:
+        verb = "is a lower bound" if bounds_only == 1 else "are lower bounds"
+        said.append(
+            f"{bounds_only} of {plural(total, 'cell')} {verb}: the attack cannot find positions that are hidden."
+        )
+    for text in dict.fromkeys(f"{c['attack']} on {c['operating_point']}: {c['warning']}" for c in rows_of(done)):
+        said += [] if text.endswith(": ") else [f"Warning: {text}."]
     if doubtful:
         verb = "is inconclusive and only bounds" if doubtful == 1 else "are inconclusive and only bound"
         said.append(f"{doubtful} of {plural(total, 'cell')} {verb} leakage from below.")
@@ -154,8 +171,10 @@ def summarise(run: LoadedRun, rows: list[Row]) -> Summary:
         f"quality is {run.task.get('quality_name', 'not stated')}. Brackets hold 95 % bootstrap intervals."
     )
     baselines = tuple(_baseline(run, row) for row in rows if row["baseline"] == "yes")
-    sure = {(row["channel"], row["threat_model"]) for row in rows if row["baseline"] == "yes" and _sure(row)}
+    verdicts = {(row["channel"], row["threat_model"]): str(row["verdict"]) for row in rows if row["baseline"] == "yes"}
     findings = tuple(
-        _finding(run, row, (row["channel"], row["threat_model"]) in sure) for row in rows if row["baseline"] == "no"
+        _finding(run, row, verdicts.get((row["channel"], row["threat_model"]), "inconclusive"))
+        for row in rows
+        if row["baseline"] == "no"
     )
     return Summary(scope, _cautions(run, rows), baselines, findings)

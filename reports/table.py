@@ -10,7 +10,7 @@ import pandas as pd
 from harness.results import COSTS, IDENTITY, Column
 from harness.store import RunFolder, typed_frame
 from reports.loaded import LoadedRun, Row, Setting, load_runs
-from reports.measures import doubts
+from reports.measures import verdict_of
 from reports.strongest import (
     NOTHING,
     PER_IMAGE,
@@ -78,8 +78,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
         "strongest_leakage", "dB", "mean over images of the strongest attack's PSNR minus the best floor's"
     ),
     *_with_interval("leakage_change", "dB", "strongest_leakage minus the baseline's, image by image"),
-    Column("verdict", "text", "", "conclusive where every planned cell is; otherwise leakage is a lower bound"),
-    Column("reason", "text", "", "which cells are inconclusive, failed or missing, and why"),
+    Column(
+        "verdict",
+        "text",
+        "",
+        "conclusive; lower bound (all converged, but the strongest could not make use of all there is); or "
+        "inconclusive (a cell is, failed or is missing): then too leakage is only bounded from below",
+    ),
+    Column("reason", "text", "", "why it is not conclusive, and by which cells"),
 )
 
 
@@ -108,8 +114,7 @@ def _reid(run: LoadedRun, cells: Sequence[Row], name: str) -> tuple[Estimate, st
 def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     cells = run.cells_at(setting, point)
     seed = run.suite.seeds[0]
-    # An operating point is conclusive where each of its cells is: what is missing might have leaked more.
-    reason = doubts(cells)
+    verdict, reason = verdict_of(run, cells)
     row: Row = {
         "task": cells[0]["task"],
         "operating_point": point,
@@ -117,7 +122,7 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
         "snr_db": cells[0]["snr_db"],
         "threat_model": setting.threat_model,
         "baseline": "yes" if point == run.suite.baseline_point else "no",
-        "verdict": "inconclusive" if reason else "conclusive",
+        "verdict": verdict,
         "reason": reason,
         **{name: _mean(cells, name) for name in _AVERAGED},
     }

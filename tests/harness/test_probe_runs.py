@@ -36,7 +36,7 @@ class Centroids(AttributeProbe):
     """Scores classes by the distance to their mean token."""
 
     name = "centroids"
-    training = "closed_form"
+    training = "search"
     layout = "needs none"
 
     def __init__(self, attribute: str = "bright") -> None:
@@ -44,6 +44,7 @@ class Centroids(AttributeProbe):
 
     def fit(self, view, auxiliary, answers, classes, rng):
         assert answers.shape == (len(auxiliary),)
+        self.doubt = None
         means = mean_tokens(view.observe(auxiliary))
         self.centres = torch.stack([means[answers == c].mean(dim=0) for c in range(classes)])
 
@@ -71,11 +72,12 @@ class Nearest(IdentityProbe):
     """Finds the candidate with the nearest mean token."""
 
     name = "nearest"
-    training = "closed_form"
+    training = "search"
     layout = "needs none"
     galleries: list[ImageSet] = []  # noqa: RUF012
 
     def fit(self, view, auxiliary, rng):
+        self.doubt = None
         view.observe(auxiliary)
 
     def rank(self, observations, view, gallery, rng):

@@ -95,7 +95,8 @@ class Simulation:
             }
             verdict = "conclusive" if floor else self.verdict
             row = {**identity, "n": self.n, "status": "done", "verdict": verdict, **costs}
-            row["reason"] = "" if verdict == "conclusive" else "convergence not shown: still gaining"
+            reasons = {"conclusive": "", "lower bound": "tokens were merged, and this attack cannot find positions"}
+            row["reason"] = reasons.get(verdict, "convergence not shown: still gaining")
             for name, values in {**scores, "attribute_accuracy": asked}.items():
                 row[name], row[f"{name}_lo"], row[f"{name}_hi"], *_ = mean_interval(values, None, bootstrap_streams(0))
             cells.append(row)

@@ -77,6 +77,35 @@ def test_an_inconclusive_attack_that_leaks_more_still_leaks_more(tmp_path, base)
     assert outcome(tmp_path, base, verdict="inconclusive", shift=2.0).exit_code == 1
 
 
+def test_a_lower_bound_that_rises_is_a_rise_and_one_that_does_not_proves_nothing_unless_accepted(tmp_path, base):
+    assert outcome(tmp_path / "a", base, verdict="lower bound", shift=2.0).exit_code == 1
+    gate = outcome(tmp_path / "b", base, verdict="lower bound")
+    assert gate.exit_code == 3
+    assert "lower bound: sharp, the strongest here: tokens were merged" in whys(gate)
+    accepted = parse_limits({"lower_bounds": "judge"})
+    assert outcome(tmp_path / "c", base, accepted, verdict="lower bound", shift=2.0).exit_code == 1
+    gate = outcome(tmp_path / "d", base, accepted, verdict="lower bound")
+    assert gate.exit_code == 0
+    leaking = [check for check in gate.checks if check.measure.kind == "leakage"]
+    assert gate.by_lower_bounds == len(leaking) > 0
+    assert {check.said for check in leaking} == {"pass (lower bound)"}
+    assert "by lower bounds only" in headline(gate)
+    assert "by lower bounds only" in gate_markdown(gate)
+    hidden = outcome(tmp_path / "e", base, accepted, verdict="lower bound", shift=-4.0)
+    assert "hidden better from this attack?" in whys(hidden)
+    assert outcome(tmp_path / "f", base, accepted, verdict="inconclusive").exit_code == 3, "not the same word"
+
+
+def test_the_command_accepts_lower_bounds_on_request_alone(tmp_path, base, capsys):
+    run, path = tmp_path / "run", tmp_path / "baseline.json"
+    Simulation(verdict="lower bound").write(run)
+    write_baseline(base, path)
+    arguments = ["gate", str(run), "--baseline", str(path)]
+    assert app(arguments, standalone_mode=False) == 3
+    assert app([*arguments, "--accept-lower-bounds"], standalone_mode=False) == 0
+    assert "pass, by lower bounds only" in " ".join(capsys.readouterr().out.split())
+
+
 def test_bounds_of_one_budget_may_be_compared_on_request(tmp_path, base):
     limits = parse_limits({"inconclusive": "judge"})
     assert outcome(tmp_path / "a", base, limits, verdict="inconclusive", seed=4).outcome == "pass"
