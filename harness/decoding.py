@@ -180,11 +180,23 @@ def upright_rgb(data: bytes, background: Colour = WHITE) -> Image.Image:
     return read_picture(data, background).image
 
 
-def centre_square(image: Image.Image, px: int) -> Tensor:
-    """Returns the centre square of an RGB image as (3, px, px) uint8, by an antialiased bicubic filter."""
-    side = min(image.size)
+def resampling(interpolation: str) -> Image.Resampling:
+    """Returns PIL's filter of a name: bicubic, bilinear, lanczos, box, hamming or nearest."""
+    return Image.Resampling[interpolation.upper()]
+
+
+def centre_square(image: Image.Image, px: int, interpolation: str = "bicubic", crop_share: float = 1.0) -> Tensor:
+    """Returns the centre square of an RGB image as (3, px, px) uint8, by an antialiased filter.
+
+    Args:
+        image: The image.
+        px: Side of the result.
+        interpolation: Name of the filter; see ``resampling``.
+        crop_share: Side of the square that is cut out, as a share of the shorter side.
+    """
+    side = min(image.size) * crop_share
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = image.resize((px, px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    square = image.resize((px, px), resampling(interpolation), box=(left, top, left + side, top + side))
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 

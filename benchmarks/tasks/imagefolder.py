@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.tasks.class_folders import ClassFolders
+from benchmarks.tasks.folder_model import FolderModel
 from benchmarks.tasks.folder_reading import folder_reading
 from benchmarks.tasks.folder_scoring import Library, Quality, Scoring, settle
 from benchmarks.tasks.image_files import ImageFiles
@@ -21,16 +22,15 @@ from benchmarks.tasks.image_groups import check_groups, groups_of
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
 from benchmarks.tasks.model_options import check_timm_options, check_transformers_options
 from benchmarks.tasks.usable_images import usable
+from benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
 from benchmarks.victims.linear_probe import PENALTY, attach_probe
 from benchmarks.victims.loaded_model import LoadedModel
-from benchmarks.victims.timm_model import load_timm_model
-from benchmarks.victims.transformers_model import load_transformers_model
 from harness.contracts import SPLITS, SplitName, Task, Victim
-from harness.decoding import ENLARGED, as_colour, centre_square, colour_name, read_picture
+from harness.decoding import ENLARGED, as_colour, read_picture
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
-from harness.options import ColourOption, Count
-from harness.reading import Preprocessing, Reading, Weights
+from harness.options import ColourOption, Count, KeptShare
+from harness.reading import Reading, Weights
 from harness.registry import suggest
 
 BATCH = 64
@@ -65,6 +65,11 @@ class ImageFolder(Task):
         groups: Images that depend on one another, and so share a split and a cluster of intervals: ``pattern``, a
             regular expression over file names, or ``csv``, a file with columns ``file`` and ``group``.
         shifted: Folder or zip archive of images of another domain, for attackers with ``auxiliary: {domain: shifted}``.
+        mean: Per-channel mean that the model was trained with, of images in [0, 1]; None takes what stands beside the
+            checkpoint, else what the model's name or family suggests, which the victim's name then says.
+        std: Per-channel deviation, likewise.
+        interpolation: Filter that reduces pictures; None takes the one stated beside the checkpoint, else bicubic.
+        crop_share: Side of the centre square that is read, as a share of the shorter side; None reads all of it.
     """
 
     name = "imagefolder"
@@ -86,6 +91,10 @@ class ImageFolder(Task):
         classes: ClassFolders = "auto",
         groups: Mapping[str, str] | None = None,
         shifted: str | None = None,
+        mean: MeanOption | None = None,
+        std: StdOption | None = None,
+        interpolation: Interpolation | None = None,
+        crop_share: KeptShare | None = None,
     ) -> None:
         if groups is not None:
             check_groups(groups)
@@ -105,6 +114,8 @@ class ImageFolder(Task):
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
         self.skip_broken, self.pos_embed_antialias = skip_broken, pos_embed_antialias
         self.background = as_colour(background)
+        fed = (image_px, pos_embed_antialias, mean, std, interpolation, crop_share)
+        self._network = FolderModel(library, model, self.checkpoint, pretrained, *fed)
         self.classes, self.groups = classes, dict(groups or {})
         self.left_out: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
@@ -114,13 +125,9 @@ class ImageFolder(Task):
     def _files(self) -> ImageFiles:
         return ImageFiles.find(self.path, self.classes)
 
-    @cached_property
+    @property
     def _loaded(self) -> LoadedModel:
-        if self.library == "transformers":
-            return load_transformers_model(self.model, pretrained=self.pretrained, image_px=self.image_px)
-        return load_timm_model(
-            self.model, self.checkpoint, image_px=self.image_px, pos_embed_antialias=self.pos_embed_antialias
-        )
+        return self._network.loaded
 
     @cached_property
     def _scoring(self) -> Scoring:
@@ -169,7 +176,7 @@ class ImageFolder(Task):
         picture = read_picture(data, self.background)
         self._done.update(picture.done)
         self._done[ENLARGED] += min(picture.image.size) < self._loaded.px
-        return centre_square(picture.image, self._loaded.px)
+        return self._network.square(picture.image)
 
     def _check_classes(self, images: ImageSet, rows: list[int]) -> None:
         """Raises DataError where leaving images out took all of a class: quality would mean something else."""
@@ -190,7 +197,7 @@ class ImageFolder(Task):
 
     def reading(self) -> Reading:
         """Returns what was read of the files, and what was passed over and why."""
-        victim, px = self._victim, self._loaded.px
+        victim = self._victim
         return folder_reading(
             self._files,
             self._sets,
@@ -198,18 +205,14 @@ class ImageFolder(Task):
             self.left_out,
             converted=self._done,
             copies=self._copies,
-            preprocessing=Preprocessing(
-                px, victim.mean, victim.std, 1.0, "bicubic, antialiased", colour_name(self.background)
-            ),
+            preprocessing=self._network.preprocessing(self.background),
             weights=Weights(victim.name, victim.weights_hash, str(self.checkpoint or self.model)),
         )
 
     @cached_property
     def _victim(self) -> Victim:
         loaded, digest = self._loaded, self._loaded.weights_hash
-        name = Path(self.model).name if self.library == "transformers" and not self.pretrained else self.model
-        name = ", ".join(part for part in (name, f"{loaded.px} px", loaded.note) if part)
-        victim = Victim(loaded.model, loaded.mean, loaded.std, digest, name)
+        victim = Victim(loaded.model, loaded.mean, loaded.std, digest, self._network.name)
         if self._scoring.kind != "probe":
             return victim
         assert self._files.classes is not None
@@ -233,7 +236,7 @@ class ImageFolder(Task):
 
     def read_image(self, data: bytes) -> Tensor:
         """Returns an image file as the model is shown it, (3, px, px) uint8."""
-        return centre_square(read_picture(data, self.background).image, self._loaded.px)
+        return self._network.square(read_picture(data, self.background).image)
 
     def input_px(self) -> int:
         """Side of the images; no image is read to find it."""

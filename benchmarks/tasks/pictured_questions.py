@@ -6,6 +6,7 @@ import importlib.util
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,13 +19,15 @@ from benchmarks.tasks.image_files import MAX_DECODED_BYTES
 from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
 from benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
 from benchmarks.tasks.square_images import Fit, fit_square
-from benchmarks.victims.llava_model import Dtype, check_llava_options, llava_side, load_llava
+from benchmarks.victims.input_settings import Fed, Interpolation, MeanOption, Normalisation, StdOption, fed
+from benchmarks.victims.llava_model import Dtype, check_llava_options, llava_input, llava_side, load_llava
 from harness.contracts import SPLITS, SplitName
-from harness.decoding import as_colour, upright_rgb
+from harness.decoding import as_colour, colour_name, upright_rgb
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
-from harness.options import ColourOption, Count
+from harness.options import ColourOption, Count, KeptShare
 from harness.questions import Asked, QuestionTask
+from harness.reading import Preprocessing, Reading
 from harness.registry import suggest
 from harness.splits import duplicate_groups
 from harness.vision_language import VisionLanguageVictim
@@ -54,6 +57,11 @@ class PicturedQuestions(QuestionTask):
         image_px: Side of the images, for LLaVA-NeXT; None takes twice the side of its tower.
         skip_missing: Leave out questions whose image is missing.
         background: Colour behind transparent pixels: a name, ``#rrggbb`` or three numbers.
+        mean: Per-channel mean that the model was trained with, of images in [0, 1]; None takes that of its image
+            processor, else what its family suggests, which the victim's name then says.
+        std: Per-channel deviation, likewise.
+        interpolation: Filter that reduces pictures; None takes the image processor's, else bicubic.
+        crop_share: For ``fit: crop``, the side of the square that is read, as a share of the shorter side.
     """
 
     hub_name: ClassVar[str]
@@ -74,6 +82,10 @@ class PicturedQuestions(QuestionTask):
         image_px: Count | None = None,
         skip_missing: bool = False,
         background: ColourOption = "white",
+        mean: MeanOption | None = None,
+        std: StdOption | None = None,
+        interpolation: Interpolation | None = None,
+        crop_share: KeptShare | None = None,
     ) -> None:
         check_counts(per_split or {})
         if PROBE_SPLIT in (per_split or {}):
@@ -85,6 +97,10 @@ class PicturedQuestions(QuestionTask):
             **{"prompt": prompt, "max_new_tokens": max_new_tokens},
         }
         check_llava_options(self.model, **self._asking)
+        if crop_share is not None and fit != "crop":
+            raise ConfigError("nothing is cropped", where="crop_share", mend="leave it out, or set `fit: crop`")
+        self._normalised: dict[str, Any] = {"mean": mean, "std": std}
+        self._interpolation, self._crop_share = interpolation, crop_share
         self.path = None if path == HUB else Path(path).expanduser()
         if self.path is not None and not self.path.is_dir():
             raise DataError("no such folder", where=str(self.path), mend=f"check `path`, or take `path: {HUB}`")
@@ -116,7 +132,29 @@ class PicturedQuestions(QuestionTask):
 
     @cached_property
     def _victim(self) -> VisionLanguageVictim:
-        return load_llava(self.model, image_px=self.image_px, **self._asking)
+        return load_llava(self.model, image_px=self.image_px, **self._asking, **self._normalised)
+
+    @cached_property
+    def _input(self) -> tuple[Normalisation, Fed]:
+        found, own = llava_input(self.model, pretrained=self._pretrained, **self._normalised)
+        return found, fed(own, self._interpolation, self._crop_share)
+
+    def reading(self) -> Reading:
+        """Returns what was read; how images are fed, and why so, in full."""
+        plain, (found, how) = super().reading(), self._input
+        said = how.source if self.fit == "crop" else f"{how.source.partition(',')[0]}, padded to a square"
+        return replace(
+            plain,
+            preprocessing=Preprocessing(
+                self._side,
+                found.mean,
+                found.std,
+                how.crop_share if self.fit == "crop" else None,
+                f"{how.interpolation}, antialiased",
+                colour_name(self.background),
+                f"{found.said}; {said}",
+            ),
+        )
 
     @cached_property
     def _side(self) -> int:
@@ -195,7 +233,9 @@ class PicturedQuestions(QuestionTask):
 
     def read_image(self, data: bytes) -> Tensor:
         """Returns an image file as the model is shown it, (3, side, side) uint8."""
-        return fit_square(upright_rgb(data, self.background), self._side, self.fit)
+        how = self._input[1]
+        picture = upright_rgb(data, self.background)
+        return fit_square(picture, self._side, self.fit, how.interpolation, how.crop_share)
 
     def input_px(self) -> int:
         """Side of the images; of the model only the config is read to find it."""

@@ -17,9 +17,10 @@ from benchmarks.tasks.question_files import (
     read_mapping,
 )
 from benchmarks.tasks.square_images import Fit
+from benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
 from benchmarks.victims.llava_model import Dtype
 from harness.errors import ConfigError, DataError
-from harness.options import ColourOption, Count
+from harness.options import ColourOption, Count, KeptShare
 from harness.questions import Asked
 from harness.registry import suggest
 
@@ -91,6 +92,10 @@ class ScienceQa(PicturedQuestions):
         image_px: Count | None = None,
         skip_missing: bool = False,
         background: ColourOption = "white",
+        mean: MeanOption | None = None,
+        std: StdOption | None = None,
+        interpolation: Interpolation | None = None,
+        crop_share: KeptShare | None = None,
     ) -> None:
         super().__init__(
             path,
@@ -106,6 +111,10 @@ class ScienceQa(PicturedQuestions):
             image_px,
             skip_missing,
             background,
+            mean,
+            std,
+            interpolation,
+            crop_share,
         )
         if self.path is None and split not in HUB_SPLITS:
             raise ConfigError(f"unknown {split!r}", where="split", mend=suggest(str(split), [*HUB_SPLITS]))

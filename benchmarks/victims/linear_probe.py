@@ -73,5 +73,8 @@ def attach_probe(victim: Victim, images: ImageSet, classes: int) -> None:
     layer = fit_linear(pooled_features(victim, images), images.labels, classes)
     model: Any = victim.model
     model.reset_classifier(classes)
-    model.get_classifier().load_state_dict(layer.state_dict())
+    heads = model.get_classifier()
+    # Of a distilled model each head reads its own token and their logits are averaged, as the features were.
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        head.load_state_dict(layer.state_dict())
     model.eval()

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
+from benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
+from benchmarks.victims.preprocessor import normalisation, preprocessor_settings
 from benchmarks.victims.transformers_model import (
     WEIGHTS,
     check_model_folder,
-    normalisation,
     one_line,
-    preprocessor_settings,
     quiet,
 )
 from harness.errors import ConfigError, DataError
@@ -111,6 +111,8 @@ def load_llava(
     dtype: str = "float32",
     device_map: Any = None,
     image_px: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> VisionLanguageVictim:
     """Loads a LLaVA or LLaVA-NeXT with its tokenizer and the normalisation of its image processor.
 
@@ -122,6 +124,8 @@ def load_llava(
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device_map: Handed to ``from_pretrained``; needs accelerate. None loads to the CPU.
         image_px: Side of the images, for LLaVA-NeXT; see ``llava_side``.
+        mean: Per-channel mean, of images in [0, 1]; None takes that of the image processor, else of the tower's family.
+        std: Per-channel deviation, likewise.
 
     Returns:
         The victim. Its ``weights_hash`` is over weights, config, tokenizer, normalisation, dtype, prompt and length of
@@ -137,24 +141,41 @@ def load_llava(
     side = _side(config, image_px)
     prompt = _default_prompt(config) if prompt is None else prompt
     with one_line(name, "the image processor's config cannot be read"):
-        settings = preprocessor_settings(name, pretrained)
-        mean, std, note = normalisation(settings, str(config.vision_config.model_type), name)
+        fed = llava_normalisation(name, config, pretrained, mean, std)
     tokenizer = _tokenizer(name, pretrained, config)
     model = _model(name, pretrained, config, dtype, device_map)
     said = {k: v for k, v in config.to_diff_dict().items() if k not in {"transformers_version", "_name_or_path"}}
-    decides = [said, mean, std, side, dtype, prompt, max_new_tokens]
+    decides = [said, fed.mean, fed.std, side, dtype, prompt, max_new_tokens]
     shown = name if pretrained else Path(name).resolve().name
     return VisionLanguageVictim(
         model,
-        mean,
-        std,
+        fed.mean,
+        fed.std,
         _digest(name, pretrained, json.dumps(decides, sort_keys=True, default=str)),
-        ", ".join(part for part in (shown, f"{side} px", "" if dtype == "float32" else dtype, note) if part),
+        ", ".join(part for part in (shown, f"{side} px", "" if dtype == "float32" else dtype, fed.note) if part),
         tokenizer=tokenizer,
         prompt=prompt,
         max_new_tokens=max_new_tokens,
         image_px=side,
     )
+
+
+def llava_normalisation(
+    name: str, config: Any, pretrained: bool, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Normalisation:
+    """Settles mean and deviation: by option, else from the image processor's config, else from the tower's family."""
+    stated = None if mean is None or std is None else Normalisation(channels(mean), channels(std), "")
+    family = str(config.vision_config.model_type)
+    return normalisation(preprocessor_settings(name, pretrained), family, name, stated).stated(mean, std)
+
+
+def llava_input(
+    name: str, *, pretrained: bool, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Normalisation, OwnSettings]:
+    """Returns how a model is fed, of which only small files are read."""
+    with one_line(name, "the image processor's config cannot be read"):
+        found = llava_normalisation(name, _config(name, pretrained), pretrained, mean, std)
+        return found, own_of_preprocessor(preprocessor_settings(name, pretrained))
 
 
 def _source(pretrained: bool) -> dict[str, Any]:

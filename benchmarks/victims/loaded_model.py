@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from benchmarks.victims.input_settings import NOTHING_STATED, OwnSettings
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -18,7 +20,9 @@ class LoadedModel:
         px: Side of the images that it takes.
         classes: Classes of its head, 0 without one.
         weights_hash: SHA-256 of the weights, first 16 hex digits.
-        note: What was assumed, for the victim's name; empty if nothing.
+        note: What was assumed or stated by option, for the victim's name; empty if nothing.
+        source: Where mean and deviation come from, in words.
+        own: What is stated beside the checkpoint of how pictures are fed.
     """
 
     model: nn.Module
@@ -28,3 +32,5 @@ class LoadedModel:
     classes: int
     weights_hash: str
     note: str = ""
+    source: str = ""
+    own: OwnSettings = NOTHING_STATED

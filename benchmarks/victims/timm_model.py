@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -15,24 +17,40 @@ from timm.data import resolve_model_data_config
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from benchmarks.victims.input_settings import ASSUMED, Interpolation, Normalisation, OwnSettings, channels
 from benchmarks.victims.loaded_model import LoadedModel
 from harness.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
+CONFIG = "config.json"
+"""Beside a checkpoint, as timm and its hub write it: ``pretrained_cfg`` holds mean, deviation, filter and crop."""
+MODULES = ("vision_transformer", "deit")
+"""The files of timm that define the models that can be split."""
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def check_model_name(name: str) -> None:
-    """Raises ConfigError where timm knows no model of this name."""
-    if timm.is_model(name):
+    """Raises ConfigError where timm knows no model of this name, or one that no adapter runs."""
+    known = timm.is_model(name)
+    if known and timm.models.is_model_in_modules(name, MODULES):
         return
-    close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=1, cutoff=0.5)
-    mend = f"did you mean {close[0]!r}?" if close else "`timm.list_models()` lists them"
+    usable = [model for module in MODULES for model in timm.list_models(module=module)]
+    close = difflib.get_close_matches(name.partition(".")[0], usable, n=1, cutoff=0.6)
+    mend = f"did you mean {close[0]!r}?" if close else "`timm.list_models(module='vision_transformer')` lists them"
+    if known:
+        mend = "take a plain vision transformer: ViT, DeiT, DINO, DINOv2, MAE, or a CLIP or SigLIP tower"
+        raise ConfigError(f"{name!r} is no model that can be split", where="model", mend=mend)
     raise ConfigError(f"timm knows no model {name!r}", where="model", mend=mend)
 
 
 def load_timm_model(
-    name: str, checkpoint: Path | None, *, image_px: int | None = None, pos_embed_antialias: bool = True
+    name: str,
+    checkpoint: Path | None,
+    *,
+    image_px: int | None = None,
+    pos_embed_antialias: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> LoadedModel:
     """Builds a model and loads its weights.
 
@@ -42,6 +60,9 @@ def load_timm_model(
             weights that timm names.
         image_px: Side of the images; None takes the model's own.
         pos_embed_antialias: Whether the position embedding is antialiased where it must be resized.
+        mean: Per-channel mean that the model was trained with, of images in [0, 1]; None takes that of the
+            ``config.json`` beside the checkpoint, else that of the model's name.
+        std: Per-channel deviation, likewise.
 
     Raises:
         ConfigError: The name or the image size does not fit.
@@ -51,9 +72,7 @@ def load_timm_model(
     where = str(checkpoint) if checkpoint else f"pretrained weights of {name!r}"
     state = _read(checkpoint) if checkpoint else _download(name)
     digest = _file_hash(checkpoint) if checkpoint else _state_hash(state)
-    classifier = timm.models.get_pretrained_cfg_value(name, "classifier")
-    head = state.get(f"{classifier}.weight")
-    model = _build(name, 0 if head is None else len(head), image_px)
+    model = _build(name, _classes(name, state), image_px, averages="fc_norm.weight" in state)
     if _resize_pos_embed(state, model, pos_embed_antialias):
         # The file alone no longer says what the weights are.
         digest = hashlib.sha256(f"{digest}|{pos_embed_antialias}".encode()).hexdigest()
@@ -68,13 +87,74 @@ def load_timm_model(
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise DataError("the weights hold NaN or infinite values", where=where, mend="restore the file")
     config = resolve_model_data_config(model)
+    found, own = _settings(config, checkpoint, name)
+    fed = found.stated(mean, std)
+    if (fed.mean, fed.std) != (tuple(config["mean"]), tuple(config["std"])):
+        digest = hashlib.sha256(f"{digest}|{fed.mean}|{fed.std}".encode()).hexdigest()
     px = int(getattr(getattr(model, "patch_embed", None), "img_size", config["input_size"][1:])[0])
-    return LoadedModel(model.eval(), config["mean"], config["std"], px, int(model.num_classes), digest[:16])
+    classes = int(model.num_classes)
+    return LoadedModel(model.eval(), fed.mean, fed.std, px, classes, digest[:16], fed.note, fed.said, own)
 
 
-def _build(name: str, classes: int, image_px: int | None) -> Any:
-    """Builds the untrained model; refuses an image size that its patches do not tile."""
-    options = {} if image_px is None else {"img_size": image_px}
+def _classes(name: str, state: State) -> int:
+    """Returns the classes of the head that the weights hold, 0 without one; of several heads they are the same."""
+    named = timm.models.get_pretrained_cfg_value(name, "classifier")
+    heads = [named] if isinstance(named, str) else list(named or ())
+    found = {len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state}
+    return max(found, default=0)
+
+
+def _settings(config: dict[str, Any], checkpoint: Path | None, name: str) -> tuple[Normalisation, OwnSettings]:
+    """Reads how images are fed from the ``config.json`` beside a checkpoint, as timm writes it, else from the name."""
+    beside = _beside(checkpoint) if checkpoint else None
+    known = config if beside is None else {**config, **beside}
+    if beside is not None and {"mean", "std"} <= beside.keys():
+        source = f"from {CONFIG}"
+    elif checkpoint is None:
+        source = f"from timm's settings of {name}"
+    else:
+        source = f"{ASSUMED} from the name {name}"
+    filter_, share = known.get("interpolation"), known.get("crop_pct")
+    own = OwnSettings(
+        filter_ if filter_ in get_args(Interpolation) else None,
+        float(share) if isinstance(share, int | float) and 0 < share <= 1 else None,
+    )
+    return Normalisation(channels(known["mean"]), channels(known["std"]), source), own
+
+
+def _beside(checkpoint: Path) -> dict[str, Any] | None:
+    """Returns the settings in the ``config.json`` beside a checkpoint; None where there are none.
+
+    Raises:
+        DataError: It is broken, or states no three numbers above.
+    """
+    path = checkpoint.parent / CONFIG
+    if not path.is_file():
+        return None
+    mend = "restore it, or move the checkpoint to a folder of its own"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("it cannot be read as JSON", where=str(path), mend=mend) from error
+    settings = data.get("pretrained_cfg", data) if isinstance(data, dict) else None
+    if not isinstance(settings, dict):
+        raise DataError("it is no mapping of settings", where=str(path), mend=mend)
+    for key in ("mean", "std"):
+        values = settings.get(key)
+        numbers = isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+        if values is not None and (not numbers or len(values) != 3 or (key == "std" and min(values) <= 0)):
+            raise DataError(f"{key!r} is not three numbers, one a channel", where=str(path), mend=mend)
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _build(name: str, classes: int, image_px: int | None, *, averages: bool) -> Any:
+    """Builds the untrained model; refuses an image size that its patches do not tile.
+
+    Weights with a norm behind the pooling are of a model that averages its patches, as fine-tuned MAEs do.
+    """
+    options: dict[str, Any] = {} if image_px is None else {"img_size": image_px}
+    if averages and timm.models.get_pretrained_cfg_value(name, "classifier") == "head":
+        options["global_pool"] = "avg"
     try:
         model = timm.create_model(name, pretrained=False, num_classes=classes, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

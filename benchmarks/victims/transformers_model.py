@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,26 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
 from benchmarks.victims.loaded_model import LoadedModel
+from benchmarks.victims.preprocessor import NORMALISATION, PREPROCESSOR, normalisation, preprocessor_settings
 from harness.errors import ConfigError, DataError, LeakgaugeError
 
-CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
+CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-Channels = tuple[float, float, float]
 
-_HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP: tuple[Channels, Channels] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-NORMALISATION = {
-    "vit": _HALF,
-    "dinov2": _IMAGENET,
-    "dinov2_with_registers": _IMAGENET,
-    "clip": CLIP,
-    "clip_vision_model": CLIP,
-    "siglip": _HALF,
-    "siglip_vision_model": _HALF,
-}
-"""Mean and standard deviation that the image processor of each family takes where nothing else is said."""
 _TOWERS = {
     "clip": "CLIPVisionModel",
     "clip_vision_model": "CLIPVisionModel",
@@ -46,12 +34,11 @@ _PROJECTED = "CLIPVisionModelWithProjection"
 
 
 class _Input(NamedTuple):
-    """How images are fed: mean, standard deviation, side in pixels, and what of it was assumed."""
+    """How images are fed: normalisation, side in pixels, and what else stands beside the weights."""
 
-    mean: Channels
-    std: Channels
+    normalised: Normalisation
     px: int
-    note: str
+    own: OwnSettings
 
 
 def check_model_folder(folder: Path) -> None:
@@ -69,7 +56,14 @@ def check_model_folder(folder: Path) -> None:
         )
 
 
-def load_transformers_model(name: str, *, pretrained: bool = False, image_px: int | None = None) -> LoadedModel:
+def load_transformers_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    image_px: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadedModel:
     """Loads a model: the classifier where the config's ``architectures`` names one, else the bare image tower.
 
     Args:
@@ -77,6 +71,9 @@ def load_transformers_model(name: str, *, pretrained: bool = False, image_px: in
         pretrained: Download from the hub.
         image_px: Side of the images; None takes that of the preprocessor's config, else that of the model's config.
             Where it is not the model's own, the position embedding is resized as the model itself would.
+        mean: Per-channel mean that the model was trained with, of images in [0, 1]; None takes that of the
+            preprocessor's config, else that of the family.
+        std: Per-channel deviation, likewise.
 
     Raises:
         ConfigError: The model or the image size does not fit.
@@ -89,10 +86,14 @@ def load_transformers_model(name: str, *, pretrained: bool = False, image_px: in
     source: dict[str, Any] = {"local_files_only": not pretrained, "trust_remote_code": False}
     with one_line(name, "the config cannot be read"):
         config = transformers.AutoConfig.from_pretrained(name, **source)
+    if config.model_type not in NORMALISATION:
+        raise _no_image_model(config, [str(kind) for kind in config.architectures or ()])
     kind = _model_class(transformers, config)
     side = _square(getattr(getattr(config, "vision_config", config), "image_size", None), name)
     with one_line(name, f"{PREPROCESSOR} cannot be read"):
-        fed = _input(preprocessor_settings(name, pretrained), str(config.model_type), side, image_px, name)
+        stated = None if mean is None or std is None else Normalisation(channels(mean), channels(std), "")
+        fed = _input(preprocessor_settings(name, pretrained), str(config.model_type), side, image_px, name, stated)
+    normalised = fed.normalised.stated(mean, std)
     with one_line(name, "the weights cannot be loaded"), quiet():
         options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
         model, info = kind.from_pretrained(name, **source, **options)
@@ -113,8 +114,18 @@ def load_transformers_model(name: str, *, pretrained: bool = False, image_px: in
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise DataError("the weights hold NaN or infinite values", where=name, mend="restore the file")
     head = kind.__name__.endswith("ForImageClassification")
-    digest = _digest(state, model.config, fed)
-    return LoadedModel(model.eval(), fed.mean, fed.std, fed.px, int(config.num_labels) if head else 0, digest, fed.note)
+    digest = _digest(state, model.config, normalised, fed.px)
+    return LoadedModel(
+        model.eval(),
+        normalised.mean,
+        normalised.std,
+        fed.px,
+        int(config.num_labels) if head else 0,
+        digest,
+        normalised.note,
+        normalised.said,
+        fed.own,
+    )
 
 
 @contextmanager
@@ -170,78 +181,22 @@ def _model_class(transformers: Any, config: Any) -> Any:
 def _no_image_model(config: Any, architectures: list[str]) -> ConfigError:
     named = architectures[0] if architectures else config.model_type
     return ConfigError(
-        f"{named} is no image model of transformers that can be loaded alone",
+        f"{named} is no image model of transformers that can be loaded alone and split",
         where="model",
         mend=f"take one of the families {', '.join(NORMALISATION)}",
     )
 
 
-def preprocessor_settings(name: str, pretrained: bool) -> dict[str, Any] | None:
-    """Returns the contents of the preprocessor's config, None where there is none.
-
-    Where a processor for images and text was saved, it lies within that one's config.
-    """
-    from transformers.utils import cached_file  # noqa: PLC0415 - slow, see above
-
-    for file, part in ((PROCESSOR, "image_processor"), (PREPROCESSOR, None)):
-        found = cached_file(name, file, local_files_only=not pretrained, _raise_exceptions_for_missing_entries=False)
-        data = json.loads(Path(found).read_text(encoding="utf-8")) if found else None
-        if found and not isinstance(data, dict):
-            raise DataError("not a mapping", where=f"{name}/{file}", mend="restore the file")
-        if data is not None and (part is None or isinstance(data.get(part), dict)):
-            settings: dict[str, Any] = data if part is None else data[part]
-            return settings
-    return None
-
-
-def _input(data: dict[str, Any] | None, family: str, side: int, asked: int | None, name: str) -> _Input:
-    """Settles how images are fed."""
-    mean, std, note = normalisation(data, family, name)
+def _input(
+    data: dict[str, Any] | None, family: str, side: int, asked: int | None, name: str, stated: Normalisation | None
+) -> _Input:
+    """Settles how images are fed; ``stated`` is a normalisation that options state in full."""
+    found, own = normalisation(data, family, name, stated), own_of_preprocessor(data)
     if data is None:
-        return _Input(mean, std, asked or side, note)
+        return _Input(found, asked or side, own)
     cropped = data.get("do_center_crop", "crop_size" in data) and data.get("crop_size")
     size = data["crop_size"] if cropped else data.get("size") if data.get("do_resize", True) else None
-    return _Input(mean, std, asked or (_square(size, f"{name}/{PREPROCESSOR}") if size else side), note)
-
-
-def normalisation(data: dict[str, Any] | None, family: str, name: str) -> tuple[Channels, Channels, str]:
-    """Settles mean and standard deviation.
-
-    Args:
-        data: The preprocessor's config, None where there is none.
-        family: Model type of the image tower, whose defaults fill what is missing.
-        name: The model, for messages.
-
-    Returns:
-        Mean, standard deviation, and what of it was assumed; empty if nothing.
-
-    Raises:
-        DataError: Pixels are not scaled to [0, 1], or values are missing and the family is not known.
-    """
-    if data is None:
-        if family not in NORMALISATION:
-            raise DataError(
-                f"how to normalise images for {family!r} is not known",
-                where=name,
-                mend=f"add a {PREPROCESSOR} with `image_mean` and `image_std`",
-            )
-        return *NORMALISATION[family], f"normalisation assumed: no {PREPROCESSOR}"
-    where = f"{name}/{PREPROCESSOR}"
-    if not data.get("do_rescale", True) or abs(float(data.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-3:
-        raise DataError("pixels are not scaled to [0, 1]", where=where, mend="take a model that is fed such pixels")
-    if not data.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ""
-    if "image_mean" in data and "image_std" in data:
-        return _channels(data["image_mean"], where), _channels(data["image_std"], where), ""
-    mean, std, _ = normalisation(None, family, name)
-    return mean, std, f"normalisation assumed: {PREPROCESSOR} has none"
-
-
-def _channels(values: Any, where: str) -> Channels:
-    """Reads one number a channel."""
-    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise DataError(f"{values!r} is not three numbers, one a channel", where=where, mend="restore the file")
-    return float(values[0]), float(values[1]), float(values[2])
+    return _Input(found, asked or (_square(size, f"{name}/{PREPROCESSOR}") if size else side), own)
 
 
 def _square(size: Any, where: str) -> int:
@@ -285,12 +240,12 @@ def _resized(model: Any, px: int, name: str) -> Any:
     return fresh
 
 
-def _digest(state: dict[str, Tensor], config: Any, fed: _Input) -> str:
+def _digest(state: dict[str, Tensor], config: Any, fed: Normalisation, px: int) -> str:
     """Returns a hash of all that decides the answers: weights, the config that gives them meaning, and the input."""
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(f"{key}{tuple(state[key].shape)}".encode())
         digest.update(state[key].contiguous().numpy().tobytes())
     said = {k: v for k, v in config.to_diff_dict().items() if k not in {"transformers_version", "_name_or_path"}}
-    digest.update(json.dumps([said, fed.mean, fed.std, fed.px], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([said, fed.mean, fed.std, px], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

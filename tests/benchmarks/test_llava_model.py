@@ -23,7 +23,7 @@ from benchmarks.victims.llava_model import (
     llava_side,
     load_llava,
 )
-from benchmarks.victims.transformers_model import CLIP
+from benchmarks.victims.preprocessor import CLIP
 from harness.errors import ConfigError, DataError, LeakgaugeError
 from harness.questions import ABSENT, Questions
 

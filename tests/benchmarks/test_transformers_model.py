@@ -10,7 +10,8 @@ import transformers
 from picture_folders import CONTENT, write
 
 from benchmarks.tasks.imagefolder import ImageFolder
-from benchmarks.victims.transformers_model import NORMALISATION, PREPROCESSOR, load_transformers_model
+from benchmarks.victims.preprocessor import NORMALISATION, PREPROCESSOR
+from benchmarks.victims.transformers_model import load_transformers_model
 from defenses.pipeline import SplitPipeline
 from harness.errors import ConfigError, DataError, LeakgaugeError
 from harness.registry import create

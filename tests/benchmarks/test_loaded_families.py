@@ -1,0 +1,126 @@
+"""Every family that is documented as supported goes through the loader with its own weights, and then runs exactly."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from benchmarks.victims import timm_model
+from benchmarks.victims.timm_model import load_timm_model
+from benchmarks.victims.transformers_model import load_transformers_model
+from defenses.pipeline import SplitPipeline
+from harness.victim import Victim
+
+CPU = torch.device("cpu")
+SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 2}
+TIMM = {
+    "vit_tiny_patch16_224": 16,  # AugReg
+    "deit_tiny_patch16_224": 16,
+    "deit_tiny_distilled_patch16_224": 16,
+    "deit3_small_patch16_224": 16,
+    "vit_base_patch16_224.mae": 16,
+    "vit_small_patch16_224.dino": 16,
+    "vit_small_patch14_dinov2": 14,
+    "vit_small_patch14_reg4_dinov2": 14,
+    "vit_base_patch32_clip_224": 32,
+    "vit_base_patch16_siglip_224": 16,
+    "vit_base_patch16_siglip_gap_224": 16,
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Models of every name at a size that is quickly built; what else a name says stays."""
+    plain = timm.create_model
+
+    def create(name, **options):
+        return plain(name, **{**SMALL, **options})
+
+    monkeypatch.setattr(timm_model.timm, "create_model", create)
+    return create
+
+
+def randomised(model):
+    """Moves what starts at zero or one away from it, so that no part can be forgotten unseen."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def runs_exactly(loaded) -> torch.Tensor:
+    victim = Victim(loaded.model, loaded.mean, loaded.std, loaded.weights_hash, "x")
+    pipeline = SplitPipeline(victim, CPU, cut=1)
+    assert pipeline._backbone.image_size == (loaded.px, loaded.px)
+    with torch.no_grad():
+        return victim.predict(torch.rand(1, 3, loaded.px, loaded.px, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(small, tmp_path, name, classes):
+    own, other = (TIMM[name] * places for places in (4, 3))
+    model = randomised(small(name, num_classes=classes, img_size=own))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    loaded = load_timm_model(name, tmp_path / "w.safetensors", image_px=own)
+    assert (loaded.px, loaded.classes) == (own, classes)
+    image = torch.rand(1, 3, own, own, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(Victim(model, loaded.mean, loaded.std, "", "").normalise(image))
+    assert torch.allclose(runs_exactly(loaded), expected, atol=1e-5)
+    resized = load_timm_model(name, tmp_path / "w.safetensors", image_px=other)
+    assert (resized.px, resized.classes) == (other, classes)
+    assert runs_exactly(resized).shape == expected.shape
+
+
+HF = {"image_size": 56, "patch_size": 14, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+WIDE = HF | {"intermediate_size": 64}
+TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def hf(kind: str, family: str, **options: Any):
+    return getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**options))
+
+
+HF_MODELS: dict[str, Callable[[], Any]] = {
+    **{k: partial(hf, k, "ViT", **WIDE) for k in ("ViTModel", "ViTForImageClassification")},
+    **{k: partial(hf, k, "Dinov2", **HF, mlp_ratio=2) for k in ("Dinov2Model", "Dinov2ForImageClassification")},
+    **{
+        k: partial(hf, k, "Dinov2WithRegisters", **HF, mlp_ratio=2)
+        for k in ("Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification")
+    },
+    **{
+        k: partial(hf, k, "CLIPVision", **WIDE, projection_dim=24)
+        for k in ("CLIPVisionModel", "CLIPVisionModelWithProjection")
+    },
+    "CLIPForImageClassification": partial(
+        hf, "CLIPForImageClassification", "CLIP", vision_config=WIDE, text_config=TEXT, num_labels=3
+    ),
+    "SiglipVisionModel": partial(hf, "SiglipVisionModel", "SiglipVision", **WIDE),
+    "SiglipForImageClassification": partial(
+        hf, "SiglipForImageClassification", "Siglip", vision_config=WIDE, text_config=TEXT, num_labels=3
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HF_MODELS)
+def test_transformers(tmp_path: Path, kind):
+    torch.manual_seed(0)
+    model = randomised(HF_MODELS[kind]())
+    model.save_pretrained(tmp_path / "m")
+    loaded = load_transformers_model(str(tmp_path / "m"))
+    image = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = Victim(model, loaded.mean, loaded.std, "", "").predict(image)
+    assert torch.allclose(runs_exactly(loaded), expected, atol=1e-5)
+    resized = load_transformers_model(str(tmp_path / "m"), image_px=42)
+    assert resized.px == 42
+    assert runs_exactly(resized).shape == expected.shape
+    assert resized.weights_hash != loaded.weights_hash
