@@ -93,7 +93,7 @@ def test_a_square_is_cut_and_reduced_as_asked():
     assert (int(whole.min()), int(whole.max())) == (
         21,
         59,
-    )  # the middle of the columns 20 and 21 to that of 58 and 59, of 80
+    )  # of 80 columns the middle 40, two to a pixel
     assert half[0, 0].tolist() == list(range(30, 50))  # the middle 20 of them, pixel by pixel
     assert torch.equal(fit_square(image, 20, "crop", "nearest", 0.5), half)
     checks = Image.fromarray(np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 255).convert("RGB")

@@ -143,17 +143,24 @@ def test_the_hub_is_loaded_in_the_same_way(folder):
     )
 
 
-def test_a_model_of_one_size_says_so(tmp_path):
+@pytest.mark.parametrize("fed", [None, FED])
+def test_a_family_that_cannot_be_split_is_refused_at_once_and_advice_names_only_what_can(tmp_path, fed):
     sizes = {"image_size": 32, "embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 4}
     transformers.SwinForImageClassification(transformers.SwinConfig(**sizes)).save_pretrained(tmp_path)
-    (tmp_path / PREPROCESSOR).write_text(json.dumps(FED | {"crop_size": 32}))
-    loaded = load_transformers_model(str(tmp_path))
-    assert (loaded.px, loaded.classes) == (32, 2)
-    with pytest.raises(ConfigError, match="image_px: the model takes images of 32 px only"):
-        load_transformers_model(str(tmp_path), image_px=64)
-    (tmp_path / PREPROCESSOR).unlink()
-    with pytest.raises(DataError, match=f"normalise images for 'swin' is not known -- add a {PREPROCESSOR}"):
-        load_transformers_model(str(tmp_path))
+    if fed is not None:
+        (tmp_path / PREPROCESSOR).write_text(json.dumps(fed))
+    for options in ({}, {"mean": [0, 0, 0], "std": [1, 1, 1]}):
+        with pytest.raises(ConfigError, match=r"SwinFor.* split -- take one of the families vit, dinov2") as caught:
+            load_transformers_model(str(tmp_path), **options)
+        assert PREPROCESSOR not in str(caught.value)
+
+
+def test_options_beat_the_preprocessor(folder):
+    found = load_transformers_model(str(folder), mean=[0, 0, 0])
+    assert (found.mean, found.std) == ((0.0, 0.0, 0.0), (0.4, 0.5, 0.6))
+    assert found.note == f"mean 0 0 0, std 0.4 0.5 0.6, mean by option, std from {PREPROCESSOR}"
+    assert found.weights_hash != load_transformers_model(str(folder)).weights_hash
+    assert found.own.crop_share == 56 / 64
 
 
 def test_images_may_stay_as_they_are(tmp_path):
