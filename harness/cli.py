@@ -124,6 +124,7 @@ class _Shown(NamedTuple):
 
 _REBUILT = (
     _Shown("quality", "quality", 3),
+    _Shown("tokens", "tokens", 1),
     _Shown("payload_bytes", "bytes", 0),
     _Shown("psnr_db", "PSNR dB", 2),
     _Shown("ssim", "SSIM", 3),

@@ -91,7 +91,9 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
     front = write_results(prepared, finished(study), out)
     for name in sorted(plugins("search_figures")):
         load("search_figures", name)(out)
-    _out.print(_table(front.points, front.objectives))
+    # Communication cost is told both ways: papers count tokens, radios bytes.
+    sent = ("tokens",) if "payload_bytes" in front.objectives and "tokens" not in front.objectives else ()
+    _out.print(_table(front.points, (*front.objectives, *sent)))
     _out.print(f"{len(front.points)} points on the front. Results in {out}", soft_wrap=True)
     if again:
         assert space.remeasure is not None
@@ -128,6 +130,7 @@ def choose(
     front: Annotated[Path, typer.Argument(metavar="FRONT", help="front.json of a search.")],
     snr_db: Annotated[float | None, typer.Option(help="Es/N0 of the channel, in dB.")] = None,
     max_bytes: Annotated[float | None, typer.Option(help="Payload bytes an image.")] = None,
+    max_tokens: Annotated[float | None, typer.Option(help="Tokens sent an image.")] = None,
     max_channel_uses: Annotated[float | None, typer.Option(help="Complex symbols an image.")] = None,
     max_gflops_edge: Annotated[float | None, typer.Option(help="GFLOP an image on the edge.")] = None,
     max_gflops_total: Annotated[float | None, typer.Option(help="GFLOP an image, edge and server.")] = None,
@@ -137,6 +140,7 @@ def choose(
     """Picks the operating point of best quality within the limits, and prints it as a suite would state it."""
     stated = {
         "payload_bytes": max_bytes,
+        "tokens": max_tokens,
         "channel_uses": max_channel_uses,
         "gflops_edge": max_gflops_edge,
         "gflops_total": max_gflops_total,

@@ -22,6 +22,7 @@ from reports.table import point_rows
 
 _COSTS = (
     ("bandwidth", "payload_bytes", "payload (byte/image)", "payload bytes"),
+    ("tokens", "tokens", "tokens sent (per image)", "tokens sent"),
     ("compute", "gflops_total", "edge and server (GFLOP/image)", "computation, edge and server together"),
 )
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}

@@ -111,7 +111,9 @@ def _leak_direction(row: Row, baseline: str) -> str:
 
 def _finding(run: LoadedRun, row: Row, baseline: str) -> Finding:
     share = number(row["payload_share"], 1, scale=100)
+    tokens = number(row["tokens_share"], 1, scale=100)
     sent = f"{share} % of the baseline's payload bytes" if share != UNSCORED else "payload share unscored"
+    sent += f", {tokens} % of its tokens" if tokens != UNSCORED else ""
     quality = _measured(row, "quality_change", 1, "points", signed=True, scale=100)
     leakage = _measured(row, "leakage_change", 2, "dB", signed=True)
     leak = _leak_direction(row, baseline)

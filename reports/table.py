@@ -57,6 +57,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     _COST["quality_base"],
     *_with_interval("quality_change", "0..1", "quality minus the baseline's, image by image"),
     *(_COST[name] for name in _AVERAGED[1:3]),
+    Column("tokens_share", "float", "", "tokens divided by the baseline's"),
     Column("payload_share", "float", "", "payload_bytes divided by the baseline's"),
     *(_COST[name] for name in _AVERAGED[3:]),
     *_with_interval("strongest_psnr_db", "dB", "mean over images of the highest PSNR that any attack reaches"),
@@ -165,7 +166,8 @@ def point_rows(run: LoadedRun) -> list[Row]:
         # A payload is the same whatever the channel, so that any of the baseline's will do.
         base = [other for other in rows if other["baseline"] == "yes"]
         same = [other for other in base if other["channel"] == row["channel"]] or base
-        row["payload_share"] = row["payload_bytes"] / (_mean(same, "payload_bytes") or float("nan"))
+        for share, cost in (("tokens_share", "tokens"), ("payload_share", "payload_bytes")):
+            row[share] = row[cost] / (_mean(same, cost) or float("nan"))
     return rows
 
 

@@ -145,6 +145,9 @@ def test_operating_points(run: RunFolder) -> None:
     assert "slow: not converged" in table.loc["merged", "reason"]
     assert "odd: failed" in table.loc["merged", "reason"]
     assert table.loc["merged", "payload_share"] == pytest.approx(0.4)
+    tokens = table["tokens"]
+    assert table.loc["merged", "tokens_share"] == pytest.approx(tokens["merged"] / tokens["plain"])
+    assert table.loc["plain", "tokens_share"] == 1
     assert table.loc["merged", "quality_change"] == pytest.approx(-0.3)
     change = table.loc["merged", "strongest_leakage"] - table.loc["plain", "strongest_leakage"]
     assert table.loc["merged", "leakage_change"] == pytest.approx(change)

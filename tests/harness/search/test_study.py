@@ -154,6 +154,9 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert chosen.exit_code == 0
     assert '"thresholds"' in chosen.output
     assert optuna.logging.get_verbosity() >= optuna.logging.ERROR
+    assert "tokens" in chosen.output, "communication is told in tokens beside bytes"
+    by_tokens = CliRunner().invoke(app, ["choose", str(out / "front.json"), "--max-tokens", "1"])
+    assert "has tokens" in str(by_tokens.exception)
     none = CliRunner().invoke(app, ["choose", str(out / "front.json"), "--max-bytes", "1"])
     assert "no point qualifies" in str(none.exception)
 
