@@ -93,6 +93,23 @@ def test_flops_are_two_a_multiply_add_of_what_each_image_alone_needs(lost):
     assert (found.total * 1e9).tolist() == pytest.approx([a + b for a, b in zip(edge, server, strict=True)])
 
 
+def test_flops_do_not_depend_on_whether_the_edge_saw_the_image_before():
+    class Remembers(Toy):
+        seen = None
+
+        def encode(self, images, rng):
+            new = set(images.ids) - (self.seen or set())
+            self.seen = (self.seen or set()) | new
+            _ = torch.ones(50 * len(new), 4) @ torch.ones(4, 4)  # what it keeps, as embeddings are kept
+            return super().encode(images, rng)
+
+    images, cold, warm = image_set([4, 9]), Remembers(), Remembers()
+    sent = warm.send(warm.encode(images, Streams(0)), Streams(0))
+    found = [measure_flops(toy, images, sent, Streams(0)) for toy in (cold, warm, warm)]
+    assert len({tuple(flops.edge.tolist()) for flops in found}) == 1
+    assert (found[0].edge * 1e9).tolist() == pytest.approx([2 * n * 5 * 7 for n in (4, 9)])
+
+
 def test_parts_add_up_and_the_projector_is_counted_once():
     server = {"tower": torch.tensor([2.0]), "projector": torch.tensor([1.0]), "prefill": torch.tensor([4.0])}
     for on_edge, edge in ((False, 8.0), (True, 9.0)):
