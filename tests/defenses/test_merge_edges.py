@@ -11,12 +11,13 @@ from defenses.attention import attention_half, unit_keys
 from defenses.backbones.backbone import Projected
 from defenses.codecs.floating import Float16Codec
 from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known
+from defenses.packet_layout import Known, Layout
 from defenses.payload import parse, serialise
 from defenses.reductions.bipartite import Pairs
 from defenses.reductions.threshold import ThresholdMerge
 from defenses.serialisation import encoded_tokens
 from defenses.transport import pack
+from harness.errors import PayloadError
 from harness.tokens import TokenBatch
 
 
@@ -86,3 +87,13 @@ def test_a_receiver_has_what_was_decoded_and_every_byte_counts(codec, packet_tok
     decoded = torch.cat([parse(packet.data, Known(1, 6, 8), codec).tokens for packet in alone])
     assert torch.equal(found.decoded.tokens, decoded)
     assert not torch.equal(found.decoded.tokens, batch.tokens)
+
+
+@pytest.mark.parametrize(("total", "taken"), [(9, True), (10, False), (65535, False)])
+def test_a_packet_claims_no_more_tokens_than_there_are_patches(total, taken):
+    layout, known = Layout(tokens=1, first=0, total=total, width=6, prefix=1), Known(1, 6, 8)
+    if taken:
+        layout.check_against(known)
+    else:
+        with pytest.raises(PayloadError, match="for 8 patches"):
+            layout.check_against(known)

@@ -137,7 +137,6 @@ def scored(gain):
     """An attacker whose score grows by ``gain`` with every doubling of its images."""
 
     def score(attack, view, part, held):
-        assert not set(part.ids) & set(held.tolist()), "held-out images are not fitted to"
         return torch.full((len(held),), gain * float(torch.log2(torch.tensor(float(len(part))))))
 
     return score
@@ -204,3 +203,18 @@ def test_the_layout_is_hidden_where_tokens_do_not_lie_where_they_belong(merge_ma
     assert bool(hidden_layout(batch, ThreatModel())) == hidden
     assert hidden_layout(batch, ThreatModel(knows={"merge_map": True})) == ""
     assert "order" in hidden_layout(batch, ThreatModel(knows={"order": False}))
+
+
+def test_the_refit_never_fits_what_it_scores():
+    pictures, fits = images(100), []
+
+    def score(attack, view, part, held):
+        fits.append((set(part.ids), held))
+        return torch.zeros(len(held))
+
+    data_limited(score, Solved, Plain(), pictures, RNG)
+    (whole, held), (half, also_held) = fits
+    assert torch.equal(held, also_held)
+    assert whole.isdisjoint(pictures.ids[i] for i in held.tolist())
+    assert half < whole
+    assert len(half) == -(-len(whole) // 2)
