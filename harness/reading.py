@@ -10,6 +10,7 @@ from harness.images import ImageSet
 
 if TYPE_CHECKING:  # a contract names the record that this module defines
     from harness.contracts import SplitName, Task
+    from harness.victim import Victim
 
 UNNAMED = "not stated"
 
@@ -54,11 +55,21 @@ class CopySearch:
 
 @dataclass(frozen=True)
 class Weights:
-    """The victim: its name, its weights' hash, and where they come from."""
+    """The victim.
+
+    Args:
+        victim: Its name.
+        sha256: Its weights' hash.
+        source: Where they come from.
+        dtype: Their number type.
+        decoding: How it writes answers, where it does.
+    """
 
     victim: str
     sha256: str
     source: str = UNNAMED
+    dtype: str = UNNAMED
+    decoding: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,12 @@ def class_counts(splits: Mapping[str, ImageSet], names: Mapping[int, str] | None
     return {(names or {}).get(label, str(label)): counts[label] for label in sorted(counts)}
 
 
+def weights_of(victim: Victim, source: str = UNNAMED) -> Weights:
+    """Returns what is said of a victim, whose weights come from ``source``."""
+    dtype = str(victim.dtype).removeprefix("torch.")
+    return Weights(victim.name, victim.weights_hash, source, dtype, victim.decoding)
+
+
 def plain_reading(task: Task, names: Iterable[SplitName]) -> Reading:
     """Returns what can be told of a task that says nothing itself: its splits, their labels, its victim.
 
@@ -159,6 +176,6 @@ def plain_reading(task: Task, names: Iterable[SplitName]) -> Reading:
         source=f"task {task.name!r}, version {task.version}",
         splits={name: len(images) for name, images in splits.items()},
         preprocessing=Preprocessing(task.input_px(), victim.mean, victim.std),
-        weights=Weights(victim.name, victim.weights_hash),
+        weights=weights_of(victim),
         classes=class_counts(splits),
     )

@@ -41,6 +41,11 @@ class Victim:
         kinds = {tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point()}
         return max(kinds, key=lambda kind: torch.finfo(kind).bits, default=torch.float32)
 
+    @property
+    def decoding(self) -> str:
+        """How answers are written, for a victim that writes any; else empty."""
+        return ""
+
     def normalise(self, images: Tensor) -> Tensor:
         """Maps images (B, 3, H, W) in [0, 1] to the model's input range and number type."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)

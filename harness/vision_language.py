@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,12 +142,43 @@ class VisionLanguageVictim(Victim):
         repeated = torch.repeat_interleave(images, torch.tensor(questions.counts, device=images.device), dim=0)
         inputs = self.vision_inputs(repeated)
         prompts = self.padded_prompts(questions, int(self.image_tokens(images[:1])), images.device)
-        written: Tensor = self._network.generate(
-            **inputs, **prompts, do_sample=False, max_new_tokens=self.max_new_tokens, use_cache=True
-        )
+        with self._greedy():
+            written: Tensor = self._network.generate(**inputs, **prompts)
         answers = self.ended(written[:, prompts["input_ids"].shape[1] :].cpu())
         answers = torch.nn.functional.pad(answers, (0, self.max_new_tokens - answers.shape[1]), value=ABSENT)
         return spread_rows(answers, questions.counts)
+
+    @property
+    def decoding(self) -> str:
+        """How answers are written, by the unmodified model and behind a defense alike, and what is not followed."""
+        said = f"greedy, at most {self.max_new_tokens} tokens"
+        stated = self._network.generation_config.to_diff_dict()
+        left = [f"{key} {value}" for key, value in sorted(stated.items()) if not _keeps_the_books(key)]
+        return said + (f"; of the checkpoint's generation_config not followed: {', '.join(left)}" if left else "")
+
+    @contextmanager
+    def _greedy(self) -> Iterator[None]:
+        """Puts plain greedy decoding in place of the checkpoint's generation_config, and that back afterwards.
+
+        Handed to ``generate`` alone, a config would be filled up from the checkpoint's: with a repetition penalty, say.
+        """
+        from transformers import GenerationConfig  # noqa: PLC0415 - slow to import
+
+        network, own = self._network, self._network.generation_config
+        pad = next((t for t in (own.pad_token_id, *sorted(self.end_tokens)) if t is not None), 0)
+        network.generation_config = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            use_cache=True,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=sorted(self.end_tokens) or None,
+            pad_token_id=pad,
+        )
+        try:
+            yield
+        finally:
+            network.generation_config = own
 
     def image_tokens(self, images: Tensor) -> int:
         """Returns how many tokens the unmodified model makes of each of images (B, 3, H, W) of one size."""
@@ -175,6 +207,12 @@ class VisionLanguageVictim(Victim):
     def read(self, tokens: Sequence[int]) -> str:
         """Returns the text of an answer."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+
+def _keeps_the_books(key: str) -> bool:
+    """Tells whether an entry of a generation_config names tokens, lengths or versions rather than a way to choose."""
+    named = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"}
+    return key in named or key.startswith(("_", "max_", "use_cache", "cache", "return_", "output_"))
 
 
 def is_tiled(model: Any) -> bool:

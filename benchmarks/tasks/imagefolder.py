@@ -30,7 +30,7 @@ from harness.decoding import ENLARGED, as_colour, read_picture
 from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.options import ColourOption, Count, KeptShare
-from harness.reading import Reading, Weights
+from harness.reading import Reading, weights_of
 from harness.registry import suggest
 
 BATCH = 64
@@ -206,7 +206,7 @@ class ImageFolder(Task):
             converted=self._done,
             copies=self._copies,
             preprocessing=self._network.preprocessing(self.background),
-            weights=Weights(victim.name, victim.weights_hash, str(self.checkpoint or self.model)),
+            weights=weights_of(victim, str(self.checkpoint or self.model)),
         )
 
     @cached_property

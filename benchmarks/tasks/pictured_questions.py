@@ -27,7 +27,7 @@ from harness.errors import ConfigError, DataError
 from harness.images import ImageSet
 from harness.options import ColourOption, Count, KeptShare
 from harness.questions import Asked, QuestionTask
-from harness.reading import Preprocessing, Reading
+from harness.reading import Preprocessing, Reading, weights_of
 from harness.registry import suggest
 from harness.splits import duplicate_groups
 from harness.vision_language import VisionLanguageVictim
@@ -145,6 +145,7 @@ class PicturedQuestions(QuestionTask):
         said = how.source if self.fit == "crop" else f"{how.source.partition(',')[0]}, padded to a square"
         return replace(
             plain,
+            weights=weights_of(self.victim(), self.model),
             preprocessing=Preprocessing(
                 self._side,
                 found.mean,

@@ -49,7 +49,8 @@ def test_a_task_that_says_nothing_is_read_all_the_same(plan):
         int((Toy().split(name).labels == 0).sum()) for name in ("calibration", "search", "evaluation")
     )
     stored = json.loads(json.dumps(reading.to_json()))
-    assert stored["weights"] == {"victim": "tiny", "sha256": "none", "source": "not stated"}
+    said = {"victim": "tiny", "sha256": "none", "source": "not stated", "dtype": "float32", "decoding": ""}
+    assert stored["weights"] == said
     assert stored["used"] == sum(COUNTS.values())
     assert stored["preprocessing"]["mean"] == [0.5] * 3
 
