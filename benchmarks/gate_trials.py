@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from benchmarks.command_line import start
 from harness.cli import app
 from harness.errors import PluginError
 from harness.store import write_atomic
+from harness.yaml_text import write_yaml
 
 CODES = {0: "pass", 1: "worse than allowed", 3: "cannot tell"}
 STEPS = 60
@@ -67,7 +67,7 @@ def _call(*arguments: str) -> int:
 def _run(name: str, suite: dict[str, Any], seed: int, out: Path) -> Path:
     folder = out / "runs" / f"{name.replace(' ', '_')}-{seed}"
     path = out / "suites" / f"{name.replace(' ', '_')}.yaml"
-    write_atomic(path, yaml.safe_dump(suite, sort_keys=False).encode())
+    write_atomic(path, write_yaml(suite).encode())
     code = _call("run", str(path), "--out", str(folder), "--set", f"seeds=[{seed}]", "--workers", "1")
     if code:
         raise PluginError(f"the run ended with exit code {code}", where=str(folder), mend="see its log")
@@ -89,7 +89,7 @@ def main(
 ) -> None:
     """Runs the trials, and counts how the gate ended."""
     base = _run("base", VARIANTS["unchanged"][0], 0, out)
-    write_atomic(out / "judged.yaml", yaml.safe_dump(JUDGED).encode())
+    write_atomic(out / "judged.yaml", write_yaml(JUDGED).encode())
     _call("baseline", str(base), "--out", str(out / "closed_form.json"), "--attack", "ridge")
     _call("baseline", str(base), "--out", str(out / "trained.json"))
     ended: dict[str, dict[str, list[str]]] = {}

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from harness.errors import ConfigError
+from harness.bounded_file import read_text
+from harness.errors import ConfigError, LeakgaugeError, StoreError
+from harness.plain_text import is_plain, quoted
 from harness.registry import load, plugins, suggest
+from harness.yaml_text import MAX_CHARACTERS, read_yaml
 
 Kind = Literal["suite", "space"]
 
 
 def shipped(group: str) -> dict[str, str]:
-    """Returns the YAML texts that installed packages ship in an entry point group, by name."""
+    """Returns the YAML texts that installed packages ship in an entry point group, by name, without broken ones."""
     texts: dict[str, str] = {}
     for entry in plugins(group):
-        for item in files(load(group, entry)).iterdir():
-            if item.name.endswith((".yaml", ".yml")):
-                texts[item.name.rsplit(".", 1)[0]] = item.read_text(encoding="utf-8")
+        try:
+            found = {
+                item.name.rsplit(".", 1)[0]: item.read_text(encoding="utf-8")
+                for item in files(load(group, entry)).iterdir()
+                if item.name.endswith((".yaml", ".yml"))
+            }
+        except (LeakgaugeError, OSError, UnicodeDecodeError, TypeError):
+            continue
+        texts |= found
     return texts
 
 
@@ -28,20 +36,52 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
     """Applies ``key.path=value`` overrides (values in YAML; list items by number) to configuration."""
     for text in overrides:
         key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"{text!r} is not of the form key=value", where="--set", mend="write --set seeds=[1]")
+        if not separator or not key or not is_plain(key, keep=""):
+            raise ConfigError(
+                f"{quoted(text)} is not of the form key=value", where="--set", mend="write --set seeds=[1]"
+            )
         parts = key.split(".")
         node: Any = data
         try:
             for part in parts[:-1]:
                 node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
             if isinstance(node, list):
-                node[int(parts[-1])] = yaml.safe_load(value)
+                node[int(parts[-1])] = read_yaml(value)
             else:
-                node[parts[-1]] = yaml.safe_load(value)
-        except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot set {key!r}: {error}", where="--set", mend="check the path") from error
+                node[parts[-1]] = read_yaml(value)
+        except (ValueError, IndexError, TypeError, AttributeError) as error:
+            raise ConfigError(f"cannot set {quoted(key)}: {error}", where="--set", mend="check the path") from error
     return data
+
+
+def read_mapping(path: Path, noun: str) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping, or nothing.
+
+    Args:
+        path: The file.
+        noun: What it is: ``suite``, ``limits``.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or is no mapping of names.
+    """
+    try:
+        # A character has four bytes at most.
+        text = read_text(path, 4 * MAX_CHARACTERS, mend="check the path")
+    except StoreError as error:
+        raise ConfigError(f"{error.what} ({noun})", where=error.where, mend=error.mend) from error
+    return _mapping(text, noun, str(path))
+
+
+def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
+    try:
+        data = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=where, mend="mend the syntax at that line") from error
+    if data is not None and not (isinstance(data, dict) and all(isinstance(key, str) for key in data)):
+        raise ConfigError(
+            f"{noun} must be a mapping of keys to values", where=where, mend="write name: ..., task: ..., say"
+        )
+    return data or {}
 
 
 def read_configuration(reference: str, kind: Kind, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -56,22 +96,14 @@ def read_configuration(reference: str, kind: Kind, overrides: list[str] | None =
         ConfigError: It is not there, is not YAML, or is no mapping.
     """
     path = Path(reference)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the {kind}: {error}", where=reference, mend="check the path") from error
+    # os.path, whose answer for a loop of links or a NUL is no.
+    if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # noqa: PTH113
+        data = read_mapping(path, f"a {kind}")
     else:
         texts = shipped(f"{kind}s")
         if reference not in texts:
-            raise ConfigError(f"no {kind} named {reference!r}", mend=suggest(reference, list(texts)))
-        text = texts[reference]
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=reference, mend="mend the syntax at that line") from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"a {kind} must be a mapping of keys to values", where=reference, mend="write name: ..., task: ..."
-        )
+            raise ConfigError(f"no {kind} named {quoted(reference)}", mend=suggest(reference, list(texts)))
+        data = _mapping(texts[reference], f"a {kind}", reference)
+    if not data:
+        raise ConfigError(f"a {kind} must be a mapping of keys to values", where=reference, mend="it is empty")
     return apply_overrides(data, overrides or [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.plain_text import plain, shortened
+
 
 class LeakgaugeError(Exception):
     """A failure that the user can mend.
@@ -13,19 +15,34 @@ class LeakgaugeError(Exception):
     """
 
     exit_code = 2
+    longest = 600
+    """Characters that the line may have."""
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
         self.what, self.where, self.mend = what, where, mend
         super().__init__(what, where, mend)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        mend = f" -- {self.mend}" if self.mend else ""
-        return " ".join(f"{place}{self.what}{mend}".split())
+        where, what, mend = (plain(" ".join(part.split()), keep="") for part in (self.where, self.what, self.mend))
+        # Each gives way in turn, though never all of it: a path in its middle, then what was found there.
+        for least_where, least_what, least_mend in ((48, 100, 60), (48, 60, 40)):
+            over = len(_line(where, what, mend)) - self.longest
+            where = shortened(where, max(least_where, len(where) - max(over, 0)))
+            over = len(_line(where, what, mend)) - self.longest
+            what = shortened(what, max(least_what, len(what) - max(over, 0)))
+            over = len(_line(where, what, mend)) - self.longest
+            mend = shortened(mend, max(least_mend, len(mend) - max(over, 0)))
+        return _line(where, what, mend)
+
+
+def _line(where: str, what: str, mend: str) -> str:
+    return (f"{where}: " if where else "") + what + (f" -- {mend}" if mend else "")
 
 
 class ConfigError(LeakgaugeError):
     """A suite, option or command line that cannot be carried out."""
+
+    longest = 200
 
 
 class PluginError(LeakgaugeError):
@@ -52,3 +69,5 @@ class InterruptError(LeakgaugeError):
 
 class StoreError(LeakgaugeError):
     """A run folder that cannot be read or written."""
+
+    longest = 200

@@ -27,11 +27,21 @@ GROUPS = (
     "suites",
 )
 
+MAX_SUGGESTED = 90
+"""Characters of names that are listed where none is close."""
+
 
 def suggest(name: str, known: list[str]) -> str:
-    """Returns the mend for an unknown ``name``: the closest known one, or the list of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    """Returns the mend for an unknown ``name``: the closest known one, or as many of them as a line holds."""
+    close = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown: list[str] = []
+    for other in sorted(known):
+        if len(", ".join([*shown, other])) > MAX_SUGGESTED:
+            return f"known: {', '.join(shown)} and {len(known) - len(shown)} more"
+        shown.append(other)
+    return f"known: {', '.join(shown) or 'none'}"
 
 
 @cache

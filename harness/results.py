@@ -170,6 +170,26 @@ CELL_COLUMNS = (
     *INTERVALS,
     *OUTCOME,
 )
+CELL_KEY = r"[0-9a-f]{16}"
+"""What the name of a cell looks like (a regular expression): it becomes a file name, so nothing else is let in."""
+_ADDED: dict[int, tuple[str, ...]] = {
+    2: ("side_bytes", "air_time_ms", "spectral_efficiency_bits", "lost_tokens"),
+    3: ("label_agreement", "attribute", "attribute_accuracy", "attribute_chance", "attribute_auc", "attribute_correct"),
+    4: tuple(column.name for column in QUESTION_COSTS),
+}
+_FIRST = frozenset(
+    {c.name for c in (*IDENTITY, *COSTS)} - {*_ADDED[2]}
+    | {"cell", "n", "status", "image", "label", "group", "psnr_db", "ssim", "lpips", "reid_top1"}
+    | {"leakage", "leakage_lo", "leakage_hi", "verdict", "reason", "attack_seconds"}
+)
+
+
+def required_columns(columns: tuple[Column, ...], version: int) -> frozenset[str]:
+    """Returns the names among ``columns`` that a table of a schema version must hold; later ones may be missing."""
+    known = _FIRST.union(*(names for since, names in _ADDED.items() if since <= version))
+    return frozenset(column.name for column in columns if column.name.removesuffix("_lo").removesuffix("_hi") in known)
+
+
 TIME_COLUMNS = ("latency_ms", "attack_seconds")
 """Columns that hold times: the only ones that may differ between two runs of one suite."""
 

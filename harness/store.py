@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,12 +19,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from pydantic import BaseModel
 
+from harness.bounded_file import MIB, read_bytes, read_json
 from harness.errors import StoreError
 from harness.learning import LearningCurve
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, READABLE_VERSIONS, SCHEMA_VERSION, Column
+from harness.plain_text import plain, quoted
+from harness.results import (
+    CELL_COLUMNS,
+    CELL_KEY,
+    IMAGE_COLUMNS,
+    KIND_COLUMNS,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    Column,
+    required_columns,
+)
+from harness.stored_shapes import Curve, Manifest, Part, check_shape
+from harness.table_file import read_csv, read_parquet
 
 KINDS = "quality_by_kind.csv"
+ORIGINALS = "originals"
+"""The key of the sheet that holds the original images."""
+MAX_MANIFEST_BYTES, MAX_PART_BYTES, MAX_SHEET_BYTES = 64 * MIB, 512 * MIB, 2048 * MIB
 _PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
 
@@ -79,6 +98,25 @@ def _sheet(images: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
+def _read_sheet(path: Path, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
+    """Reads a PNG of a known size as (height, width, 3); one of another size is not decoded.
+
+    Raises:
+        StoreError: It is no such PNG.
+    """
+    data = read_bytes(path, MAX_SHEET_BYTES, mend="run it again")
+    try:
+        # Not Image.open, which refuses large sheets: how large this one may be is known.
+        with PngImageFile(io.BytesIO(data)) as image:
+            found = image.size
+            if found == size:
+                return np.asarray(image.convert("RGB"))
+    except Exception as error:  # PIL raises many kinds for damaged files
+        what = f"cannot read the images: {error or type(error).__name__}"
+        raise StoreError(what, where=str(path), mend="run it again") from error
+    raise StoreError(f"a sheet of {found} pixels does not hold {count} images", where=str(path), mend="run it again")
+
+
 class RunFolder:
     """One run on disk.
 
@@ -109,17 +147,10 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         """Reads run.json, refusing versions that this code does not know."""
         path = self.path / "run.json"
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            version = data["schema_version"]
-        except FileNotFoundError as error:
-            raise StoreError(
-                "no run here: run.json is missing", where=str(self.path), mend="name a run folder"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"run.json cannot be read: {error}", where=str(path), mend="restore or delete it"
-            ) from error
+        if not path.exists():
+            raise StoreError("no run here: run.json is missing", where=str(self.path), mend="name a run folder")
+        data = self._json(path, Manifest, "run.json cannot be read", "restore or delete it", MAX_MANIFEST_BYTES)
+        version = data["schema_version"]
         if version not in READABLE_VERSIONS:
             known = " and ".join(map(str, READABLE_VERSIONS))
             raise StoreError(
@@ -129,19 +160,45 @@ class RunFolder:
             )
         return data
 
+    @staticmethod
+    def _json(path: Path, shape: type[BaseModel], what: str, mend: str, most: int) -> dict[str, Any]:
+        """Reads JSON of a shape; raises StoreError where it is none."""
+        try:
+            data: dict[str, Any] = read_json(path, most, mend=mend, unscored=True)
+            check_shape(data, shape)
+        except (StoreError, ValueError) as error:
+            why = error.what if isinstance(error, StoreError) else error
+            raise StoreError(f"{what}: {why}", where=str(path), mend=mend) from error
+        return data
+
     def write_manifest(self, data: dict[str, Any]) -> None:
         """Writes run.json."""
         text = json.dumps({"schema_version": SCHEMA_VERSION, **data}, indent=2, sort_keys=True, default=str)
         write_atomic(self.path / "run.json", (text + "\n").encode())
 
+    # -- the name of a cell, which becomes a path ---------------------------------------------------------------------
+
+    def _file(self, folder: str, key: str, suffix: str) -> Path:
+        """Returns the file of a cell, or of the originals.
+
+        Raises:
+            StoreError: The name is none that a run gives to a cell: whoever wrote a table must not choose paths.
+        """
+        if key != ORIGINALS and not re.fullmatch(CELL_KEY, key):
+            raise StoreError(
+                f"{quoted(key)} names no cell", where=str(self.path), mend="16 hex digits do; run it again"
+            )
+        return self.path / folder / f"{key}{suffix}"
+
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def _part(self, key: str) -> Path:
-        return self.path / "parts" / f"{key}.json"
+        return self._file("parts", key, ".json")
 
     def done(self) -> set[str]:
         """Returns the keys of all complete parts."""
-        return {path.stem for path in (self.path / "parts").glob("*.json")}
+        found = (path.stem for path in (self.path / "parts").glob("*.json"))
+        return {key for key in found if re.fullmatch(CELL_KEY, key)}
 
     def write_part(self, key: str, part: dict[str, Any]) -> None:
         """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
@@ -149,12 +206,9 @@ class RunFolder:
 
     def read_part(self, key: str) -> dict[str, Any]:
         """Reads what ``write_part`` stored for one cell."""
-        try:
-            part: dict[str, Any] = json.loads(self._part(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"part cannot be read: {error}", where=str(self._part(key)), mend="delete it and run again"
-            ) from error
+        part = self._json(self._part(key), Part, "part cannot be read", "delete it and run again", MAX_PART_BYTES)
+        if part["identity"]["cell"] != key:
+            raise StoreError("the part is of another cell", where=str(self._part(key)), mend="delete it and run again")
         return part
 
     def drop_part(self, key: str) -> None:
@@ -180,73 +234,65 @@ class RunFolder:
 
         Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
-        kinds = {c.name: _PANDAS_KIND[c.kind] for c in CELL_COLUMNS}
-        try:
-            frame = pd.read_csv(
-                self.path / "cells.csv",
-                dtype=kinds,
-                keep_default_na=False,
-                na_values={c.name: [""] for c in CELL_COLUMNS if c.kind != "text"},
-            )
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cells.csv cannot be read: {error}", where=str(self.path), mend="run it again") from error
-        for name in (c.name for c in CELL_COLUMNS if c.kind == "text" and c.name not in frame):
-            frame[name] = pd.Series("", index=frame.index, dtype=object)
-        return frame.reindex(columns=[c.name for c in CELL_COLUMNS])
+        return self._checked(read_csv(self.path / "cells.csv", CELL_COLUMNS, self._required(CELL_COLUMNS)), "cells.csv")
 
     def kinds(self) -> pd.DataFrame:
         """Reads quality_by_kind.csv; see ``harness.results.KIND_COLUMNS``. No rows where no question was asked."""
         path = self.path / KINDS
-        if not path.is_file():
+        if not path.exists():
             return typed_frame([], KIND_COLUMNS)
-        try:
-            frame = pd.read_csv(path, keep_default_na=False, na_values={c.name: [""] for c in KIND_COLUMNS})
-            return frame[[c.name for c in KIND_COLUMNS]]
-        except (KeyError, OSError, ValueError) as error:
-            raise StoreError(f"{KINDS} cannot be read: {error}", where=str(self.path), mend="run it again") from error
+        return read_csv(path, KIND_COLUMNS, [column.name for column in KIND_COLUMNS])
 
     def images(self) -> pd.DataFrame:
         """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
-        try:
-            frame = pd.read_parquet(self.path / "images.parquet")
-            return frame.reindex(columns=[c.name for c in IMAGE_COLUMNS])
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"images.parquet cannot be read: {error}", where=str(self.path), mend="run it again"
-            ) from error
+        path = self.path / "images.parquet"
+        return self._checked(read_parquet(path, IMAGE_COLUMNS, self._required(IMAGE_COLUMNS)), path.name)
+
+    def _required(self, columns: tuple[Column, ...]) -> frozenset[str]:
+        """Returns the columns that a table of this run's schema version must hold."""
+        version = self.manifest()["schema_version"] if self.exists() else SCHEMA_VERSION
+        return required_columns(columns, version)
+
+    def _checked(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Refuses a table whose cells are none, since their names become paths."""
+        for key in frame["cell"].unique():
+            if not re.fullmatch(CELL_KEY, key):
+                raise StoreError(
+                    f"{name} cannot be read: {quoted(key)} names no cell", where=str(self.path), mend="run it again"
+                )
+        return frame
 
     # -- pictures and curves -----------------------------------------------------------------------------------------
 
     def write_images(self, key: str, images: NDArray[np.uint8]) -> None:
         """Stores uint8 images (N, H, W, 3) losslessly as one PNG sheet."""
-        write_atomic(self.path / "reconstructions" / f"{key}.png", _sheet(images))
+        write_atomic(self._file("reconstructions", key, ".png"), _sheet(images))
 
     def read_images(self, key: str, count: int, height: int, width: int) -> NDArray[np.uint8]:
         """Reads ``count`` images back as uint8 (N, H, W, 3); ``originals`` is the key of the originals."""
-        path = self.path / "reconstructions" / f"{key}.png"
-        try:
-            canvas = np.asarray(Image.open(path).convert("RGB"))
-        except OSError as error:
-            raise StoreError(f"cannot read the images: {error}", where=str(path), mend="run it again") from error
+        path = self._file("reconstructions", key, ".png")
         columns = max(1, int(np.ceil(np.sqrt(count))))
-        if canvas.shape[:2] != (-(-count // columns) * height, columns * width):
-            raise StoreError(f"a sheet of {canvas.shape[:2]} does not hold {count} images", where=str(path))
+        size = (columns * width, -(-count // columns) * height)
+        canvas = _read_sheet(path, size, count)
         grid = canvas.reshape(-1, height, columns, width, 3).swapaxes(1, 2)
         return np.ascontiguousarray(grid.reshape(-1, height, width, 3)[:count])
 
     def write_curve(self, key: str, curve: LearningCurve) -> None:
         """Stores a learning curve."""
-        write_atomic(self.path / "attacks" / f"{key}.json", json.dumps(curve.as_dict()).encode())
+        write_atomic(self._file("attacks", key, ".json"), json.dumps(curve.as_dict()).encode())
 
     def read_curve(self, key: str) -> LearningCurve | None:
         """Reads a learning curve; None where the attack does not train."""
-        path = self.path / "attacks" / f"{key}.json"
-        return LearningCurve.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        path = self._file("attacks", key, ".json")
+        if not path.exists():
+            return None
+        mend = "run it again"
+        return LearningCurve.from_dict(self._json(path, Curve, "the curve cannot be read", mend, MAX_PART_BYTES))
 
     def log(self, line: str) -> None:
         """Appends a line to the log."""
         try:
             with (self.path / "log").open("a", encoding="utf-8") as stream:
-                stream.write(line.rstrip("\n") + "\n")
+                stream.write(plain(line.rstrip("\n"), keep="\t") + "\n")
         except OSError as error:
             raise StoreError(f"cannot write: {error.strerror or error}", where=str(self.path / "log")) from error

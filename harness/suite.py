@@ -8,7 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.configuration import read_configuration, shipped
 from harness.errors import ConfigError
+from harness.plain_text import quoted
 from harness.registry import suggest
+from harness.stored_shapes import first_problem
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -189,14 +191,13 @@ _KEYS: dict[str, list[str]] = {
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Reduces pydantic's report to its first problem: (text, place)."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = list(Suite.model_fields)
         for part in problem["loc"][:-1]:
             known = _KEYS.get(str(part), known)
-        return f"unknown key {problem['loc'][-1]!r} ({suggest(str(problem['loc'][-1]), known)})", place
-    text = problem["msg"].removeprefix("Value error, ")
-    return text, place
+        key = problem["loc"][-1]
+        return f"unknown key {quoted(key)} ({suggest(str(key), known)})", first_problem(error)[1]
+    return first_problem(error)
 
 
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
@@ -212,6 +213,8 @@ def parse_suite(data: dict[str, Any], *, where: str = "suite") -> Suite:
     """Validates suite data; raises ConfigError with the first problem."""
     try:
         return Suite.model_validate(data)
+    except RecursionError as error:
+        raise ConfigError("nested too deep", where=where, mend="write it flatter") from error
     except ValidationError as error:
         text, place = _first_problem(error)
         raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from harness.bounded_file import MIB, read_json
 from harness.errors import StoreError
+from harness.plain_text import quoted
+from harness.stored_shapes import first_problem
+
+MAX_BYTES = 256 * MIB
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,19 +31,15 @@ def read_versioned(path: Path, model: type[Model], version: int, noun: str, mend
         StoreError: It is not there, is no such file, or of another version.
     """
     where = str(path)
+    data: Any = read_json(path, MAX_BYTES, mend=mend, unscored=True)
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(found, bool) or found != version:
+        what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
+        raise StoreError(what, where=where, mend=mend)
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        found = data.get("schema_version") if isinstance(data, dict) else None
-        if found != version:
-            raise StoreError(
-                f"{noun} version {found!r} is unknown; this leakgauge reads version {version}", where=where, mend=mend
-            )
         return model.model_validate(data)
-    except OSError as error:
-        raise StoreError(f"cannot read: {error.strerror or error}", where=where, mend=mend) from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise StoreError(f"{place}: {problem['msg']}", where=where, mend=mend) from error
-    except ValueError as error:
-        raise StoreError(f"no JSON: {error}", where=where, mend=mend) from error
+        what, place = first_problem(error)
+        raise StoreError(f"{place}: {what}" if place else what, where=where, mend=mend) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise StoreError(f"no {noun}: {type(error).__name__}", where=where, mend=mend) from error

@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, model_validator
 
 from harness.errors import ConfigError, StoreError
 from harness.registry import suggest
@@ -18,7 +18,7 @@ from harness.store import write_atomic
 from harness.versioned import read_versioned
 from reports.judge import judge_of
 from reports.loaded import LoadedRun, Setting
-from reports.measures import Measured, measure_of, measured
+from reports.measures import MEASURES, Measured, measure_of, measured
 
 BASELINE_VERSION = 1
 IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
@@ -32,10 +32,22 @@ class _Strict(BaseModel):
 class Recorded(_Strict):
     """One measure: its mean with its 95 % interval, and for leakage and quality a value an image."""
 
-    mean: float
-    lo: float | None = None
-    hi: float | None = None
-    images: tuple[float | None, ...] | None = None
+    mean: FiniteFloat
+    lo: FiniteFloat | None = None
+    hi: FiniteFloat | None = None
+    images: tuple[FiniteFloat | None, ...] | None = None
+
+
+def _known(name: Any) -> Any:
+    if isinstance(name, str):
+        try:
+            measure_of(name)
+        except KeyError:
+            raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})") from None
+    return name
+
+
+MeasureName = Annotated[str, BeforeValidator(_known)]
 
 
 class Point(_Strict):
@@ -49,7 +61,18 @@ class Point(_Strict):
     attacks: dict[str, str]
     verdict: str
     reason: str
-    measures: dict[str, Recorded]
+    measures: dict[MeasureName, Recorded]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.measures:
+            raise ValueError(f"operating point {self.operating_point!r} holds no measure")
+        for name, recorded in self.measures.items():
+            values = [value for value in recorded.images or () if value is not None]
+            # Both are rounded: the values to the measure's digits, the mean to one more.
+            if values and abs(math.fsum(values) / len(values) - recorded.mean) > 10.0 ** -measure_of(name).digits:
+                raise ValueError(f"{self.operating_point!r}: the mean of {name} is not that of its images")
+        return self
 
     @property
     def key(self) -> tuple[str, Setting]:
@@ -68,6 +91,18 @@ class Baseline(_Strict):
     counted: tuple[str, ...] | None = None
     images: tuple[str, ...]
     points: tuple[Point, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.images)) != len(self.images):
+            raise ValueError("images: one occurs twice")
+        if not self.points or len({point.key for point in self.points}) != len(self.points):
+            raise ValueError("points: there is none, or one occurs twice")
+        for point in self.points:
+            for name, recorded in point.measures.items():
+                if recorded.images is not None and len(recorded.images) != len(self.images):
+                    raise ValueError(f"{point.operating_point!r}: {name} has no value for each image")
+        return self
 
     def values(self, point: Point, name: str) -> pd.Series[float] | None:
         """Returns a measure's value an image, by image; None where only the mean is recorded."""

@@ -98,6 +98,9 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     notes += [f"only in {base.label}: {m.place}" for key, m in theirs.items() if key not in ours]
     notes += [f"attack only in {new.label}: {label}" for label in new.attacks if label not in base.attacks]
     notes += [f"attack only in {base.label}: {label}" for label in base.attacks if label not in new.attacks]
+    notes += [
+        f"the tables of {run.label} do not belong together: {fault}" for run in (base, new) for fault in run.faults
+    ]
     notes += _definition_notes(base, new)
     return Comparison(base.label, new.label, tuple(rows), tuple(notes))
 

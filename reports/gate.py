@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import pandas as pd
 
@@ -13,83 +12,14 @@ from harness.errors import ConfigError
 from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
 from reports.baseline import IDENTITIES, Baseline, Point, attacks_of, grants_of, identity_of, options_of
+from reports.check import Check, Gate, Outcome
 from reports.difference import paired_difference
 from reports.judge import judge_of, other_judge
 from reports.limits import Absolute, Limits
-from reports.loaded import LoadedRun
-from reports.measures import Kind, Measure, Measured, measure_of, measured
+from reports.loaded import NOT_RUN, LoadedRun
+from reports.measures import Measure, Measured, measure_of, measured
 
-Outcome = Literal["pass", "exceeds", "cannot tell"]
 SIGNIFICANCE = 0.05
-EXIT_CODES: dict[Outcome, int] = {"pass": 0, "exceeds": 1, "cannot tell": 3}
-_EXCEEDS: dict[Kind, str] = {"leakage": "leaks more", "quality": "worse quality", "cost": "costs more"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One limit on one measure of one operating point.
-
-    Args:
-        place: Operating point, channel, threat model.
-        measure: What is limited; None where the whole operating point cannot be judged.
-        rule: The limit in words.
-        outcome: pass, exceeds or cannot tell.
-        why: Why it cannot be told; empty otherwise.
-        base: Mean of the baseline; NaN where there is none.
-        new: Mean of the run; NaN where unscored.
-        change: New minus base where there is a base, else the mean itself.
-        lo: Lower end of the 95 % interval of ``change``.
-        hi: Upper end.
-        p: One-sided p-value that the limit is exceeded; NaN where the limit concerns means alone.
-        rests_on: ``lower bound`` or ``inconclusive`` where leakage passes that is only bounded from below; else empty.
-    """
-
-    place: str
-    measure: Measure | None
-    rule: str
-    outcome: Outcome
-    why: str = ""
-    base: float = math.nan
-    new: float = math.nan
-    change: float = math.nan
-    lo: float = math.nan
-    hi: float = math.nan
-    p: float = math.nan
-    rests_on: str = ""
-
-    @property
-    def said(self) -> str:
-        """The outcome in the words of what is limited."""
-        if self.outcome == "pass" and self.rests_on:
-            return f"pass ({self.rests_on})"
-        return _EXCEEDS[self.measure.kind] if self.outcome == "exceeds" and self.measure else self.outcome
-
-
-@dataclass(frozen=True)
-class Gate:
-    """All checks of a run, and what should be known beside them."""
-
-    run: str
-    checks: tuple[Check, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst: ``exceeds`` before ``cannot tell`` before ``pass``; without any check it cannot tell."""
-        found = {check.outcome for check in self.checks}
-        if "exceeds" in found:
-            return "exceeds"
-        return "pass" if found == {"pass"} else "cannot tell"
-
-    @property
-    def by_lower_bounds(self) -> int:
-        """How many checks passed by a bound from below alone, which proves no privacy."""
-        return sum(bool(check.rests_on) for check in self.checks if check.outcome == "pass")
-
-    @property
-    def exit_code(self) -> int:
-        """0 pass, 1 exceeds, 3 cannot tell."""
-        return EXIT_CODES[self.outcome]
 
 
 def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
@@ -121,7 +51,7 @@ def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
         why = "not in the baseline; write it again"
         checks += [Check(m.place, None, "known to the baseline", "cannot tell", why) for m in unknown]
     for limit in limits.absolute:
-        checks += _absolute(ours, limit, limits)
+        checks += _absolute(run, ours, limit, limits)
     return Gate(run.label, tuple(_adjusted(checks)), tuple(dict.fromkeys(notes)))
 
 
@@ -144,6 +74,10 @@ def _doubts_of_all(run: LoadedRun, baseline: Baseline | None) -> Iterator[str]:
     status = run.manifest.get("status", "not stated")
     if status != "complete":
         yield f"the run is not complete (status: {status})"
+    absent = int((run.cells["status"] == NOT_RUN).sum())
+    if absent:
+        yield f"{absent} of {len(run.cells)} planned cells have no result"
+    yield from run.faults
     if baseline is None:
         return
     ours = identity_of(run)
@@ -161,6 +95,7 @@ def _against(
     if mine is None:
         yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
         return
+    yield from _unrecorded(place, point, mine, limits)
     doubt = _leakage_doubt(run, point, mine, limits)
     for name, recorded in point.measures.items():
         measure = measure_of(name)
@@ -172,16 +107,8 @@ def _against(
         another = other_judge(name, baseline.data.get("judge", ""), judge_of(run))
         if another:
             check = replace(check, outcome="cannot tell", why=another)
-        elif name in mine.images and mine.images[name].notna().any():
-            check = replace(check, new=float(mine.images[name].mean()))
-            values = baseline.values(point, name)
-            allowed = allowance.of(recorded.mean)
-            if values is None:
-                check = _by_means(check, measure, allowed)
-            else:
-                check = _paired(check, measure, values, mine, allowed, limits.minimum_images)
         else:
-            check = replace(check, outcome="cannot tell", why="unscored in the run")
+            check = _of_measure(check, measure, baseline, point, mine, allowance.of(recorded.mean), limits)
         if check.outcome == "pass" and measure.kind == "leakage":
             why = doubt or _weakened(check, measure, mine, allowance.of(recorded.mean))
             check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(mine))
@@ -198,6 +125,35 @@ def _unproven(mine: Measured, limits: Limits) -> str:
     return f"{mine.verdict}: {mine.reason}" if stated.get(mine.verdict) == "cannot tell" else ""
 
 
+def _of_measure(
+    check: Check, measure: Measure, baseline: Baseline, point: Point, mine: Measured, allowed: float, limits: Limits
+) -> Check:
+    """Judges one measure by what the baseline recorded of it."""
+    now = mine.images.get(measure.name)
+    if now is None or not now.notna().any():
+        return replace(check, outcome="cannot tell", why="unscored in the run")
+    check = replace(check, new=float(now.mean()))
+    values = baseline.values(point, measure.name)
+    if not math.isfinite(check.base):
+        return replace(check, outcome="cannot tell", why="unscored in the baseline")
+    if values is not None:
+        return _paired(check, measure, values, mine, allowed, limits.minimum_images)
+    if measure.kind != "cost":
+        return replace(check, outcome="cannot tell", why="the baseline holds no value an image")
+    if now.isna().any():
+        return replace(check, outcome="cannot tell", why="unscored for some images of the run")
+    return _by_means(check, measure, allowed)
+
+
+def _unrecorded(place: str, point: Point, mine: Measured, limits: Limits) -> Iterator[Check]:
+    """Checks that the baseline holds every limited measure that the run scores: what it lacks would go unchecked."""
+    for name in mine.names:
+        measure = measure_of(name)
+        limited = limits.allowance(point.operating_point, measure) is not None
+        if limited and name not in point.measures and mine.images[name].notna().any():
+            yield Check(place, measure, "recorded", "cannot tell", "the baseline does not hold it; write it again")
+
+
 def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) -> str:
     """Says that an attack that is not conclusive rebuilt clearly less, which a weaker one would too; else empty."""
     most = max(measure.sign * check.lo, measure.sign * check.hi)
@@ -208,11 +164,21 @@ def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) ->
     return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
 
 
+def _lost(run: LoadedRun, mine: Measured) -> str:
+    """Says which attacks failed or did not run: no lower bound either, so ``inconclusive: judge`` does not cover it."""
+    cells = [cell for cell in run.cells_at(mine.setting, mine.point) if cell["attack"] in mine.attacks]
+    lost = [cell for cell in cells if cell["status"] != "done"]
+    names = ", ".join(dict.fromkeys(str(cell["attack"]) for cell in lost))
+    return f"not measured: {names} ({lost[0]['status']}: {lost[0]['reason'] or 'no reason given'})" if lost else ""
+
+
 def _leakage_doubt(run: LoadedRun, point: Point, mine: Measured, limits: Limits) -> str:
     """Says why leakage that seems unchanged proves nothing; empty where it proves something."""
     missing = [label for label in point.attacks if label not in mine.attacks]
     if missing:
         return f"attacks of the baseline are missing: {', '.join(missing)}"
+    if lost := _lost(run, mine):
+        return lost
     if grants_of(run, point.threat_model) != point.grants:
         return f"threat model {point.threat_model} grants something else than in the baseline"
     return _unproven(mine, limits)
@@ -223,6 +189,8 @@ def _by_means(check: Check, measure: Measure, allowed: float) -> Check:
     # Means are recorded rounded, and a change of nothing but that is none.
     slack = 0.51 * 10.0 ** -(measure.digits + 1)
     outcome: Outcome = "exceeds" if measure.sign * change > allowed + slack else "pass"
+    if not math.isfinite(change):
+        return replace(check, outcome="cannot tell", why="the means are no finite numbers")
     return replace(check, outcome=outcome, change=change)
 
 
@@ -234,11 +202,19 @@ def _paired(
     if found.n < least:
         why = f"{found.n} images were scored in both, fewer than {least}"
         return replace(check, outcome="cannot tell", why=why, p=math.nan)
+    known, now = values.notna(), mine.images[measure.name].reindex(values.index).notna()
+    unscored, unknown = int((known & ~now).sum()), len(mine.images.index.difference(values.index))
+    if unscored or unknown:
+        one = f"{unscored} images of the baseline are unscored in the run"
+        why = one if unscored else f"{unknown} images of the run are not in the baseline"
+        return replace(check, outcome="cannot tell", why=why, p=math.nan)
     return _between(check, measure.sign, allowed)
 
 
 def _between(check: Check, sign: int, allowed: float) -> Check:
     """Judges by the interval: within what is allowed, beyond it, or across."""
+    if not (math.isfinite(check.lo) and math.isfinite(check.hi)):
+        return replace(check, outcome="cannot tell", why="there is no interval: too few scored images or groups")
     least, most = sorted((sign * check.lo, sign * check.hi))
     if most <= allowed:
         return replace(check, outcome="pass")
@@ -247,7 +223,7 @@ def _between(check: Check, sign: int, allowed: float) -> Check:
     return replace(check, outcome="cannot tell", why="the interval reaches across the limit; more images would tell")
 
 
-def _absolute(ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iterator[Check]:
+def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iterator[Check]:
     covered = [m for m in ours if limit.covers(m.point, m.setting.channel, m.setting.threat_model)]
     if not covered:
         place = f"{limit.operating_point}, channel {limit.channel}, threat model {limit.threat_model}"
@@ -270,10 +246,22 @@ def _absolute(ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iter
         assert bound is not None
         sign = 1 if limit.at_most is not None else -1
         check = _between(check, sign, sign * bound)
-        if check.outcome == "pass" and measure.kind == "leakage":
-            why = _unproven(one, limits)
-            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(one))
+        if check.outcome == "pass":
+            why = _passing_doubt(run, one, measure, len(values) - scored, limits)
+            rest = _rest(one) if measure.kind == "leakage" else ""
+            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=rest)
         yield check
+
+
+def _passing_doubt(run: LoadedRun, one: Measured, measure: Measure, unscored: int, limits: Limits) -> str:
+    """Says why a mean within its limit proves nothing; empty where it proves something."""
+    if unscored:
+        return f"{unscored} of {len(one.images)} images are unscored"
+    if measure.kind != "leakage":
+        return ""
+    if lost := _lost(run, one):
+        return lost
+    return _unproven(one, limits)
 
 
 def _changed(run: LoadedRun, point: Point, mine: Measured) -> list[str]:

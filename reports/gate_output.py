@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from harness.store import write_atomic
-from reports.gate import Check, Gate, Outcome
+from reports.check import Check, Gate, Outcome
 from reports.grid import Grid, Heading, Tone, Value, figure, words
 from reports.notation import bounds
 from reports.pipe_table import escape, table

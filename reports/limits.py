@@ -6,11 +6,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from harness.configuration import read_mapping
 from harness.errors import ConfigError
+from harness.plain_text import quoted
 from harness.registry import suggest
+from harness.stored_shapes import first_problem
 from reports.measures import MEASURES, PROBE, Measure, measure_of
 
 
@@ -18,7 +20,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known(name: str) -> str:
+def _known(name: Any) -> Any:
+    if not isinstance(name, str):
+        return name  # which pydantic then calls no text
     try:
         measure_of(name)
     except KeyError:
@@ -27,6 +31,9 @@ def _known(name: str) -> str:
 
 
 MeasureName = Annotated[str, BeforeValidator(_known)]
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Amount(_Strict):
@@ -43,7 +50,8 @@ class Amount(_Strict):
                 return {"value": float(value.strip()[:-1]) / 100, "relative": True}
             except ValueError:
                 raise ValueError(f"{value!r} is no percentage such as 2 %") from None
-        return {"value": value} if isinstance(value, (int, float)) else value
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return {"value": value} if number else value
 
     def of(self, mean: float) -> float:
         """Returns the amount in the unit of the measure, given the baseline's mean."""
@@ -79,8 +87,8 @@ class Absolute(_Strict):
     operating_point: str = "*"
     channel: str = "*"
     threat_model: str = "*"
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: Number | None = None
+    at_least: Number | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -136,14 +144,15 @@ def parse_limits(data: dict[str, Any], *, where: str = "limits") -> Limits:
     try:
         return Limits.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        parts = [str(part) for part in problem["loc"] if part != "[key]"]
-        text = problem["msg"].removeprefix("Value error, ")
+        problem = error.errors(include_url=False)[0]
+        text, place = first_problem(error)
         if problem["type"] == "extra_forbidden":
-            known = Absolute if parts[0] == "absolute" else Limits
-            text = f"unknown key {parts[-1]!r} ({suggest(parts[-1], list(known.model_fields))})"
-        place = f"{where}: {'.'.join(parts)}" if parts else where
-        raise ConfigError(text, where=place, mend="mend that key") from error
+            key = str(problem["loc"][-1])
+            known = Absolute if problem["loc"][0] == "absolute" else Limits
+            text = f"unknown key {quoted(key)} ({suggest(key, list(known.model_fields))})"
+        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
+    except (RecursionError, OverflowError) as error:
+        raise ConfigError("no limits: nested too deep, or a number too large", where=where, mend="mend it") from error
 
 
 def read_limits(path: Path) -> Limits:
@@ -152,11 +161,4 @@ def read_limits(path: Path) -> Limits:
     Raises:
         ConfigError: It is not there, is no YAML, or does not fit the schema.
     """
-    where = str(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read: {error.strerror or error}", where=where, mend="name a limits file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"no YAML: {error}", where=where, mend="mend the file") from error
-    return parse_limits(data or {}, where=where)
+    return parse_limits(read_mapping(path, "limits"), where=str(path))

@@ -13,6 +13,7 @@ from harness.planning import plan
 from harness.results import CELL_COLUMNS
 from harness.store import RunFolder, typed_frame
 from harness.suite import Suite, parse_suite
+from reports.integrity import table_faults
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
@@ -38,6 +39,7 @@ class LoadedRun:
         cells: Rows of cells.csv in the suite's order, with a row of status ``not run`` for each planned cell that is
             missing.
         images: images.parquet.
+        faults: What the tables lack, or contradict one another in.
     """
 
     folder: RunFolder
@@ -46,6 +48,7 @@ class LoadedRun:
     suite: Suite
     cells: pd.DataFrame
     images: pd.DataFrame
+    faults: tuple[str, ...] = ()
 
     @property
     def task(self) -> Row:
@@ -91,8 +94,18 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _with_missing(cells: pd.DataFrame, suite: Suite, task: str) -> pd.DataFrame:
+def _refuse_repeats(frame: pd.DataFrame, keys: list[str], table: str, noun: str, where: str) -> None:
+    """Raises StoreError where a table holds a row twice: means would count it twice."""
+    repeated = int(frame.duplicated(keys).sum())
+    if repeated:
+        raise StoreError(
+            f"{table} holds {repeated} rows of a {noun} that it already holds", where=where, mend="run it again"
+        )
+
+
+def _with_missing(cells: pd.DataFrame, suite: Suite, task: str, where: str) -> pd.DataFrame:
     """Puts cells in the planned order and adds a row for each planned cell that has none."""
+    _refuse_repeats(cells, list(_KEY), "cells.csv", "cell", where)
     have = {tuple(row[name] for name in _KEY): row for row in rows_of(cells)}
     ordered: list[Row] = []
     # The plan's labels do not depend on the data, so that its hash may stay empty here.
@@ -135,5 +148,8 @@ def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         label = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(runs) + 2))) if n not in taken)
         cells = run.cells()
         task = str(cells["task"].iloc[0]) if len(cells) else suite.task.name
-        loaded.append(LoadedRun(run, label, manifest, suite, _with_missing(cells, suite, task), run.images()))
+        planned, images = _with_missing(cells, suite, task, str(run.path)), run.images()
+        _refuse_repeats(images, ["cell", "image"], "images.parquet", "cell and image", str(run.path))
+        faults = table_faults(manifest, planned, images)
+        loaded.append(LoadedRun(run, label, manifest, suite, planned, images, faults))
     return loaded

@@ -174,7 +174,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
     best = strongest_per_image(run, point, setting, rebuilding)
     columns = {name: best.groupby("image", sort=False)[name].mean() for name in PER_IMAGE}
-    attacking = rows[~rows["attack"].map(run.is_floor)]
+    attacking = rows[~rows["attack"].isin([label for label in labels if run.is_floor(label)])]
     columns |= {name: _of_the_best(attacking, name) for name in _BEST_ATTACK}
     columns |= {
         name: rows.groupby("image", sort=False)[name].mean()

@@ -14,7 +14,7 @@ import pytest
 from harness.errors import LeakgaugeError
 
 if TYPE_CHECKING:
-    from reports.gate import Check, Gate
+    from reports.check import Check, Gate
     from reports.testing import Leakgauge
 
 

@@ -6,10 +6,9 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from harness.results import CELL_COLUMNS, SCORES
 from harness.suite import ThreatModel
+from harness.yaml_text import write_yaml
 from reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
 from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, rows_of
@@ -313,5 +312,4 @@ def command_of(run: LoadedRun) -> str:
 
 def suite_yaml(run: LoadedRun) -> str:
     """Returns the resolved suite as YAML, which runs again as it stands."""
-    text: str = yaml.safe_dump(run.suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return write_yaml(run.suite.model_dump(mode="json"))

@@ -155,6 +155,7 @@ def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
         if setting not in settings:
             place = _where(run, *setting)
             said.append(f"The baseline was not run over {place}; changes there are unscored.")
+    said += [f"The tables do not belong together: {fault}." for fault in run.faults]
     if not any(run.is_floor(attack) for attack in run.attacks):
         said.append("The suite has no floor attack, so leakage above the floor is unscored.")
     return tuple(said)

@@ -9,7 +9,8 @@ from harness.runner import choose_device, prepare, run_suite
 from harness.store import RunFolder
 from harness.suite import load_suite
 from reports.baseline import read_baseline
-from reports.gate import Check, Gate, judge
+from reports.check import Check, Gate
+from reports.gate import judge
 from reports.gate_output import headline
 from reports.limits import parse_limits, read_limits
 from reports.loaded import LoadedRun, load_runs

@@ -10,16 +10,17 @@ from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 from rich.console import Console
 
 from benchmarks.command_line import start
 from benchmarks.curves.drawing import Panel, draw_curves
 from benchmarks.curves.points import Point, measure_curves
+from harness.bounded_file import MIB, read_text
 from harness.contracts import Task
 from harness.errors import ConfigError
 from harness.registry import create
 from harness.runner import choose_device
+from harness.yaml_text import read_yaml
 
 _err = Console(stderr=True, width=140)
 
@@ -47,11 +48,9 @@ def main(
 def _tasks(path: Path) -> list[tuple[str, Task]]:
     """Reads the tasks; raises ConfigError where the file is not a list of them."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"cannot be read: {str(error).splitlines()[0]}", where=str(path), mend="give a YAML file"
-        ) from error
+        entries = read_yaml(read_text(path, MIB, mend="give a YAML file"))
+    except ValueError as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path), mend="give a YAML file") from error
     if not isinstance(entries, list) or not all(isinstance(e, dict) and {"title", "name"} <= set(e) for e in entries):
         raise ConfigError(
             "not a list of tasks", where=str(path), mend="write - {title: ..., name: imagefolder, path: ...}"

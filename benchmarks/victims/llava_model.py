@@ -146,7 +146,7 @@ def load_llava(
     model = _model(name, pretrained, config, dtype, device_map)
     said = {k: v for k, v in config.to_diff_dict().items() if k not in {"transformers_version", "_name_or_path"}}
     decides = [said, fed.mean, fed.std, side, dtype, prompt, max_new_tokens]
-    shown = name if pretrained else Path(name).resolve().name
+    shown = name if pretrained else Path(name).absolute().name
     return VisionLanguageVictim(
         model,
         fed.mean,

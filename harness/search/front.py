@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harness.search.metrics import METRICS
 from harness.search.objectives import Objectives, non_dominated
 from harness.search.trials import TrialRecord
 from harness.store import write_atomic
-from harness.suite import OperatingPoint, PluginConfig
+from harness.suite import Name, OperatingPoint, PluginConfig
 from harness.versioned import read_versioned
 
 FRONT_VERSION = 1
@@ -28,11 +31,19 @@ class FrontPoint(_Strict):
     ``harness.search.metrics``.
     """
 
-    name: str
+    name: Name
     trial: int | None = None
     channel: PluginConfig
     shares: tuple[float, ...] | None = None
     metrics: dict[str, float]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        value = self.channel.options.get("snr_db")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not number:
+            raise ValueError(f"snr_db of the channel of {self.name!r} is no finite number")
+        return self
 
     @property
     def snr_db(self) -> float | None:
@@ -57,6 +68,21 @@ class Front(_Strict):
     points: tuple[FrontPoint, ...] = ()
     baseline_points: tuple[OperatingPoint, ...] = ()
     baselines: tuple[FrontPoint, ...] = Field(default=())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for points, stated in ((self.points, self.operating_points), (self.baselines, self.baseline_points)):
+            options = {point.name: point for point in stated}
+            if len(options) != len(stated):
+                raise ValueError("operating points: a name occurs twice")
+            for point in points:
+                if point.name not in options:
+                    raise ValueError(f"no operating point is stated for point {point.name!r}")
+        known = [point.metrics for point in (*self.points, *self.baselines)]
+        for name in (*self.objectives, *(name for metrics in (self.undefended, *known) for name in metrics)):
+            if name not in METRICS:
+                raise ValueError(f"unknown metric {name!r}")
+        return self
 
     def operating_point(self, name: str) -> OperatingPoint:
         """Returns the defense configuration of a point or baseline; KeyError where there is none of that name."""

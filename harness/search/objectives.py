@@ -92,10 +92,13 @@ class Objectives:
 def non_dominated(losses: Values) -> NDArray[np.bool_]:
     """Returns (n,) True for rows of ``losses`` (n, m) that no other row dominates; of equal rows the first only.
 
-    A row dominates another where it is nowhere higher and somewhere lower.
+    A row dominates another where it is nowhere higher and somewhere lower. A row that is not known in full (NaN), which
+    nothing would dominate, is never kept.
     """
-    kept = np.ones(len(losses), dtype=bool)
+    kept: NDArray[np.bool_] = np.array([not np.isnan(row).any() for row in losses], dtype=bool)
     for i, row in enumerate(losses):
+        if not kept[i]:
+            continue
         better = (losses <= row).all(axis=1) & (losses < row).any(axis=1)
         equal = (losses[:i] == row).all(axis=1)
         kept[i] = not (better.any() or equal.any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ def choose(front: Front, limits: Limits) -> FrontPoint:
         ConfigError: No point qualifies; names the nearest and the limit that it breaks. Or the front does not hold
             what a limit is about.
     """
+    _check(limits)
     points = _on_channel(front, limits.snr_db)
     for name in (*limits.most, *(["quality"] if limits.min_quality is not None else [])):
         if any(name not in point.metrics for point in points):
@@ -47,12 +49,28 @@ def choose(front: Front, limits: Limits) -> FrontPoint:
         broken = _excess(nearest, limits)
         name = max(broken, key=lambda key: broken[key])
         limit = limits.min_quality if name in HIGHER_IS_BETTER else limits.most[name]
+        value = nearest.metrics.get(name, math.nan)
+        has = f"has no known {name}" if math.isnan(value) else f"has {name} {value:.6g}, not {limit:g}"
         raise ConfigError(
-            f"no point qualifies; the nearest, {nearest.name}, has {name} {nearest.metrics[name]:.6g}, not {limit:g}",
+            f"no point qualifies; the nearest, {nearest.name}, {has}",
             where=front.space,
             mend="relax that limit, or search again with it as a constraint",
         )
-    return min(fitting, key=lambda point: (-point.metrics["quality"], point.metrics["payload_bytes"]))
+    return min(fitting, key=lambda point: (-point.metrics["quality"], _bytes(point)))
+
+
+def _bytes(point: FrontPoint) -> float:
+    """Returns the payload of a point; one that is not known comes last."""
+    size = point.metrics.get("payload_bytes", math.nan)
+    return math.inf if math.isnan(size) else size
+
+
+def _check(limits: Limits) -> None:
+    """Refuses limits that no number can keep or break."""
+    stated = {"snr_db": limits.snr_db, "quality": limits.min_quality, **limits.most}
+    for name, limit in stated.items():
+        if limit is not None and math.isnan(limit):
+            raise ConfigError(f"the limit on {name} is no number", where="choose", mend="give a number")
 
 
 def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
@@ -85,13 +103,21 @@ def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
 
 
 def _excess(point: FrontPoint, limits: Limits) -> dict[str, float]:
-    """Returns by which share of itself each broken limit is exceeded."""
-    found = {
-        name: (point.metrics[name] - limit) / max(abs(limit), 1e-12)
-        for name, limit in limits.most.items()
-        if point.metrics[name] > limit
-    }
-    least = limits.min_quality
-    if least is not None and point.metrics["quality"] < least:
-        found["quality"] = (least - point.metrics["quality"]) / max(abs(least), 1e-12)
+    """Returns by which share of itself each broken limit is exceeded.
+
+    What was not measured (NaN) keeps no limit, and a point of unknown quality is never the best: infinite.
+    """
+    found = {}
+    for name, limit in limits.most.items():
+        if not point.metrics[name] <= limit:
+            found[name] = _share(point.metrics[name] - limit, limit)
+    quality = point.metrics.get("quality", math.nan)
+    least = -math.inf if limits.min_quality is None else limits.min_quality
+    if not quality >= least:
+        found["quality"] = _share(least - quality, least)
     return found
+
+
+def _share(excess: float, limit: float) -> float:
+    share = excess / max(abs(limit), 1e-12)
+    return math.inf if math.isnan(share) else share

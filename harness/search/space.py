@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.configuration import read_configuration, shipped
 from harness.errors import ConfigError
+from harness.plain_text import quoted, shortened
 from harness.registry import suggest
 from harness.search.metrics import MetricName
+from harness.stored_shapes import first_problem
 from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
 
 Family = Literal["threshold", "proportion"]
@@ -174,23 +176,25 @@ _KEYS: dict[str, type[BaseModel]] = {
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Reduces pydantic's report to its first problem: (text, place)."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    what, place = first_problem(error)
     if problem["type"] == "extra_forbidden":
         known: type[BaseModel] = Space
         for part in problem["loc"][:-1]:
             known = _KEYS.get(str(part), known)
         key = str(problem["loc"][-1])
-        return f"unknown key {key!r} ({suggest(key, list(known.model_fields))})", place
+        return f"unknown key {quoted(key)} ({suggest(key, list(known.model_fields))})", place
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']+)'", str(problem["ctx"]["expected"]))
-        return f"unknown {problem['input']!r} ({suggest(str(problem['input']), allowed)})", place
-    return problem["msg"].removeprefix("Value error, "), place
+        return f"unknown {quoted(problem['input'])} ({suggest(shortened(str(problem['input']), 40), allowed)})", place
+    return what, place
 
 
 def parse_space(data: dict[str, Any], *, where: str = "space") -> Space:
     """Validates space data; raises ConfigError with the first problem."""
     try:
         return Space.model_validate(data)
+    except RecursionError as error:
+        raise ConfigError("nested too deep", where=where, mend="write it flatter") from error
     except ValidationError as error:
         text, place = _first_problem(error)
         raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error

@@ -37,7 +37,7 @@ POSTGRES_DRIVER = "postgresql+psycopg"
 
 def sqlite_url(folder: Path) -> str:
     """Returns the address of the database in an output folder."""
-    return f"sqlite:///{(folder / 'trials.db').resolve()}"
+    return f"sqlite:///{(folder / 'trials.db').absolute()}"
 
 
 def _engine_url(url: str) -> str:

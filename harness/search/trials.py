@@ -8,9 +8,12 @@ from typing import Any
 
 from optuna import TrialPruned
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from harness.errors import StoreError
 from harness.search.evaluation import Evaluator
 from harness.search.objectives import violations
 from harness.search.schedule import Params, Schedule
@@ -48,17 +51,28 @@ class TrialRecord:
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> TrialRecord:
-        """Reads a finished trial."""
+        """Reads a finished trial.
+
+        Raises:
+            StoreError: The database does not hold what a search writes of it.
+        """
         kept: Mapping[str, Any] = trial.user_attrs
-        return cls(
-            trial.number,
-            dict(trial.params),
-            dict(kept[_OPTIONS]),
-            PluginConfig.model_validate(kept[_CHANNEL]),
-            tuple(kept[_SHARES]),
-            dict(kept[_METRICS]),
-            dict(kept[_VIOLATIONS]),
-        )
+        try:
+            return cls(
+                trial.number,
+                dict(trial.params),
+                dict(kept[_OPTIONS]),
+                PluginConfig.model_validate(kept[_CHANNEL]),
+                tuple(float(share) for share in kept[_SHARES]),
+                {str(name): float(value) for name, value in kept[_METRICS].items()},
+                {str(name): float(value) for name, value in kept[_VIOLATIONS].items()},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"trial {trial.number} cannot be read: {type(error).__name__}",
+                where="the database of the search",
+                mend="restore it, or choose another --out",
+            ) from error
 
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -66,8 +80,20 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def finished(study: Study) -> list[TrialRecord]:
-    """Returns the trials of a study that were measured on all images, by number."""
-    return [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+    """Returns the trials of a study that were measured on all images, by number.
+
+    Raises:
+        StoreError: The database is damaged.
+    """
+    try:
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    except (SQLAlchemyError, StorageInternalError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"its trials cannot be read: {type(error).__name__}",
+            where="the database of the search",
+            mend="restore it, or choose another --out",
+        ) from error
+    return [TrialRecord.of(trial) for trial in trials]
 
 
 def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[float]:

@@ -10,20 +10,30 @@ from harness.learning import LearningCurve, convergence_failure, plateau_failure
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
 from harness.store import RunFolder, write_atomic
 
+KEY = "0123456789abcdef"
+NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")
+PART = {
+    "identity": {"cell": KEY, **dict.fromkeys(NAMES, "x"), "snr_db": None, "seed": 0},
+    "status": "done",
+    "costs": {},
+    "latency_ms": 1.0,
+    "floor": False,
+}
+
 
 def test_sheets_are_lossless(tmp_path):
     run = RunFolder(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (7, 6, 5, 3), dtype=np.uint8)
-    run.write_images("k", images)
-    assert np.array_equal(run.read_images("k", 7, 6, 5), images)
+    run.write_images(KEY, images)
+    assert np.array_equal(run.read_images(KEY, 7, 6, 5), images)
     with pytest.raises(StoreError):
-        run.read_images("k", 7, 5, 6)
+        run.read_images(KEY, 7, 5, 6)
 
 
 def test_tables_round_trip_with_unscored_numbers(tmp_path):
     run = RunFolder(tmp_path)
-    cell = {"cell": "a", "attack": "nan", "seed": 0, "n": 3, "psnr_db": 12.345678901234567, "lpips": float("nan")}
-    image = {"cell": "a", "seed": 0, "label": -1, "group": 0, "image": "NA"}
+    cell = {"cell": KEY, "attack": "nan", "seed": 0, "n": 3, "psnr_db": 12.345678901234567, "lpips": float("nan")}
+    image = {"cell": KEY, "seed": 0, "label": -1, "group": 0, "image": "NA"}
     run.write_tables([cell], [image])
     cells, images = run.cells(), run.images()
     assert list(cells.columns) == [c.name for c in CELL_COLUMNS]
@@ -58,13 +68,13 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path, monkeypatch):
 
 def test_parts_count_only_when_complete(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_part("a", {"x": float("nan")})
+    run.write_part(KEY, {**PART, "scores": {"psnr_db": [float("nan")]}})
     (tmp_path / "parts" / ".b.json.tmp").write_text("{")
-    assert run.done() == {"a"}
-    assert np.isnan(run.read_part("a")["x"])
-    (tmp_path / "parts" / "c.json").write_text("{")
+    assert run.done() == {KEY}
+    assert np.isnan(run.read_part(KEY)["scores"]["psnr_db"][0])
+    (tmp_path / "parts" / f"{'c' * 16}.json").write_text("{")
     with pytest.raises(StoreError):
-        run.read_part("c")
+        run.read_part("c" * 16)
 
 
 def curve_of(values, planned=None):
@@ -98,7 +108,26 @@ def test_convergence_needs_the_step_doubling_check():
 
 def test_curves_round_trip(tmp_path):
     run, curve = RunFolder(tmp_path), curve_of([1.0, 2.0])
-    run.write_curve("a", curve)
-    assert run.read_curve("a") == curve
-    assert run.read_curve("b") is None
-    assert json.loads((tmp_path / "attacks" / "a.json").read_text())["planned_steps"] == 20
+    run.write_curve(KEY, curve)
+    assert run.read_curve(KEY) == curve
+    assert run.read_curve("b" * 16) is None
+    assert json.loads((tmp_path / "attacks" / f"{KEY}.json").read_text())["planned_steps"] == 20
+
+
+@pytest.mark.parametrize(
+    "key", ["", "a", "../../etc/passwd", "/etc/passwd", KEY.upper(), KEY + "0", f"{KEY}\n", "originals/.."]
+)
+def test_what_is_no_key_never_becomes_a_path(tmp_path, key):
+    run = RunFolder(tmp_path / "run")
+    calls = (
+        lambda: run.read_images(key, 1, 1, 1),
+        lambda: run.write_images(key, np.zeros((1, 1, 1, 3), np.uint8)),
+        lambda: run.read_curve(key),
+        lambda: run.read_part(key),
+        lambda: run.write_part(key, {}),
+        lambda: run.drop_part(key),
+    )
+    for call in calls:
+        with pytest.raises(StoreError, match="names no cell"):
+            call()
+    assert not list(tmp_path.iterdir())

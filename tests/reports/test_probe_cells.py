@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.learning import LearningCurve
+from harness.planning import content_hash
 from harness.store import RunFolder
 from reports.curves import curves_at
 from reports.gallery import gallery
@@ -29,10 +30,14 @@ PICTURES = ["psnr_db", "ssim", "lpips", "label_agreement", "leakage", "attribute
 PROBES = {"guess": "attribute", "seek": "identity"}
 
 
+def key_of(attack: str, point: str) -> str:
+    return content_hash([attack, point])
+
+
 def as_probe(rows: pd.DataFrame, attack: str, **answers: Any) -> pd.DataFrame:
     """Turns the rows of an attack into those of a probe."""
     found = rows[rows["attack"] == "sharp"].copy()
-    found["attack"], found["cell"] = attack, attack + found["operating_point"]
+    found["attack"], found["cell"] = attack, [key_of(attack, point) for point in found["operating_point"]]
     for name in (c for c in found.columns if c.removesuffix("_lo").removesuffix("_hi") in {*PICTURES, "reid_top1"}):
         found[name] = np.nan
     return found.assign(**answers)
@@ -62,7 +67,7 @@ def run(plain: RunFolder, make_run: MakeRun, tmp_path_factory: pytest.TempPathFa
     run.write_tables(pd.concat([cells, *more]).to_dict("records"), pd.concat([images, *rows]).to_dict("records"))
     curve = LearningCurve(10)
     curve.add(10, 1.0, 12.0)
-    run.write_curve("guessplain", curve)
+    run.write_curve(key_of("guess", "plain"), curve)
     return run
 
 

@@ -77,3 +77,8 @@ def test_non_dominated_rows_are_those_that_nothing_beats(losses):
             assert beaten or (losses[:i] == row).all(axis=1).any()
     if len(losses):
         assert kept.any()
+
+
+def test_what_is_not_known_is_on_no_front():
+    losses = np.array([[0.2, 0.9], [np.nan, 0.1], [0.9, 0.2], [0.1, np.nan], [0.3, 0.95]])
+    assert non_dominated(losses).tolist() == [True, False, True, False, False]

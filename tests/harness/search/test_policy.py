@@ -76,3 +76,41 @@ def test_a_front_survives_its_file(tmp_path):
     for name, said in (("other.json", "version 99"), ("none.json", "No such file")):
         with pytest.raises(StoreError, match=said):
             read_front(tmp_path / name)
+
+
+NAN = float("nan")
+UNKNOWN = front(("blind", 0.99, NAN, None), ("known", 0.8, 2000, None), ("dark", NAN, 10, None))
+
+
+@pytest.mark.parametrize("most", [{}, {"payload_bytes": 1e9}, {"payload_bytes": float("inf")}])
+@pytest.mark.parametrize("least", [None, 0.0, -1.0])
+def test_what_was_not_measured_keeps_no_limit(most, least):
+    expected = "known" if most else "blind"  # without a limit on bytes, only an unknown quality is out
+    assert choose(UNKNOWN, Limits(most=most, min_quality=least)).name == expected
+
+
+def test_a_front_of_unknowns_has_no_best_point_and_a_limit_is_a_number():
+    with pytest.raises(ConfigError, match="no point qualifies; the nearest, dark, has no known quality"):
+        choose(front(("dark", NAN, 10, None)), Limits())
+    with pytest.raises(ConfigError, match="has no known payload_bytes"):
+        choose(front(("blind", 0.9, NAN, None)), Limits(most={"payload_bytes": 1e9}))
+    for limits in (Limits(most={"payload_bytes": NAN}), Limits(min_quality=NAN), Limits(snr_db=NAN)):
+        with pytest.raises(ConfigError, match="is no number"):
+            choose(PLAIN, limits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"operating_points": []},
+        {"operating_points": [{"name": "big"}, {"name": "big"}]},
+        {"undefended": {"nonsense": 1.0}},
+        {"objectives": ["nonsense"]},
+    ],
+)
+def test_a_front_that_contradicts_itself_is_none(change):
+    with pytest.raises(ValueError, match=r"operating point|nonsense"):
+        Front.model_validate({**PLAIN.model_dump(), **change})
+    for snr_db in ("ten", True, NAN, [1]):
+        with pytest.raises(ValueError, match="snr_db"):
+            front(("a", 0.5, 900, snr_db))
