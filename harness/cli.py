@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,9 +24,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from harness import console
 from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
+from harness.memory import out_of_memory
+from harness.output_paths import check_folder_free
+from harness.plain_text import plain, shortened
+from harness.plugin_commands import add_command
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
 from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
@@ -40,9 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
-# Pipes and logs have no width of their own; tables need about this much.
-_out = Console() if sys.stdout.isatty() else Console(width=140)
-_err = Console(stderr=True)
+_out, _err = console.output(), console.errors()
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -178,7 +181,14 @@ def list_(group: Annotated[str | None, typer.Argument(help=f"One of {', '.join(G
 
 
 def _suite_rows() -> list[tuple[str, str]]:
-    return [(name, load_suite(name).description) for name in sorted(shipped_suites())]
+    rows = []
+    for name in sorted(shipped_suites()):
+        try:
+            summary = load_suite(name).description
+        except LeakgaugeError as error:
+            summary = f"cannot be read: {error.what}"
+        rows.append((escape(name), escape(shortened(summary, 200))))
+    return rows
 
 
 def _plugin_rows(group: str) -> list[tuple[str, str]]:
@@ -188,7 +198,7 @@ def _plugin_rows(group: str) -> list[tuple[str, str]]:
             summary = (load(group, name).__doc__ or "").strip().partition("\n")[0]
         except LeakgaugeError as error:
             summary = f"cannot be loaded: {error.what}"
-        rows.append((name, summary))
+        rows.append((escape(plain(name, keep="")), escape(plain(shortened(summary, 200), keep=""))))
     return rows
 
 
@@ -211,6 +221,7 @@ def inspect(
     overrides: Overrides = None,
 ) -> None:
     """Draws which patches of an image merge into which token, block by block, with FLOPs and bytes."""
+    check_folder_free(out)
     resolved = load_suite(suite, overrides)
     for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
         _out.print(layer_table(seen))
@@ -233,37 +244,69 @@ def report(
     out: Annotated[Path, typer.Option(help="Where to write the report.")],
 ) -> None:
     """Writes the report of one or more runs: HTML, Markdown, CSV and figures."""
+    check_folder_free(out)
     stores = [RunFolder.open(path) for path in runs]
     for name in sorted(plugins("reports")):
         load("reports", name)(stores, out)
-    _out.print(f"report: {out / 'index.html'}", soft_wrap=True)
+    _out.print(f"report: {plain(str(out / 'index.html'))}", soft_wrap=True, markup=False)
 
 
 app.command()(search)
 app.command()(choose)
 for _name in plugins("commands"):
-    app.command(name=_name)(load("commands", _name))
+    add_command(app, _name)
 
 
 def main() -> None:
     """Entry point; turns errors into one line and an exit code."""
+    console.prepare_streams()
+    code = _code()
+    console.flush_streams()
+    sys.exit(code)
+
+
+def _code() -> int:
+    """Runs the command that the arguments name; returns its exit code.
+
+    Not in typer's own mode, which ends with 1 on a broken pipe, on an abort and on some mistakes: 1 is the gate's word
+    for more leakage.
+    """
     try:
-        app()
+        ended = app(standalone_mode=False)
     except LeakgaugeError as error:
-        _fail(str(error), error.exit_code)
-    except torch.OutOfMemoryError as error:
-        _fail(f"out of memory: {str(error).splitlines()[0]} -- lower batch_size in the suite", 2)
+        return _fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # of the help text, which typer prints by itself
+        console.discard(sys.stdout)
+        return 0
     except OSError as error:
-        _fail(f"{error.filename or 'system'}: {error.strerror or error} -- run the same command again to resume", 2)
-    except Exception as error:
-        _fail(f"internal error: {type(error).__name__}: {error} -- please report it, with --debug", 70)
+        where = plain(str(error.filename or "system"), keep="")
+        return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", 2)
+    except (Exception, SystemExit) as error:
+        return _unforeseen(error)
+    return ended if isinstance(ended, int) else 0
 
 
-def _fail(message: str, code: int) -> None:
+def _unforeseen(error: BaseException) -> int:
+    """Says what ended a command that is no mistake of a suite, a file or a plug-in; returns the exit code."""
+    said = getattr(error, "format_message", None)
+    if said is not None:  # typer's own: a mistake on the command line
+        context = getattr(error, "ctx", None)
+        usage = f"{context.get_usage()}\n" if context is not None else ""
+        _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
+    if out_of_memory(error):
+        return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", 2)
+    return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", 70)
+
+
+def _fail(message: str, code: int) -> int:
     if os.environ.get("LEAKGAUGE_DEBUG"):
         traceback.print_exc()
     _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from harness.declarations import check_declarations
 from harness.errors import ConfigError, LeakgaugeError, PluginError
 from harness.options import check_options, nested_plugins, shown, signature_of
+from harness.plain_text import quoted
 
 GROUPS = (
     "attacks",
@@ -46,21 +47,20 @@ def suggest(name: str, known: list[str]) -> str:
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """Returns the entry points of ``leakgauge.<group>`` by name.
-
-    Raises:
-        PluginError: Two distributions register one name for different objects.
-    """
+    """Returns the entry points of ``leakgauge.<group>`` by name; ``load`` refuses a name that two registered."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"leakgauge.{group}"):
-        other = found.get(point.name)
-        if other is not None and other.value != point.value:
-            raise PluginError(
-                f"{point.name!r} is registered twice, by {other.value} and {point.value}",
-                where=f"leakgauge.{group}",
-                mend="uninstall one of the packages or rename its entry point",
-            )
-        found[point.name] = point
+        found.setdefault(point.name, point)
+    return found
+
+
+@cache
+def _rivals(group: str) -> dict[str, list[str]]:
+    """Returns by name what distributions register under it."""
+    found: dict[str, list[str]] = {}
+    for point in entry_points(group=f"leakgauge.{group}"):
+        values = found.setdefault(point.name, [])
+        values += [point.value] if point.value not in values else []
     return found
 
 
@@ -69,14 +69,21 @@ def load(group: str, name: str, *, where: str = "") -> Any:
 
     Raises:
         ConfigError: The name is unknown.
-        PluginError: Its module cannot be imported.
+        PluginError: Its module cannot be imported, or two distributions register the name for different objects.
     """
     known = plugins(group)
     if name not in known:
-        raise ConfigError(f"unknown {group[:-1]} {name!r}", where=where, mend=suggest(name, list(known)))
+        raise ConfigError(f"unknown {group[:-1]} {quoted(name)}", where=where, mend=suggest(name, list(known)))
+    rivals = _rivals(group)[name]
+    if len(rivals) > 1:
+        raise PluginError(
+            f"{name!r} is registered twice, by {' and '.join(rivals)}",
+            where=f"leakgauge.{group}",
+            mend="uninstall one of the packages or rename its entry point",
+        )
     try:
         return known[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may well call sys.exit
         raise PluginError(
             f"{group[:-1]} {name!r} cannot be imported: {error}",
             where=known[name].value,

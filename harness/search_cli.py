@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from harness import console
 from harness.errors import ConfigError, InterruptError
+from harness.output_paths import check_folder_free
 from harness.registry import load, plugins
 from harness.runner import choose_device
 from harness.search.front import Front, FrontPoint, read_front
@@ -24,8 +24,9 @@ from harness.search.remeasure import remeasure_front
 from harness.search.space import Space, load_space
 from harness.search.study import memo_folder, prepare_search, run_search
 from harness.search.trials import finished
+from harness.table_file import unguarded
 
-_out = Console() if sys.stdout.isatty() else Console(width=140)
+_out = console.output()
 _HEADINGS = {
     "quality": ("quality", 4),
     "gflops_edge": ("edge GFLOP", 3),
@@ -69,6 +70,7 @@ def search(
 
 
 def _search(space: Space, out: Path, device: str, workers: int, storage: str | None, again: bool) -> None:
+    check_folder_free(out, holds=("run.json",))
     chosen = choose_device(device)
     if again and space.remeasure is None:
         raise ConfigError(
@@ -99,7 +101,7 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
         assert space.remeasure is not None
         path = remeasure_front(front, space.remeasure, out, chosen, workers)
         _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
-        _out.print(_relations(pd.read_csv(path.with_name("dominance.csv"))))
+        _out.print(_relations(unguarded(pd.read_csv(path.with_name("dominance.csv")))))
 
 
 def _relations(pairs: pd.DataFrame) -> Table:

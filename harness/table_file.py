@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.bounded_file import MIB, read_bytes, read_text
 from harness.errors import StoreError
-from harness.plain_text import plain, quoted
+from harness.plain_text import formula_guarded, formula_unguarded, plain, quoted
 from harness.results import Column
 
 MAX_CSV_BYTES = 256 * MIB
@@ -97,6 +97,29 @@ def _values(texts: Sequence[str], column: Column) -> NDArray[Any]:
 
 
 _NOUN = {"int": "whole number", "float": "number"}
+
+
+def guarded_csv(frame: pd.DataFrame, unscored: str = "") -> bytes:
+    """Writes a table for people: no text in it starts what a spreadsheet would compute; ``unguarded`` takes that back.
+
+    Args:
+        frame: The table.
+        unscored: What stands for NaN.
+    """
+    written = frame.copy()
+    for position, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            values = [formula_guarded(value) if isinstance(value, str) else value for value in frame.iloc[:, position]]
+            written.isetitem(position, pd.Series(values, index=frame.index, dtype=object))
+    written.columns = pd.Index([formula_guarded(str(name)) for name in frame.columns])
+    return written.to_csv(index=False, na_rep=unscored, lineterminator="\n").encode("utf-8", "backslashreplace")
+
+
+def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table as it was before ``guarded_csv`` wrote it."""
+    found = frame.map(lambda value: formula_unguarded(value) if isinstance(value, str) else value)
+    found.columns = pd.Index([formula_unguarded(str(name)) for name in frame.columns])
+    return found
 
 
 def read_parquet(path: Path, columns: Sequence[Column], required: Collection[str]) -> pd.DataFrame:

@@ -29,8 +29,15 @@ def cache_folder() -> Path | None:
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen == OFF:
         return None
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else base / "leakgauge" / "tokens"
+    if chosen:
+        return Path(chosen)
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise ConfigError(
+            "no home folder is known", where="token cache", mend=f"set HOME, or {FOLDER_VARIABLE}=off or a folder"
+        ) from error
+    return base / "leakgauge" / "tokens"
 
 
 def check_once(key: str, check: Callable[[], None]) -> None:

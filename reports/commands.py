@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness import console
+from harness.output_paths import check_file_free, check_folder_free
 from harness.store import RunFolder
 from reports.baseline import baseline_of, read_baseline, write_baseline
 from reports.compare import compare as compare_runs
@@ -22,7 +22,7 @@ from reports.limits import Limits, read_limits
 from reports.loaded import LoadedRun, load_runs
 from reports.run_list import runs_grid
 
-_out = Console() if sys.stdout.isatty() else Console(width=180)
+_out = console.output(width=180)
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "muted": "dim", "": ""}
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 
@@ -54,15 +54,18 @@ def compare(
     everything: Annotated[bool, typer.Option("--all", help="Also list what did not clearly change.")] = False,
 ) -> None:
     """Compares two runs image by image: what got worse, better, or cannot be compared, and why."""
+    if out is not None:
+        check_folder_free(out)
     runs = load_runs([RunFolder.open(base), RunFolder.open(new)])
     found = compare_runs(*runs)
+    written = write_comparison(found, out) if out is not None else ()
     for outcome in ("worse", "better", "not comparable", *(("no clear change", "identical") if everything else ())):
         if found.of(outcome):
             _out.print(_table(compare_grid(found, outcome)))
     for note in found.notes:
         _out.print(f"note: {note}", markup=False, soft_wrap=True)
     _out.print(compare_summary(found))
-    for path in write_comparison(found, out) if out is not None else ():
+    for path in written:
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -78,6 +81,7 @@ def baseline(
     ] = None,
 ) -> None:
     """Writes the baseline file that `gate` judges later runs by; commit it and review its diffs."""
+    check_file_free(out)
     loaded = _loaded(run)
     found = baseline_of(loaded, attack or ())
     write_baseline(found, out)
@@ -100,16 +104,22 @@ def gate(
     ] = False,
 ) -> None:
     """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
+    inputs = [path for path in (baseline, limits) if path is not None]
+    for option, path in (("--junit", junit), ("--json", json), ("--markdown", markdown)):
+        if path is not None:
+            check_file_free(path, inputs, option)
+            inputs.append(path)
     known = None if baseline is None else read_baseline(baseline)
     stated = Limits() if limits is None else read_limits(limits)
     if accept_lower_bounds:
         stated = stated.model_copy(update={"lower_bounds": "judge"})
     found = judge(_loaded(run), known, stated)
+    # Files first: whoever reads the console may be gone.
+    write_gate(found, json, junit, markdown)
     if found.outcome != "pass":
         _out.print(_table(gate_grid(found, failures_only=True)))
     for note in found.notes:
         _out.print(f"note: {note}", markup=False, soft_wrap=True)
-    write_gate(found, json, junit, markdown)
     _out.print(headline(found))
     raise typer.Exit(found.exit_code)
 

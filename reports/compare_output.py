@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.store import write_atomic
+from harness.table_file import guarded_csv
 from reports.compare import OUTCOMES, Compared, Comparison, Outcome
 from reports.grid import Grid, Heading, Tone, Value, figure, words
 from reports.notation import bounds, plural
@@ -104,8 +105,8 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     Raises:
         StoreError: The folder cannot be written.
     """
-    frame = compare_frame(comparison).to_csv(index=False, na_rep="NaN", lineterminator="\n")
-    files = {"comparison.md": compare_markdown(comparison), "comparison.csv": frame}
-    for name, text in files.items():
-        write_atomic(out / name, text.encode())
+    frame = guarded_csv(compare_frame(comparison), "NaN")
+    files = {"comparison.md": compare_markdown(comparison).encode(), "comparison.csv": frame}
+    for name, data in files.items():
+        write_atomic(out / name, data)
     return [out / name for name in files]

@@ -76,7 +76,7 @@ def embedded_svg(plot: Plot, prefix: str) -> str:
 
 
 def _slug(*parts: str) -> str:
-    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts)
+    return "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-") for part in parts)
 
 
 def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:

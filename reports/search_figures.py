@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from harness.errors import StoreError
 from harness.search.front import Front, FrontPoint, read_front
 from harness.store import write_atomic
+from harness.table_file import unguarded
 from reports.palette import COLOURS, INK, MUTED, SETTINGS
 
 LABELS = {
@@ -60,7 +61,7 @@ def write_search_figures(folder: Path) -> list[Path]:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return unguarded(pd.read_csv(path))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot be read: {error}", where=str(path), mend="run the search again") from error
 

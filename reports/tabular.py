@@ -10,8 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.errors import StoreError
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, Column
 from harness.store import RunFolder, typed_frame, write_atomic
+from harness.table_file import guarded_csv, unguarded
 from reports.loaded import LoadedRun, load_runs
 from reports.table import POINT_COLUMNS, point_rows
 
@@ -50,7 +52,8 @@ def columns_frame() -> pd.DataFrame:
 def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
     """Writes operating_points.csv and cells.csv, ``NaN`` for unscored numbers, and columns.csv with their units.
 
-    Where a run asked questions, quality_by_kind.csv too.
+    Where a run asked questions, quality_by_kind.csv too. A quote stands before texts that a spreadsheet would take for
+    formulas; ``read_table`` takes it away.
 
     Raises:
         StoreError: A run cannot be read, or the folder cannot be written.
@@ -64,9 +67,20 @@ def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
         frames["quality_by_kind"] = kinds
     frames["columns"] = columns_frame()
     for name, frame in frames.items():
-        text = frame.to_csv(index=False, na_rep="NaN", lineterminator="\n")
-        write_atomic(out / f"{name}.csv", text.encode())
+        write_atomic(out / f"{name}.csv", guarded_csv(frame, "NaN"))
     return [out / f"{name}.csv" for name in frames]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table that ``write_csv`` wrote: texts as they were, NaN for unscored numbers.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        return unguarded(pd.read_csv(path, keep_default_na=False, na_values=["NaN"]))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"no table: {error}", where=str(path), mend="write the report again") from error
 
 
 def write_parquet(runs: list[RunFolder], out: Path) -> list[Path]:

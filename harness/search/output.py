@@ -16,6 +16,7 @@ from harness.search.study import Prepared
 from harness.search.trials import TrialRecord
 from harness.store import write_atomic
 from harness.suite import OperatingPoint
+from harness.table_file import guarded_csv
 
 
 def hypervolumes(records: Sequence[TrialRecord], objectives: Objectives) -> list[float]:
@@ -98,7 +99,7 @@ def _row(record: TrialRecord, name: str) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_atomic(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(path, guarded_csv(pd.DataFrame(rows)))
 
 
 def _nearest_miss(records: Sequence[TrialRecord]) -> str:

@@ -16,6 +16,7 @@ from harness.search.front import Front
 from harness.search.space import Remeasure
 from harness.store import RunFolder, write_atomic
 from harness.suite import Suite
+from harness.table_file import guarded_csv
 
 UNDEFENDED = "undefended"
 _MEASURED = ("quality", "gflops_edge", "gflops_total", "tokens", "payload_bytes", "channel_uses", "latency_ms")
@@ -75,7 +76,7 @@ def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.devic
     store = run_suite(plan, out / "evaluation", device, workers, lambda done, total: None)
     path = out / "front_measured.csv"
     for name, table in ((path, side_by_side(front, store)), (out / "dominance.csv", dominance(front, store))):
-        write_atomic(name, table.to_csv(index=False, na_rep="NaN", lineterminator="\n").encode())
+        write_atomic(name, guarded_csv(table, "NaN"))
     return path
 
 
