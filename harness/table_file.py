@@ -110,7 +110,7 @@ def guarded_csv(frame: pd.DataFrame, unscored: str = "") -> bytes:
     for position, kind in enumerate(frame.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
             values = [formula_guarded(value) if isinstance(value, str) else value for value in frame.iloc[:, position]]
-            written.isetitem(position, pd.Series(values, index=frame.index, dtype=object))
+            written.isetitem(position, np.array(values, dtype=object))
     written.columns = pd.Index([formula_guarded(str(name)) for name in frame.columns])
     return written.to_csv(index=False, na_rep=unscored, lineterminator="\n").encode("utf-8", "backslashreplace")
 
