@@ -126,7 +126,7 @@ class JsccCodec(SymbolCodec):
 
         Raises:
             PluginError: ``prepare`` was not called.
-            PayloadError: The values have the wrong width.
+            PayloadError: The values have the wrong width, or one is not finite.
         """
         coder = self._prepared()
         if values.dim() != 2 or values.shape[1] != 2 * self.uses_per_token:
@@ -135,6 +135,7 @@ class JsccCodec(SymbolCodec):
                 where="codec 'jscc'",
                 mend="receive with the codec that sent",
             )
+        _check_finite(values)
         noise, least, most = noise_to_signal.cpu().double()[:, None], 10 ** (-self._high / 10), 10 ** (-self._low / 10)
         with torch.no_grad():
             received = values.cpu().double()

@@ -241,6 +241,8 @@ def test_other_widths_and_broken_values_are_refused(codecs):
         codec.from_symbols(torch.zeros(2, 15), torch.ones(2))
     with pytest.raises(PayloadError, match="NaN"):
         codec.to_symbols(torch.full((2, 192), math.nan))
+    with pytest.raises(PayloadError, match="NaN"):
+        codec.from_symbols(torch.full((2, 16), math.inf), torch.ones(2))
 
 
 @pytest.mark.parametrize(("count", "width"), [(0, 64), (1, 64), (8, 64), (64, 7)])
