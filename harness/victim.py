@@ -42,6 +42,11 @@ class Victim:
         return max(kinds, key=lambda kind: torch.finfo(kind).bits, default=torch.float32)
 
     @property
+    def device(self) -> torch.device:
+        """Where images enter the model."""
+        return next((tensor.device for tensor in self.model.parameters()), torch.device("cpu"))
+
+    @property
     def decoding(self) -> str:
         """How answers are written, for a victim that writes any; else empty."""
         return ""

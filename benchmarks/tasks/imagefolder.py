@@ -270,7 +270,7 @@ class ImageFolder(Task):
         new = [i for i, image_id in enumerate(images.ids) if image_id not in self._outputs]
         with torch.no_grad():
             for batch in images.select(new).batches(BATCH):
-                outputs = self.victim().predict(batch.images())
+                outputs = self.victim().predict(batch.images().to(self.victim().device)).cpu()
                 self._outputs.update(zip(batch.ids, outputs, strict=True))
         return torch.stack([self._outputs[image_id] for image_id in images.ids])
 

@@ -1,6 +1,7 @@
 """Every family that is documented as supported goes through the loader with its own weights, and then runs exactly."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import transformers
 from safetensors.torch import save_file
 
 from benchmarks.victims import timm_model
+from benchmarks.victims.linear_probe import attach_probe, fit_linear, pooled_features
 from benchmarks.victims.timm_model import load_timm_model
 from benchmarks.victims.transformers_model import load_transformers_model
 from defenses.pipeline import SplitPipeline
+from harness.images import ImageSet
 from harness.victim import Victim
 
 CPU = torch.device("cpu")
@@ -80,6 +83,33 @@ def test_timm(small, tmp_path, name, classes):
     assert runs_exactly(resized).shape == expected.shape
 
 
+def test_weights_of_a_fine_tuned_mae_average_their_patches(small, tmp_path):
+    name = "vit_base_patch16_224.mae"
+    model = randomised(small(name, num_classes=7, img_size=64, global_pool="avg"))
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    loaded = load_timm_model(name, tmp_path / "w.safetensors", image_px=64)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(Victim(model, loaded.mean, loaded.std, "", "").normalise(image))
+    assert torch.allclose(runs_exactly(loaded), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "vit_base_patch16_siglip_224"])
+def test_a_probe_becomes_the_head_whatever_heads_there_are(small, tmp_path, name):
+    """The probe's logits are its layer on the pooled features, also where two heads read a token each."""
+    save_file(randomised(small(name, num_classes=7, img_size=64)).state_dict(), tmp_path / "w.safetensors")
+    loaded = load_timm_model(name, tmp_path / "w.safetensors", image_px=64)
+    victim = Victim(loaded.model, loaded.mean, loaded.std, "none", "x")
+    pixels = torch.randint(0, 256, (12, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    images = replace(ImageSet.from_pixels(pixels), labels=torch.arange(12) % 3)
+    features = pooled_features(victim, images)
+    attach_probe(victim, images, 3)
+    with torch.no_grad():
+        found, expected = victim.predict(images.images()), fit_linear(features, images.labels, 3)(features)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert runs_exactly(replace(loaded, model=victim.model)).shape == (1, 3)
+
+
 HF = {"image_size": 56, "patch_size": 14, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 WIDE = HF | {"intermediate_size": 64}
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -124,3 +154,12 @@ def test_transformers(tmp_path: Path, kind):
     assert resized.px == 42
     assert runs_exactly(resized).shape == expected.shape
     assert resized.weights_hash != loaded.weights_hash
+
+
+def test_a_victim_says_where_images_enter_and_in_what_number_type():
+    victim = Victim(timm.create_model("vit_tiny_patch16_224", **SMALL, img_size=32), (0.5,) * 3, (0.5,) * 3, "", "")
+    assert (victim.device, victim.dtype) == (torch.device("cpu"), torch.float32)
+    victim.model.to("meta", torch.float16)
+    assert (victim.device, victim.dtype) == (torch.device("meta"), torch.float16)
+    images = torch.zeros(2, 3, 32, 32).to(victim.device)
+    assert victim.predict(images).dtype == torch.float32
