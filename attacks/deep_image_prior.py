@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure
+from attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure, truth_losses
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import total_variation
 from attacks.networks.matching import Distance, Matching
@@ -68,11 +68,15 @@ class DeepImagePrior(Attack):
         self._view = view
         images = made_up_images(PROFILE_IMAGES, view.image_shape, rng.child("made up"))
         self._profile = EdgeProfile.learn(view, images)
+        self._truth = truth_losses(view, self._matching, images, self._batch_size, rng.child("truth"))
         return None
+
+    def _matching(self, observations: Observation) -> Matching:
+        return Matching(self._profile, observations, distance=self._distance, place_weight=self._place_weight)
 
     def _draw_from(self, observations: Observation, rng: Streams) -> tuple[Tensor, Tensor, Tensor]:
         """Optimises one network for every observation: images, their losses, and the losses at every step."""
-        matching = Matching(self._profile, observations, distance=self._distance, place_weight=self._place_weight)
+        matching = self._matching(observations)
         self._estimated |= matching.estimated
         network = SkipNetwork(len(observations), self._view.image_shape, self._widths, self._skip, rng)
         network.to(self._view.device)
@@ -85,11 +89,15 @@ class DeepImagePrior(Attack):
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Optimises every image's networks; of these the one with the lowest observation loss answers."""
-        rebuilt, history, self._estimated = [], [], False
+        rebuilt, history, reached, self._estimated = [], [], [], False
         for part in chunks(observations, self._batch_size, self._view):
             tries = [self._draw_from(part, rng.child("network", restart)) for restart in range(self._restarts)]
-            rows = best_rows(torch.cat([losses for _, losses, _ in tries]), self._restarts)
+            ended = torch.cat([losses for _, losses, _ in tries])
+            rows = best_rows(ended, self._restarts)
+            reached.append(ended[rows].cpu())
             rebuilt.append(torch.cat([images for images, _, _ in tries])[rows].cpu())
             history.append(torch.cat([path for _, _, path in tries], dim=1)[:, rows.cpu()])
-        self.doubt = search_failure(torch.cat(history, dim=1), estimated=self._estimated)
+        self.doubt = search_failure(
+            torch.cat(history, dim=1), torch.cat(reached), self._truth, estimated=self._estimated
+        )
         return torch.cat(rebuilt)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.networks.descent import best_rows, chunks, clipped, repeated
+from attacks.networks.descent import best_rows, chunks, clipped, repeated, search_failure, truth_losses
 from attacks.networks.diffusion_prior import DiffusionPrior
 from attacks.networks.edge_profile import EdgeProfile
 from attacks.networks.matching import Distance, Matching
@@ -90,8 +90,12 @@ class Diffusion(Attack):
         if self._guidance:
             few = torch.linspace(0, len(auxiliary) - 1, min(PROFILE_IMAGES, len(auxiliary))).round().long()
             self._profile = EdgeProfile.learn(view, auxiliary.select(few))
+            self._truth = truth_losses(view, self._matching, auxiliary, self._batch_size, rng.child("truth"))
         self._prior, curve = DiffusionPrior.train(auxiliary, self._width, self._schedule, rng, view.device)
         return curve
+
+    def _matching(self, observations: Observation) -> Matching:
+        return Matching(self._profile, observations, distance=self._distance, place_weight=self._place_weight)
 
     def _noise(self, images: int, rng: Streams, *names: object) -> Tensor:
         """Returns standard normal noise (samples * B, 3, H, W): one draw a sample, the same for all images."""
@@ -130,20 +134,20 @@ class Diffusion(Attack):
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Samples every image several times and keeps the draw that explains its observation best."""
         if not self._guidance:
+            self.doubt = "guidance: 0 draws from the prior alone, and looks at no observation"
             answer = 0.5 + 0.5 * self._sample(1, None, rng).cpu()
             return answer.expand(len(observations), -1, -1, -1)
-        rebuilt = []
+        rebuilt, reached, estimated = [], [], False
         for part in chunks(observations, self._batch_size, self._view):
-            matching = Matching(
-                self._profile,
-                repeated(part, self._samples),
-                distance=self._distance,
-                place_weight=self._place_weight,
-            )
+            matching = self._matching(repeated(part, self._samples))
+            estimated |= matching.estimated
             drawn = 0.5 + 0.5 * self._sample(len(part), matching, rng)
             with torch.no_grad():
                 losses = matching.loss(matching.units(self._view.edge_tokens(drawn).tokens))
-            rebuilt.append(drawn[best_rows(losses, self._samples)].cpu())
+            rows = best_rows(losses, self._samples)
+            rebuilt.append(drawn[rows].cpu())
+            reached.append(losses[rows].cpu())
+        self.doubt = search_failure(None, torch.cat(reached), self._truth, estimated=estimated)
         return torch.cat(rebuilt)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from attacks.floors import mean_image
-from attacks.networks.descent import Descent, best_rows, chunks, descend, repeated, search_failure
+from attacks.networks.descent import Descent, best_rows, chunks, descend, repeated, search_failure, truth_losses
 from attacks.networks.edge_profile import EdgeProfile, made_up_images
 from attacks.networks.image_priors import energy, patch_seams, total_variation
 from attacks.networks.matching import Distance, Matching
@@ -85,6 +85,8 @@ class RegularisedMLE(Attack):
         images = auxiliary.select(few) if enough else made_up_images(256, view.image_shape, rng.child("made up"))
         self._profile = EdgeProfile.learn(view, images)
         self._mean = mean_image(auxiliary if len(auxiliary) else images)
+        own = auxiliary if len(auxiliary) else images
+        self._truth = truth_losses(view, self._matching, own, self._batch_size, rng.child("truth"))
         return None
 
     def _starts(self, matching: Matching, images: int, rng: Streams) -> Tensor:
@@ -125,7 +127,7 @@ class RegularisedMLE(Attack):
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Optimises every image; restarts and iterates are chosen by the observation loss alone."""
-        rebuilt, history, estimated = [], [], False
+        rebuilt, history, reached, estimated = [], [], [], False
         trial = max(1, round(TRIAL_SHARE * self._iterations))
         for part in chunks(observations, self._batch_size, self._view):
             matching = self._matching(repeated(part, self._restarts))
@@ -133,8 +135,9 @@ class RegularisedMLE(Attack):
             start = self._starts(matching, len(part), rng)
             tried, losses, _ = self._descend(matching, start, trial)
             rows = best_rows(losses, self._restarts)
-            images, _, path = self._descend(self._matching(part), tried[rows], self._iterations - trial)
+            images, ended, path = self._descend(self._matching(part), tried[rows], self._iterations - trial)
             rebuilt.append(images.cpu())
             history.append(path)
-        self.doubt = search_failure(torch.cat(history, dim=1), estimated=estimated)
+            reached.append(ended.cpu())
+        self.doubt = search_failure(torch.cat(history, dim=1), torch.cat(reached), self._truth, estimated=estimated)
         return torch.cat(rebuilt)

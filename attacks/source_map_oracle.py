@@ -1,4 +1,4 @@
-"""The bound on what layout can hide: the set decoder, told the merge map."""
+"""The set decoder, told the merge map: what is left of the leakage when layout hides nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from harness.contracts import Knowledge
 class SourceMapOracle(SetDecoder):
     """Copies every token to all its source patches and paints with the set decoder's network.
 
-    An upper bound on attacks that have to find the layout: lost layout is not lost information. Options are those of
-    the set decoder.
+    The strongest attack with that knowledge that we know of, and no upper bound: another attack that is told the map,
+    a linear one among them, may rebuild more on some payloads, so put several beside it. What it rebuilds beyond an
+    attack that has to find the layout is what lost layout hides, for lost layout is not lost information. Options are
+    those of the set decoder.
     """
 
     name = "source_map_oracle"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -92,8 +91,9 @@ class Attempt:
     def _refit(self, score: Score, **how: Any) -> Callable[[], str | None]:
         """Returns how to measure a closed form with half of the attacker's images."""
         rng = self.streams.child("refit")
-        make = partial(build_attack, self.cell.attack)
-        return lambda: data_limited(score, make, self.view, self.auxiliary, rng, **how)
+        return lambda: data_limited(
+            score, lambda: build_attack(self.cell.attack), self.view, self.auxiliary, rng, **how
+        )
 
     def attribute(self, probe: AttributeProbe, store: RunFolder) -> dict[str, Any]:
         """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""

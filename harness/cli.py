@@ -46,6 +46,7 @@ app = typer.Typer(
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
 _out, _err = console.output(), console.errors()
+_DEBUG = "LEAKGAUGE_DEBUG"
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -53,9 +54,17 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[
+        bool, typer.Option(help="Show tracebacks, of cells that failed too; may stand after the command.")
+    ] = False,
+) -> None:
     if debug:
-        os.environ["LEAKGAUGE_DEBUG"] = "1"
+        os.environ[_DEBUG] = "1"
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get(_DEBUG))
 
 
 @app.command()
@@ -117,6 +126,11 @@ def _summary(store: RunFolder) -> None:
         _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)
     for reason in cells.loc[cells["reason"] != "", "reason"].unique():
         _out.print(f"  note: {reason}", markup=False)
+    if failed and _debugging():
+        for key in cells.loc[cells["status"] == "failed", "cell"]:
+            _err.print(store.read_part(key).get("traceback", ""), markup=False, highlight=False, soft_wrap=True)
+    elif failed:
+        _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
 
 
 class _Shown(NamedTuple):
@@ -258,7 +272,7 @@ for _name in plugins("commands"):
 
 
 def main() -> None:
-    """Entry point; turns errors into one line and an exit code."""
+    """Entry point; turns errors into one line and an exit code. ``--debug`` may stand anywhere."""
     console.prepare_streams()
     code = _code()
     console.flush_streams()
@@ -271,8 +285,11 @@ def _code() -> int:
     Not in typer's own mode, which ends with 1 on a broken pipe, on an abort and on some mistakes: 1 is the gate's word
     for more leakage.
     """
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    if len(arguments) < len(sys.argv) - 1:
+        os.environ[_DEBUG] = "1"
     try:
-        ended = app(standalone_mode=False)
+        ended = app(arguments, standalone_mode=False)
     except LeakgaugeError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -303,7 +320,7 @@ def _unforeseen(error: BaseException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if os.environ.get("LEAKGAUGE_DEBUG"):
+    if _debugging():
         traceback.print_exc()
     _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     return code

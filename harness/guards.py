@@ -79,9 +79,18 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
         )
     images = images.detach().cpu().float()
     if not bool(torch.isfinite(images).all()):
-        raise PluginError("reconstructions hold NaN or infinite values", where=where, mend="lower the learning rate")
+        raise PluginError(
+            "reconstructions hold NaN or infinite values",
+            where=where,
+            mend="mend the attack: a training that diverged rebuilds less than there is to be had",
+        )
     if float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4:
-        raise PluginError("reconstructions leave [0, 1]", where=where, mend="clamp them in the attack")
+        # Clamping what is still normalised would score as privacy, so that no such advice is given.
+        raise PluginError(
+            f"reconstructions range from {float(images.min()):.3g} to {float(images.max()):.3g}, expected 0 to 1",
+            where=where,
+            mend="undo the normalisation: return pixel values; clamp only what overshoots by rounding",
+        )
     return (images.clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 

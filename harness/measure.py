@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -222,7 +223,9 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
         try:
             outcome = {"status": "done", **run_attack(bench, cell, measured.observation, view, store, measured.hides)}
         except LeakgaugeError as error:
-            outcome = {"status": "failed", "reason": str(error), "scores": {}, "floor": False}
+            where = "".join(traceback.format_exception(error))
+            outcome = {"status": "failed", "reason": str(error), "traceback": where, "scores": {}, "floor": False}
+            store.log(f"{cell.attack.label} on {exposure.point.name} failed: {error}\n{where}")
         store.write_part(
             cell.key, {"identity": identity(bench, cell), "plugin": cell.attack.plugin.name, **shared, **outcome}
         )

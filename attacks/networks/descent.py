@@ -13,11 +13,16 @@ from torch import Tensor
 from attacks.networks.matching import Matching
 from attacks.networks.training import to_device
 from harness.contracts import AttackerView
+from harness.images import ImageSet
 from harness.observation import Observation
+from harness.seeding import Streams
 
 LATE_FALL = 0.02
 WARM_UP = 10
 REFRESH = 10
+TRUTH_IMAGES = 16
+TRUTH_MARGIN = 1.1
+"""How many times the observation loss at the truth a search may end at."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,63 @@ def best_rows(losses: Tensor, restarts: int) -> Tensor:
     return chosen * images + torch.arange(images, device=losses.device)
 
 
-def search_failure(history: Tensor, *, estimated: bool) -> str | None:
+def search_failure(history: Tensor | None, reached: Tensor, truth: Tensor, *, estimated: bool) -> str | None:
     """Says why a search proves no privacy, or returns None.
 
     Args:
-        history: (S, B) observation loss at every step.
+        history: (S, B) observation loss at every step; None where it was not kept.
+        reached: (B,) observation loss of the reconstructions.
+        truth: (K,) observation loss of own images at what they really are; see ``truth_losses``.
         estimated: Whether it had to guess which tokens stand for which patches.
     """
     if estimated:
         return "which patches a token stands for was guessed: a search stuck in a wrong guess looks settled"
-    return late_fall(history)
+    return (None if history is None else late_fall(history)) or left_over(reached, truth)
+
+
+def left_over(reached: Tensor, truth: Tensor) -> str | None:
+    """Says that the observation is not explained as well as the truth would, or returns None.
+
+    A plateau of the loss proves nothing by itself: a prior, too small a network or a narrow valley hold it up as well.
+    What the loss is at the truth, the attacker knows of its own images.
+
+    Args:
+        reached: (B,) observation loss of the reconstructions.
+        truth: (K,) observation loss of own images at what they really are.
+    """
+    found, possible = float(reached.double().mean()), float(truth.double().mean())
+    if found <= TRUTH_MARGIN * possible:
+        return None
+    return (
+        f"the observation loss ends at {found:.2g}, and is {possible:.2g} at the truth of own images: more is to be had"
+    )
+
+
+@torch.no_grad()
+def truth_losses(
+    view: AttackerView, matching_of: Callable[[Observation], Matching], images: ImageSet, size: int, rng: Streams
+) -> Tensor:
+    """Returns the observation loss (K,) of some of the attacker's own images at what they really are.
+
+    Their pixels are moved by at most one grey level: a picture of 8 bits holds the truth no better, and without noise
+    the loss of the very truth is next to nothing.
+
+    Args:
+        view: The attacker's handle.
+        matching_of: Makes the observation loss of an observation.
+        images: The attacker's images, of which ``TRUTH_IMAGES`` are taken.
+        size: Images at a time.
+        rng: Random streams.
+    """
+    few = images.spread(TRUTH_IMAGES)
+    seen, losses = view.observe(few), []
+    draws = (2.0 * torch.rand(few.pixels.shape, generator=rng.torch()) - 1.0) / 255.0
+    for start in range(0, len(few), size):
+        rows = range(start, min(start + size, len(few)))
+        matching = matching_of(to_device(seen.select(rows), view.device))
+        pixels = (few.select(rows).images() + draws[list(rows)]).clamp(0, 1).to(view.device)
+        losses.append(matching.loss(matching.units(view.edge_tokens(pixels).tokens)).cpu())
+    return torch.cat(losses)
 
 
 def late_fall(history: Tensor) -> str | None:

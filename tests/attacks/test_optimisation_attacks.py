@@ -9,7 +9,7 @@ from tiny_edge import BLIND, MERGED, RNG, pictures, seen_of, tiny_victim, view_o
 from attacks.deep_image_prior import DeepImagePrior
 from attacks.diffusion import Diffusion
 from attacks.networks.denoiser import folding
-from attacks.networks.descent import Descent
+from attacks.networks.descent import Descent, left_over
 from attacks.networks.skip_network import SkipNetwork
 from attacks.networks.substitute import merged_like, mmd
 from attacks.networks.training import mean_psnr_db
@@ -17,6 +17,7 @@ from attacks.rmle import RegularisedMLE
 from attacks.surrogate import Surrogate, without_prefix
 from harness.attempt import Attempt
 from harness.errors import ConfigError
+from harness.images import ImageSet
 from harness.observation import Observation
 from harness.registry import create
 from harness.suite import PluginConfig
@@ -249,3 +250,45 @@ def test_a_search_with_a_guessed_assignment_is_doubted(victim, images, auxiliary
     attack.fit(view_of(victim, **MERGED), auxiliary, RNG)
     attack.reconstruct(seen_of(victim, images, **MERGED), RNG)
     assert "guessed" in attack.doubt
+
+
+def test_a_settled_search_is_doubted_where_the_truth_explains_the_observation_better(victim, images, auxiliary):
+    held_up = RegularisedMLE(iterations=60, restarts=1, start="mean", total_variation=200.0)
+    held_up.fit(view_of(victim), auxiliary, RNG)
+    held_up.reconstruct(seen_of(victim, images), RNG)
+    assert "more is to be had" in held_up.doubt
+
+
+def test_what_is_left_over_is_judged_by_the_truth_of_own_images(victim, images, auxiliary):
+    view = view_of(victim)
+    attack = RegularisedMLE(iterations=10, restarts=1)
+    attack.fit(view, auxiliary, RNG)
+    truth = attack._truth
+    assert bool((truth > 0).all()), "a picture holds the truth to a grey level"
+    assert left_over(truth, truth) is None
+    assert "more is to be had" in left_over(1.2 * truth, truth)
+    assert "more is to be had" in left_over(torch.full_like(truth, torch.nan), truth)
+    grey = ImageSet.from_pixels(torch.full_like(auxiliary.pixels, 128))
+    seen, matching = (
+        view.observe(auxiliary.select(range(4))),
+        attack._matching(view.observe(auxiliary.select(range(4)))),
+    )
+    lost = matching.loss(matching.units(view.edge_tokens(grey.select(range(4)).images()).tokens)).detach()
+    assert len(seen) == 4
+    assert float(lost.mean()) > 10 * float(truth.mean())
+
+
+@pytest.mark.parametrize(
+    "attack", [DeepImagePrior(iterations=10, widths=(8,)), Diffusion(training_steps=4, width=8, sampling_steps=2)]
+)
+def test_every_search_says_what_is_left_over(victim, images, auxiliary, attack):
+    attack.fit(view_of(victim), auxiliary, RNG)
+    attack.reconstruct(seen_of(victim, images), RNG)
+    assert attack.doubt
+
+
+def test_the_prior_alone_says_that_it_looks_at_nothing(victim, images, auxiliary):
+    attack = Diffusion(training_steps=4, width=8, sampling_steps=2, guidance=0)
+    attack.fit(view_of(victim), auxiliary, RNG)
+    attack.reconstruct(seen_of(victim, images), RNG)
+    assert "prior alone" in attack.doubt

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -39,7 +42,8 @@ def test_a_proper_answer_is_rounded_to_bytes():
         (torch.zeros(1, 3, 4, 4), "expected"),
         ("picture", "expected"),
         (torch.full((2, 3, 4, 4), float("nan")), "NaN"),
-        (torch.full((2, 3, 4, 4), 1.5), "leave"),
+        (torch.full((2, 3, 4, 4), 1.5), r"range from 1.5 to 1.5, expected 0 to 1 -- undo the normalisation"),
+        (torch.full((2, 3, 4, 4), -2.1), r"range from -2.1 to -2.1, .* undo the normalisation"),
         (ValueError("boom"), "ValueError: boom"),
     ],
 )
@@ -47,6 +51,23 @@ def test_a_broken_answer_names_the_attack(answer, message):
     with pytest.raises(PluginError, match=message) as caught:
         guards.reconstruct(Fixed(answer), SEEN, (3, 4, 4), Streams(0))
     assert "fixed" in str(caught.value)
+
+
+MENDS = re.compile(r"mend=f?\"([^\"]*)\"")
+UNDERSTATING = re.compile(r"\b(clamp|clip|round|lower the learning rate|train less|fewer steps)\b", re.IGNORECASE)
+
+
+def test_no_refusal_of_an_attack_s_answer_advises_to_rebuild_less():
+    root = Path(guards.__file__).parents[1]
+    texts = {
+        (path.name, mend)
+        for folder in ("harness", "attacks")
+        for path in (root / folder).rglob("*.py")
+        for mend in MENDS.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(texts) > 40
+    found = {text for text in texts if UNDERSTATING.search(text[1])}
+    assert all("undo the normalisation" in mend for _, mend in found), found
 
 
 def test_fit_must_return_a_curve_or_nothing():

@@ -329,3 +329,35 @@ def test_the_command_line_shows_answers_in_a_table_of_their_own(run, capsys):
     assert "centroids" not in pictures
     for word in ("centroids", "bright", "re-identified", "1.000"):
         assert word in answers
+
+
+def test_a_failed_cell_leaves_its_traceback_and_debug_shows_it(run, capsys, monkeypatch):
+    failed = run.cells().query("status == 'failed'")
+    assert set(failed["attack"]) == {"broken"}
+    for key in failed["cell"]:
+        assert "Traceback (most recent call last)" in run.read_part(key)["traceback"]
+        assert "PluginError" in run.read_part(key)["traceback"]
+    assert "broken on undefended failed: " in (run.path / "log").read_text()
+    cli._summary(run)
+    shown = capsys.readouterr()
+    assert f"{len(failed)} failed" in shown.out
+    assert sum("failed" in line and "broken" in line and "\u2502" in line for line in shown.out.splitlines()) == len(
+        failed
+    )
+    assert "Traceback" not in shown.out + shown.err
+    assert "--debug shows them" in shown.out
+    monkeypatch.setenv("LEAKGAUGE_DEBUG", "1")
+    cli._summary(run)
+    assert capsys.readouterr().err.count("Traceback (most recent call last)") >= len(failed)
+
+
+@pytest.mark.parametrize("words", [["--debug", "list", "nothing"], ["list", "nothing", "--debug"]])
+def test_debug_may_stand_anywhere(words, monkeypatch, capfd):
+    monkeypatch.setenv("LEAKGAUGE_DEBUG", "")
+    monkeypatch.setattr("sys.argv", ["leakgauge", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert "unknown group 'nothing'" in err
