@@ -20,6 +20,7 @@ from harness.errors import ConfigError
 from harness.images import ImageSet
 from harness.observation import Observation
 from harness.registry import create
+from harness.scoring.metrics import ImageScores
 from harness.suite import PluginConfig
 
 
@@ -141,6 +142,7 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
             features=lambda pixels: pixels.float().flatten(1),
             label_agreement=lambda pixels: torch.zeros(len(pixels)),
             top1=None,
+            judging=SimpleNamespace(scores=lambda pixels: ImageScores({}, {})),
             suite=SimpleNamespace(metrics=[PluginConfig(name="psnr_db")]),
             device=torch.device("cpu"),
         )

@@ -121,10 +121,11 @@ def test_whole_numbers_are_scores_too():
 
 
 def test_a_probe_s_fit_must_return_a_curve_or_nothing():
+    own, answers = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), torch.tensor([0, 1])
     with pytest.raises(PluginError, match="'asked': fit must return a LearningCurve"):
-        guards.fit_probe(Asked(3), None, None, None, 2, Streams(0))
+        guards.fit_probe(Asked(3), None, own, answers, 2, Streams(0))
     with pytest.raises(PluginError, match="fit failed: TypeError"):
-        guards.fit_probe(Fixed(3), None, None, None, 2, Streams(0))
+        guards.fit_probe(Fixed(3), None, own, answers, 2, Streams(0))
 
 
 class Odd:

@@ -21,7 +21,7 @@ from harness.probing import AttributeProbe, IdentityProbe, kind_of
 from harness.rescoring import rescore
 from harness.results import SCORE_NAMES
 from harness.runner import prepare, run_suite
-from harness.suite import NamedPlugin, parse_suite
+from harness.suite import NamedPlugin, ThreatModel, parse_suite
 
 CPU = torch.device("cpu")
 
@@ -299,10 +299,10 @@ def test_without_classes_label_agreement_is_unscored_with_the_reason(tmp_path):
 def test_the_attacker_s_images_lie_on_memory_of_their_own(plan):
     task = plan.bench.task
     assert task.split("attacker").pixels.untyped_storage().nbytes() > task.split("attacker").pixels.nbytes
-    found = plan.bench.auxiliary(None)
+    found = plan.bench.auxiliary(ThreatModel())
     assert found.pixels.untyped_storage().nbytes() == found.pixels.nbytes
     assert np.array_equal(found.pixels, task.split("attacker").pixels)
-    assert len(plan.bench.auxiliary(5)) == 5
+    assert len(plan.bench.auxiliary(ThreatModel(auxiliary={"n": 5}))) == 5
     assert len(found) == COUNTS["attacker"]
 
 
