@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import traceback
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
-import pandas as pd
 import torch
 import typer
 from rich.markup import escape
@@ -34,6 +31,8 @@ from harness.plain_text import plain, shortened
 from harness.plugin_commands import add_command
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
+from harness.run_summary import DEBUG, debugging
+from harness.run_summary import show as _summary
 from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
 from harness.search_cli import choose, search
 from harness.store import RunFolder
@@ -46,7 +45,6 @@ app = typer.Typer(
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
 _out, _err = console.output(), console.errors()
-_DEBUG = "LEAKGAUGE_DEBUG"
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A YAML file, or the name of a shipped suite.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -60,11 +58,7 @@ def _options(
     ] = False,
 ) -> None:
     if debug:
-        os.environ[_DEBUG] = "1"
-
-
-def _debugging() -> bool:
-    return bool(os.environ.get(_DEBUG))
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
@@ -107,79 +101,6 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
             plan, folder, chosen, count, lambda done, total: bar.update(task, completed=done, total=total)
         )
     _summary(store)
-
-
-def _summary(store: RunFolder) -> None:
-    cells = store.cells()
-    stated = store.manifest().get("attacks", {})
-    probes = [label for label, entry in stated.items() if entry.get("kind", "reconstruction") != "reconstruction"]
-    asked = cells["attack"].isin(probes)
-    for rows, columns in ((cells[~asked], _REBUILT), (cells[asked], _ASKED)):
-        if len(rows):
-            _out.print(_cells_table(rows, columns))
-    failed = int((cells["status"] == "failed").sum())
-    doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed
-    bounds = int((cells["verdict"] == "lower bound").sum())
-    counts = f"{failed} failed, {doubtful} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
-    _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
-    for row in cells[cells["warning"] != ""].to_dict("records"):
-        _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)
-    for reason in cells.loc[cells["reason"] != "", "reason"].unique():
-        _out.print(f"  note: {reason}", markup=False)
-    if failed and _debugging():
-        for key in cells.loc[cells["status"] == "failed", "cell"]:
-            _err.print(store.read_part(key).get("traceback", ""), markup=False, highlight=False, soft_wrap=True)
-    elif failed:
-        _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
-
-
-class _Shown(NamedTuple):
-    name: str
-    heading: str
-    digits: int | None = None
-
-
-_REBUILT = (
-    _Shown("quality", "quality", 3),
-    _Shown("tokens", "tokens", 1),
-    _Shown("payload_bytes", "bytes", 0),
-    _Shown("psnr_db", "PSNR dB", 2),
-    _Shown("ssim", "SSIM", 3),
-    _Shown("lpips", "LPIPS", 3),
-    _Shown("judge_reid_top1", "re-identified", 3),
-    _Shown("leakage", "leakage dB", 2),
-)
-_ASKED = (
-    _Shown("attribute", "attribute"),
-    _Shown("attribute_accuracy", "named", 3),
-    _Shown("attribute_chance", "by chance", 3),
-    _Shown("attribute_auc", "AUC", 3),
-    _Shown("reid_top1", "re-identified", 3),
-)
-
-
-def _cells_table(cells: pd.DataFrame, columns: tuple[_Shown, ...]) -> Table:
-    table = Table(title=None, header_style="bold")
-    for name in ("operating point", "channel", "attack"):
-        table.add_column(name, no_wrap=True)
-    for column in columns:
-        table.add_column(column.heading, justify="left" if column.digits is None else "right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in cells.to_dict("records"):
-        values = [_written(row[c.name], c.digits) for c in columns]
-        table.add_row(row["operating_point"], row["channel"], row["attack"], *values, _judged(row))
-    return table
-
-
-def _judged(row: dict[Hashable, Any]) -> str:
-    """Returns the verdict, or what became of a cell that has none: failed is a word of its own."""
-    return str(row["verdict"] if row["status"] == "done" else row["status"])
-
-
-def _written(value: Any, digits: int | None) -> str:
-    if digits is None:
-        return str(value)
-    return "unscored" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 @app.command(name="list")
@@ -287,7 +208,7 @@ def _code() -> int:
     """
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
-        os.environ[_DEBUG] = "1"
+        os.environ[DEBUG] = "1"
     try:
         ended = app(arguments, standalone_mode=False)
     except LeakgaugeError as error:
@@ -320,7 +241,7 @@ def _unforeseen(error: BaseException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if _debugging():
+    if debugging():
         traceback.print_exc()
     _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     return code
