@@ -6,12 +6,12 @@ A pure function of the parts, so that resuming, worker counts and re-scoring can
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from harness.images import ImageSet
 from harness.learning import DOUBLING_DB
 from harness.results import ATTRIBUTE_CORRECT, SCORE_NAMES
 from harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
@@ -20,6 +20,24 @@ Part = dict[str, Any]
 Row = dict[str, Any]
 Values = NDArray[np.float64]
 _UNPROVEN = "does not beat {} on the undefended payload, so a low score here proves nothing"
+
+
+class Indexed(Protocol):
+    """What the tables say of images: an ``ImageSet``, or what is left of one without its pixels."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Identifiers."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(N,) int64 task labels."""
+
+    @property
+    def groups(self) -> Tensor | None:
+        """(N,) int64 clusters of dependent images."""
+
+    def __len__(self) -> int: ...
 
 
 class Tables(NamedTuple):
@@ -71,7 +89,7 @@ class Assembler:
         seed: Seeds the bootstrap, whose draws are shared by all cells.
     """
 
-    def __init__(self, evaluation: ImageSet, baseline: str, seed: int) -> None:
+    def __init__(self, evaluation: Indexed, baseline: str, seed: int) -> None:
         self._images, self._baseline = evaluation, baseline
         self._groups = None if evaluation.groups is None else evaluation.groups.numpy()
         self._streams = bootstrap_streams(seed)
@@ -199,11 +217,13 @@ class Assembler:
         count = len(self._images)
         done = part["status"] == "done"
         row: Row = {**part["identity"], "n": count if done else 0, "status": part["status"]}
+        row["code"] = part.get("code", "")
         for name, values in part["costs"].items():
             row[name] = float(np.mean(values))
         row["latency_ms"] = part["latency_ms"]
         measured = {
-            "quality": np.asarray(part["costs"]["quality"], dtype=np.float64),
+            # An operating point that could not be measured has no costs.
+            "quality": np.asarray(part["costs"].get("quality", np.full(count, np.nan)), dtype=np.float64),
             **{name: _scores(part, name, count) for name in SCORE_NAMES},
             "attribute_accuracy": _scores(part, ATTRIBUTE_CORRECT.name, count),
             "leakage": leakage,

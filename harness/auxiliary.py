@@ -36,9 +36,12 @@ def shifted_images(task: Task, model: str) -> ImageSet:
 
 
 def auxiliary_images(task: Task, granted: Auxiliary, model: str) -> ImageSet:
-    """Returns the attacker's images as granted: all of their domain, or evenly spaced ones so that ``n`` remain."""
+    """Returns the attacker's images as granted: all of their domain, or evenly spaced ones so that ``n`` remain.
+
+    They are a copy, which whoever asks may write into.
+    """
     images = task.split("attacker") if granted.domain == "in-domain" else shifted_images(task, model)
-    return images.apart() if granted.n is None or granted.n >= len(images) else images.spread(granted.n)
+    return images.clone() if granted.n is None or granted.n >= len(images) else images.spread(granted.n)
 
 
 def shifted_of(task: Task, models: Iterable[ThreatModel]) -> ImageSet | None:

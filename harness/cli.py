@@ -22,16 +22,18 @@ from rich.progress import (
 from rich.table import Table
 
 from harness import console
+from harness.containment import staying
 from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
+from harness.locking import exclusive
 from harness.memory import out_of_memory
 from harness.output_paths import check_folder_free
 from harness.plain_text import plain, shortened
 from harness.plugin_commands import add_command
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
-from harness.run_summary import DEBUG, debugging
+from harness.run_summary import DEBUG, check_none_failed, debugging
 from harness.run_summary import show as _summary
 from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
 from harness.search_cli import choose, search
@@ -68,10 +70,16 @@ def run(
     device: Device = "auto",
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed/--no-retry-failed", help="Whether a resumed run tries failed cells again.")
+    ] = True,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
 ) -> None:
-    """Runs a suite and stores its results."""
+    """Runs a suite and stores its results; exit 4 where cells failed."""
+    how = {"retry_failed": retry_failed, "fail_fast": fail_fast}
     try:
-        _run(load_suite(suite, overrides), out, choose_device(device), workers)
+        with staying(suite):
+            _run(load_suite(suite, overrides), out, choose_device(device), workers, how)
     except KeyboardInterrupt:
         # Here, because typer would turn it into a bare "Aborted".
         raise InterruptError(
@@ -79,7 +87,7 @@ def run(
         ) from None
 
 
-def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None) -> None:
+def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None, how: dict[str, bool]) -> None:
     if out is not None:
         check_folder(out)
     plan = prepare(resolved, chosen)
@@ -98,9 +106,16 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
     with Progress(*columns, console=_out, transient=True, speed_estimate_period=3600) as bar:
         task = bar.add_task("cells", total=len(plan.cells))
         store = run_suite(
-            plan, folder, chosen, count, lambda done, total: bar.update(task, completed=done, total=total)
+            plan,
+            folder,
+            chosen,
+            count,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            say=lambda line: _out.print(f"note: {line}", markup=False, soft_wrap=True),
+            **how,
         )
     _summary(store)
+    check_none_failed(store)
 
 
 @app.command(name="list")
@@ -165,10 +180,17 @@ def inspect(
 
 
 @app.command()
-def score(run: Annotated[Path, typer.Argument(help="Run folder.")], device: Device = "auto") -> None:
+def score(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    device: Device = "auto",
+    although_changed: Annotated[
+        bool, typer.Option("--although-changed", help="Although data, weights or code are not the run's.")
+    ] = False,
+) -> None:
     """Scores the stored reconstructions of a run again."""
     store = RunFolder.open(run)
-    count = rescore(store, choose_device(device))
+    with staying("score"):
+        count = rescore(store, choose_device(device), although_changed=although_changed)
     _out.print(f"{count} cells scored again")
     _summary(store)
 
@@ -181,8 +203,9 @@ def report(
     """Writes the report of one or more runs: HTML, Markdown, CSV and figures."""
     check_folder_free(out)
     stores = [RunFolder.open(path) for path in runs]
-    for name in sorted(plugins("reports")):
-        load("reports", name)(stores, out)
+    with exclusive(out), staying("report"):
+        for name in sorted(plugins("reports")):
+            load("reports", name)(stores, out)
     _out.print(f"report: {plain(str(out / 'index.html'))}", soft_wrap=True, markup=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from harness.link import Encoded, Packets
 from harness.tokens import TokenBatch
 
-VERSION = "1"
+VERSION = "2"
 _NUMBERS = ("payload_bytes", "side_bytes", "tokens_per_layer")
 _LAYOUT = ("lengths", "sizes", "merge_map")
 
@@ -32,8 +33,18 @@ def _batch_tensors(batch: TokenBatch, prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}.tokens": _narrow(batch.tokens).contiguous(), **layout}
 
 
-def to_bytes(encoded: Encoded) -> bytes:
-    """Serialises an Encoded."""
+def _checksum(tensors: dict[str, Tensor], about: dict[str, str]) -> str:
+    """Returns a digest over all that a file holds, so that no bit of it changes unseen."""
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=32)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def to_bytes(encoded: Encoded, key: str) -> bytes:
+    """Serialises an Encoded under the key that it is kept by, with a checksum of both."""
     tensors = _batch_tensors(encoded.decoded, "decoded")
     if encoded.symbols is not None:
         tensors |= _batch_tensors(encoded.symbols, "symbols")
@@ -45,22 +56,23 @@ def to_bytes(encoded: Encoded) -> bytes:
     tensors["packets.of_image"] = torch.tensor([len(own) for own in encoded.packets], dtype=torch.long)
     about = {
         "version": VERSION,
+        "key": key,
         "ids": json.dumps(encoded.ids),
         "sizes_sent": json.dumps(encoded.sizes_sent),
         "prefix": json.dumps(encoded.decoded.prefix),
         "account": json.dumps(list(encoded.account)),
     }
-    return save(tensors, metadata=about)
+    return save(tensors, metadata={**about, "checksum": _checksum(tensors, about)})
 
 
-def read_encoded(path: Path) -> Encoded:
-    """Reads what ``to_bytes`` wrote.
+def read_encoded(path: Path, key: str) -> Encoded:
+    """Reads what ``to_bytes`` wrote under ``key``.
 
     Raises:
         OSError: The file cannot be read.
         SafetensorError: It is damaged.
         KeyError: A part is missing.
-        ValueError: It is of another version, or its parts contradict one another.
+        ValueError: It is of another version or key, it has changed, or its parts contradict one another.
     """
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
@@ -68,6 +80,10 @@ def read_encoded(path: Path) -> Encoded:
             raise ValueError(f"version {about.get('version')!r} is not {VERSION}")
         names = set(file.keys())
         tensors = {name: file.get_tensor(name) for name in names}
+    if about.get("key") != key:
+        raise ValueError("it holds other tokens than its name says")
+    if about.pop("checksum", "") != _checksum(tensors, about):
+        raise ValueError("its checksum does not match")
     prefix = int(json.loads(about["prefix"]))
     ids = tuple(json.loads(about["ids"]))
     encoded = Encoded(

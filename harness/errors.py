@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.plain_text import plain, shortened
 
 
@@ -22,6 +24,10 @@ class LeakgaugeError(Exception):
         self.what, self.where, self.mend = what, where, mend
         super().__init__(what, where, mend)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets worker processes hand the error over."""
+        return _rebuilt, (type(self), self.what, self.where, self.mend, self.__dict__)
+
     def __str__(self) -> str:
         where, what, mend = (plain(" ".join(part.split()), keep="") for part in (self.where, self.what, self.mend))
         # Each gives way in turn, though never all of it: a path in its middle, then what was found there.
@@ -37,6 +43,12 @@ class LeakgaugeError(Exception):
 
 def _line(where: str, what: str, mend: str) -> str:
     return (f"{where}: " if where else "") + what + (f" -- {mend}" if mend else "")
+
+
+def _rebuilt(kind: type[LeakgaugeError], what: str, where: str, mend: str, state: dict[str, Any]) -> LeakgaugeError:
+    error = kind(what, where=where, mend=mend)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(LeakgaugeError):
@@ -71,3 +83,23 @@ class StoreError(LeakgaugeError):
     """A run folder that cannot be read or written."""
 
     longest = 200
+
+
+class ResourceError(LeakgaugeError):
+    """Memory or disk ran out: no result of a cell, which stays to be measured.
+
+    Attributes:
+        missing: ``memory`` or ``disk``.
+    """
+
+    missing = ""
+
+
+class FailedCellsError(LeakgaugeError):
+    """A run that ended, some of whose cells failed or could not be measured."""
+
+    exit_code = 4
+
+
+class SpoiledError(LeakgaugeError):
+    """What all cells share was changed by a plug-in: nothing measured after it would count."""

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
+from harness.containment import contained
 from harness.contracts import Attack, AttackerView, Task
-from harness.errors import LeakgaugeError, PluginError
+from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
 from harness.observation import Observation
 from harness.probing import Attacker, AttributeProbe, IdentityProbe
 from harness.seeding import Streams
-
-
-@contextmanager
-def _named(method: str, where: str) -> Iterator[None]:
-    """Turns failures other than ours into a PluginError that names the plug-in and its method."""
-    try:
-        yield
-    except LeakgaugeError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{method} failed: {type(error).__name__}: {error}", where=where) from error
 
 
 def _curve(found: object, where: str) -> LearningCurve | None:
@@ -46,7 +33,7 @@ def _granted(attacker: Attacker, auxiliary: ImageSet) -> ImageSet:
 def fit(attack: Attack | IdentityProbe, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
     """Fits an attack; failures other than ours become a PluginError that names it."""
     where = f"attack {attack.name!r}"
-    with _named("fit", where):
+    with contained("fit", where):
         curve = attack.fit(view, _granted(attack, auxiliary), rng)
     return _curve(curve, where)
 
@@ -57,7 +44,7 @@ def fit_probe(
     """Fits an attribute probe to the attacker's own answers (B,); failures as for ``fit``."""
     where = f"attack {probe.name!r}"
     own = _granted(probe, auxiliary)
-    with _named("fit", where):
+    with contained("fit", where):
         curve = probe.fit(view, own, answers[: len(own)], classes, rng)
     return _curve(curve, where)
 
@@ -71,7 +58,7 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
         (B, 3, H, W) uint8.
     """
     where = f"attack {attack.name!r}"
-    with _named("reconstruct", where):
+    with contained("reconstruct", where):
         images = attack.reconstruct(observations, rng)
     if not isinstance(images, Tensor) or images.shape != (len(observations), *image_shape):
         raise PluginError(
@@ -96,16 +83,18 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
 
 def quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
     """Scores outputs; quality must be (B,) in [0, 1]."""
-    values = task.quality(output, target).float()
+    where = f"task {task.name!r}"
+    with contained("quality", where):
+        values = task.quality(output.clone(), target.clone()).float()
     if values.shape != (len(output),) or not bool(((values >= 0) & (values <= 1)).all()):
-        raise PluginError("quality must be (B,) in [0, 1]", where=f"task {task.name!r}")
+        raise PluginError("quality must be (B,) in [0, 1]", where=where)
     return values
 
 
 def predict(probe: AttributeProbe, observations: Observation, classes: int, rng: Streams) -> Tensor:
     """Asks an attribute probe; returns finite scores (B, classes) float64 on the CPU."""
     where = f"attack {probe.name!r}"
-    with _named("predict", where):
+    with contained("predict", where):
         scores = probe.predict(observations, rng)
     return _scores(scores, (len(observations), classes), where)
 
@@ -115,7 +104,7 @@ def rank(
 ) -> Tensor:
     """Asks an identity probe; returns finite scores (B, G) float64 on the CPU."""
     where = f"attack {probe.name!r}"
-    with _named("rank", where):
+    with contained("rank", where):
         scores = probe.rank(observations, view, gallery, rng)
     return _scores(scores, (len(observations), len(gallery)), where)
 
@@ -132,7 +121,7 @@ def _scores(found: object, expected: tuple[int, int], where: str) -> Tensor:
 def attributes(task: Task, images: ImageSet) -> dict[str, Tensor]:
     """Returns a task's private attributes of images; each must be (B,) int64 from 0."""
     where = f"task {task.name!r}"
-    with _named("attributes", where):
+    with contained("attributes", where):
         found = task.attributes(images)
     for name, values in found.items():
         if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.shape != (len(images),):

@@ -77,6 +77,11 @@ class ImageSet:
         for start in range(0, len(self), size):
             yield self.select(range(start, min(start + size, len(self))))
 
+    def clone(self) -> ImageSet:
+        """Returns the set on memory of its own, which may be written into."""
+        labels, groups = (None if column is None else column.clone() for column in (self.labels, self.groups))
+        return ImageSet(self.pixels.clone(), self.ids, labels, groups)
+
     def apart(self) -> ImageSet:
         """Returns the set on memory that holds nothing else; pixels are copied only where they lie among others."""
         pixels = self.pixels if self.pixels.untyped_storage().nbytes() == self.pixels.nbytes else self.pixels.clone()

@@ -13,10 +13,13 @@ from torch import Tensor
 from harness import guards
 from harness.attempt import run_attack
 from harness.bench import Bench
-from harness.code_digest import code_digest
+from harness.code_digest import cell_code, code_digest
+from harness.containment import contained
 from harness.contracts import Defense
-from harness.errors import LeakgaugeError
+from harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
+from harness.line import Recall, compute_anew
 from harness.link import Encoded, Transmission
+from harness.machine import machine_of
 from harness.observation import Observation
 from harness.planning import Cell, Exposure, build_defense, content_hash
 from harness.questions import QuestionTask
@@ -26,8 +29,8 @@ from harness.store import RunFolder
 from harness.suite import ThreatModel
 from harness.token_cache import TokenCache
 from harness.tokens import TokenBatch
-from harness.transmitting import respond_all, transmit_all
-from harness.views import GrantedView, Preparation, Recall, compute_anew, eavesdropping_channel, observe
+from harness.transmitting import respond_all, send, transmit_all
+from harness.views import GrantedView, Preparation, eavesdropping_channel, observe
 
 LATENCY_IMAGES = 19
 Kinds = dict[str, dict[str, list[float]]]
@@ -78,13 +81,12 @@ def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Recal
     The threat model and the attack do not enter, so that all of them share one run of the victim. The channel does:
     a defense may well adapt what it sends to it.
     """
-    device = bench.device
     decides = {
         "data": exposure.data_key,
         "defense": exposure.defense.model_dump(),
         "seed": exposure.seed,
         "batch_size": bench.suite.batch_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": machine_of(bench.device),
         "threads": torch.get_num_threads(),
         "code": code_digest(),
     }
@@ -104,14 +106,14 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
     streams = Streams(exposure.seed, ("evaluation",))
     preparation = None
     if defense.needs_calibration:
-        preparation = Preparation(bench.task.split("calibration").apart(), streams.child("prepare"))
+        preparation = Preparation(bench.task.split("calibration").clone(), streams.child("prepare"))
         defense.prepare(*preparation)
     images = bench.evaluation
     encoded = recall(
         f"evaluation {images.full_digest()}",
         lambda: transmit_all(defense, images, streams, bench.suite.batch_size),
     )
-    transmission = defense.send(encoded, streams.child("channel"))
+    transmission = send(defense, encoded, streams.child("channel"))
     questions = bench.task.questions(images)
     output = respond_all(defense, transmission, bench.suite.batch_size, questions)
     flops = measure_flops(defense, images, transmission, streams, questions, output)
@@ -126,7 +128,7 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
     eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
     overheard = transmission
     if eavesdropping is not None:
-        overheard = defense.send(encoded, streams.child("eavesdropper"), eavesdropping)
+        overheard = send(defense, encoded, streams.child("eavesdropper"), eavesdropping)
     seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
     hides = hidden_layout(overheard.received, exposure.threat_model)
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
@@ -170,7 +172,7 @@ def answers_by_kind(bench: Bench, output: Tensor) -> Kinds:
     if not isinstance(bench.task, QuestionTask):
         return {}
     target = bench.task.target(bench.evaluation)
-    found, base = bench.task.by_kind(output, target), bench.task.by_kind(bench.output, target)
+    found, base = (bench.task.by_kind(o.clone(), target.clone()) for o in (output, bench.output))
     return {
         kind: {"right": right.tolist(), "base": base[kind][0].tolist(), "questions": asked.tolist()}
         for kind, (right, asked) in found.items()
@@ -193,17 +195,83 @@ def identity(bench: Bench, cell: Cell) -> dict[str, Any]:
     }
 
 
-def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Callable[[Cell, str], None]) -> None:
+def run_exposure(
+    bench: Bench,
+    cells: list[Cell],
+    store: RunFolder,
+    finished: Callable[[Cell, str], None],
+    *,
+    fail_fast: bool = False,
+) -> None:
     """Measures one exposure and runs its attacks, storing each cell as it is done.
 
-    A cell that fails is stored as failed, with the reason, and the others go on.
+    A cell that fails is stored as failed, with the reason, and the others go on; so are all cells of an operating point
+    that cannot be measured. What fails for lack of memory is not stored, and so measured by the next run.
+
+    Raises:
+        FailedCellsError: A cell failed, and none is to be run after it (``fail_fast``).
+        ResourceError: The disk is full.
+        StoreError: The run folder cannot be written.
     """
     exposure = cells[0].exposure
     cache = TokenCache.from_environment()
     recall = recall_through(cache, bench, exposure)
-    measured = measure_exposure(bench, exposure, recall)
+    shared: dict[str, Any] = {"costs": {}, "latency_ms": None}
+    failure: LeakgaugeError | None = None
+    try:
+        with contained("measuring", f"operating point {exposure.point.name!r}"):
+            measured = measure_exposure(bench, exposure, recall)
+            view = _view(bench, exposure, measured, recall)
+        shared = {
+            "costs": {name: values.tolist() for name, values in measured.costs.items()},
+            "latency_ms": measured.latency_ms,
+            **({"kinds": measured.kinds} if measured.kinds else {}),
+        }
+    except StoreError:
+        raise
+    except LeakgaugeError as error:
+        failure = error
+    for cell in cells:
+        try:
+            if failure is not None:
+                raise failure
+            own = view.anew()
+            with contained("running", f"attack {cell.attack.label!r}"):
+                outcome = {
+                    "status": "done",
+                    **run_attack(bench, cell, measured.observation.clone(), own, store, measured.hides),
+                }
+            own.check_victim()
+        except (StoreError, SpoiledError):
+            raise
+        except ResourceError as error:
+            if error.missing == "disk":
+                raise
+            store.note_shortage(cell.key, str(error))
+            finished(cell, "not measured")
+            continue
+        except LeakgaugeError as error:
+            trace = "".join(traceback.format_exception(error))
+            outcome = {"status": "failed", "reason": str(error), "traceback": trace, "scores": {}, "floor": False}
+            store.log(f"{cell.attack.label} on {exposure.point.name} failed: {error}\n{trace}")
+        code = content_hash(cell_code(bench.suite, cell))
+        named = {"identity": identity(bench, cell), "plugin": cell.attack.plugin.name, "code": code}
+        store.write_part(cell.key, {**named, **shared, **outcome})
+        finished(cell, outcome["status"])
+        if fail_fast and outcome["status"] == "failed":
+            raise FailedCellsError(
+                outcome["reason"],
+                where=f"{exposure.point.name} / {exposure.channel.label} / {cell.attack.label}",
+                mend="the run was to stop at the first failure; the same command resumes it",
+            )
+    store.log(
+        f"{exposure.point.name}: the victim ran on {cache.misses} image sets; {cache.hits} were in the token cache"
+    )
+
+
+def _view(bench: Bench, exposure: Exposure, measured: Measured, recall: Recall) -> GrantedView:
     height, width = bench.evaluation.pixels.shape[2:]
-    view = GrantedView(
+    return GrantedView(
         bench.victim,
         measured.defense,
         exposure.threat_model,
@@ -213,23 +281,4 @@ def run_exposure(bench: Bench, cells: list[Cell], store: RunFolder, finished: Ca
         device=bench.device,
         preparation=measured.preparation,
         recall=recall,
-    )
-    shared = {
-        "costs": {name: values.tolist() for name, values in measured.costs.items()},
-        "latency_ms": measured.latency_ms,
-        **({"kinds": measured.kinds} if measured.kinds else {}),
-    }
-    for cell in cells:
-        try:
-            outcome = {"status": "done", **run_attack(bench, cell, measured.observation, view, store, measured.hides)}
-        except LeakgaugeError as error:
-            where = "".join(traceback.format_exception(error))
-            outcome = {"status": "failed", "reason": str(error), "traceback": where, "scores": {}, "floor": False}
-            store.log(f"{cell.attack.label} on {exposure.point.name} failed: {error}\n{where}")
-        store.write_part(
-            cell.key, {"identity": identity(bench, cell), "plugin": cell.attack.plugin.name, **shared, **outcome}
-        )
-        finished(cell, outcome["status"])
-    store.log(
-        f"{exposure.point.name}: the victim ran on {cache.misses} image sets; {cache.hits} were in the token cache"
     )

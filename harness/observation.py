@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,14 @@ class Observation:
             hidden if self.merge_map is None else self.merge_map,
             self.prefix,
         )
+
+    def clone(self) -> Observation:
+        """Returns the observation on memory of its own, which may be written into."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = value.clone() if isinstance(value, Tensor) else value
+        return Observation(**values)
 
     def select(self, index: Sequence[int] | Tensor) -> Observation:
         """Returns the images at ``index``, in that order."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import number_type
+from harness.machine import kernels, processor
+from harness.registry import GROUPS
 
 PACKAGES = (
     "leakgauge",
@@ -21,7 +24,13 @@ PACKAGES = (
     "lpips",
     "torchmetrics",
     "numpy",
+    "scipy",
     "scikit-image",
+    "scikit-learn",
+    "pillow",
+    "constriction",
+    "sionna-no-rt",
+    "tokenizers",
 )
 
 
@@ -37,10 +46,22 @@ def package_versions() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Runs git beside the code; None where this is no checkout."""
+    """Runs git beside the code; None where that is no checkout of this project.
+
+    Installed into an environment that lies in a repository of the user's, the code has no commit: that repository's is
+    not its own.
+    """
+    root = Path(__file__).resolve().parents[1]
+    top = _run_git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root or not (root / "pyproject.toml").is_file():
+        return None
+    return _run_git(root, *arguments)
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
+            ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
@@ -51,19 +72,58 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def collect(device: torch.device) -> dict[str, Any]:
-    """Returns provenance as plain data; ``dirty`` is None where the code is no git checkout."""
+def installed_versions() -> dict[str, str]:
+    """Returns the versions of all that leakgauge needs, needs of needs included, and of what brings plug-ins."""
+    found: dict[str, str] = {}
+    points = [point for group in GROUPS for point in entry_points(group=f"leakgauge.{group}")]
+    waiting = ["leakgauge", *sorted({point.dist.name for point in points if point.dist})]
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        try:
+            own = distribution(name)
+        except PackageNotFoundError:
+            continue
+        found[name] = own.version
+        needs = [need for need in own.requires or () if "extra ==" not in need]
+        waiting += [match[0] for need in needs if (match := re.match(r"[A-Za-z0-9._-]+", need))]
+    return dict(sorted(found.items()))
+
+
+def code_identity(provenance: dict[str, Any]) -> str:
+    """Names the code of a run in one word: its commit, or the version with the digest of its files."""
+    commit = provenance.get("commit")
+    if commit:
+        return str(commit)
+    version_, digest = provenance.get("version"), provenance.get("code")
+    return f"{version_}+{digest}" if version_ and digest else ""
+
+
+def collect(device: torch.device, code: str = "") -> dict[str, Any]:
+    """Returns provenance as plain data.
+
+    Args:
+        device: Where the run computes.
+        code: Digest of the code, which names it where there is no commit.
+
+    Returns:
+        ``commit`` and ``dirty`` are None where the code is no git checkout of this project.
+    """
     status = _git("status", "--porcelain")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
-        "packages": package_versions(),
+        "version": package_versions()["leakgauge"],
+        "code": code,
+        "packages": {**installed_versions(), **package_versions()},
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.system(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor()["processor"],
+        **processor(),
+        **kernels(),
         "training_number_types": number_type.facts()
         if device.type == "cpu"
         else {"all": "bfloat16 where the GPU has it"},

@@ -142,7 +142,7 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         built = factory(**options)
     except LeakgaugeError as error:
         raise type(error)(error.what, where=error.where or place, mend=error.mend) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"constructor failed: {error}", where=place, mend="check the options in the suite") from error
     check_declarations(built, place)
     return built

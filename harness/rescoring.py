@@ -2,41 +2,92 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 import torch
 
 from harness.assembly import Assembler
 from harness.attempt import score_reconstructions
 from harness.bench import Bench
+from harness.code_digest import Code, differences, scoring_code
+from harness.errors import DataError
 from harness.judging import JudgedGallery
-from harness.runner import suite_of
+from harness.locking import exclusive
+from harness.planning import content_hash
+from harness.runner import data_of, suite_of
 from harness.store import RunFolder
 
+_DATA = {"split_evaluation": "evaluation images", "victim": "victim's weights", "task": "task or its version"}
 
-def rescore(store: RunFolder, device: torch.device) -> int:
+
+def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = False) -> int:
     """Scores all finished cells with the metrics as they are now; returns how many. What probes answered stays.
 
     Originals and reconstructions are the run's own; the task is loaded for its victim (re-identification,
     label agreement) and its groups. No attack and no defense runs.
+
+    Args:
+        store: The run, in which nothing else may be at work.
+        device: Where to compute.
+        although_changed: Scores although data, weights or code are not those of the run; run.json keeps what differed.
+
+    Raises:
+        DataError: They are not those of the run.
+        StoreError: The folder is in use, or cannot be read or written.
     """
-    manifest = store.manifest()
-    suite = suite_of(store)
-    bench = Bench.build(suite, device)
-    count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
-    originals = torch.from_numpy(store.read_images("originals", count, height, width)).permute(0, 3, 1, 2)
-    judging = JudgedGallery.of(suite, bench.victim, originals, device)
-    gallery = bench.features(originals)
-    done, parts = store.done(), []
-    for key in (key for key in manifest["cells"] if key in done):
-        part = store.read_part(key)
-        if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
-            rebuilt = torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2)
-            scores = score_reconstructions(bench, originals, rebuilt, gallery, judging)
-            part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
-            part["unscored"] = scores.reasons
-            store.write_part(key, part)
-        parts.append(part)
-    assembler = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0])
-    tables = assembler.tables(parts)
-    store.write_tables(tables.cells, tables.images, tables.kinds)
-    store.write_manifest({**manifest, "judge": dict(judging.described())})
-    return len(parts)
+    with exclusive(store.path):
+        manifest = store.manifest()
+        suite = suite_of(store)
+        bench = Bench.build(suite, device)
+        count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
+        originals = torch.from_numpy(store.read_images("originals", count, height, width)).permute(0, 3, 1, 2)
+        code = scoring_code(suite)
+        differs = _differences(manifest, bench, originals, code)
+        if differs and not although_changed:
+            raise DataError(
+                f"not what the run was scored with: {'; '.join(differs)}",
+                where=str(store.path),
+                mend="restore it, or score with --although-changed, which is kept in run.json",
+            )
+        judging = JudgedGallery.of(suite, bench.victim, originals, device)
+        gallery = bench.features(originals)
+        done, parts = store.done(), []
+        for key in (key for key in manifest["cells"] if key in done):
+            part = store.read_part(key)
+            if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
+                rebuilt = torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2)
+                scores = score_reconstructions(bench, originals, rebuilt, gallery, judging)
+                part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
+                part["unscored"] = scores.reasons
+                if differs:
+                    # What is then resumed is measured again: nothing made by two versions stands side by side.
+                    part["code"] = content_hash([part.get("code"), code])
+                store.write_part(key, part)
+            parts.append(part)
+        tables = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0]).tables(parts)
+        store.write_tables(tables.cells, tables.images, tables.kinds)
+        session = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "differs": differs, "code": code}
+        again = {"judge": dict(judging.described()), "scored_again": [*manifest.get("scored_again", []), session]}
+        store.write_manifest({**manifest, **again})
+        return len(parts)
+
+
+def _differences(manifest: dict[str, Any], bench: Bench, originals: torch.Tensor, code: Code) -> list[str]:
+    """Says what is not as it was when the run was measured."""
+    then, now = manifest.get("data") or {}, data_of(bench)
+    found = [
+        f"another {_DATA.get(name, name.replace('_', ' '))}: {then.get(name)}, now {now[name]}"
+        for name in now
+        if then.get(name) != now[name]
+    ]
+    pixels = bench.evaluation.pixels
+    if originals.shape != pixels.shape or not torch.equal(originals, pixels):
+        found.append("the evaluation images are not the originals that the run keeps")
+    for was in (manifest.get("code") or {}).values():
+        # Of what measured the run only what scores is compared: attacks and defenses do not run.
+        changed = differences({name: was[name] for name in code if name in was}, code)
+        if changed:
+            found.append(f"other code: {changed}")
+            break
+    return found

@@ -163,6 +163,7 @@ CELL_COLUMNS = (
     *IDENTITY,
     _c("n", "int", "images", "images scored"),
     _c("status", "text", "", "done or failed"),
+    _c("code", "text", "", "digest of the code that measured the cell; run.json says under `code` what it stands for"),
     *COSTS,
     *QUESTION_COSTS,
     *SCORES,

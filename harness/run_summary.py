@@ -11,6 +11,7 @@ import pandas as pd
 from rich.table import Table
 
 from harness import console
+from harness.errors import FailedCellsError
 from harness.store import RunFolder
 
 DEBUG = "LEAKGAUGE_DEBUG"
@@ -20,6 +21,22 @@ _out, _err = console.output(), console.errors()
 def debugging() -> bool:
     """Tells whether ``--debug`` asks for tracebacks."""
     return bool(os.environ.get(DEBUG))
+
+
+def check_none_failed(store: RunFolder) -> None:
+    """Checks that no cell of a run failed.
+
+    Raises:
+        FailedCellsError: Some did.
+    """
+    cells = store.cells()
+    failed = cells[cells["status"] == "failed"]
+    if len(failed):
+        raise FailedCellsError(
+            f"{len(failed)} of {len(cells)} cells failed, the first with: {failed['reason'].iloc[0]}",
+            where=str(store.path),
+            mend="mend the cause; the same command tries them again",
+        )
 
 
 def show(store: RunFolder) -> None:

@@ -6,9 +6,10 @@ import shlex
 import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,18 @@ from harness.assembly import Assembler
 from harness.attributes import answers
 from harness.auxiliary import shifted_of
 from harness.bench import Bench
-from harness.code_digest import code_digest
+from harness.code_digest import Code, cell_code, code_digest
+from harness.containment import contained
 from harness.contracts import SPLITS, Task
 from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, StoreError
-from harness.executors import THREADS_PER_WORKER, one_thread, run_jobs
-from harness.measure import run_exposure
+from harness.executors import one_thread
+from harness.jobs import measure_cells
+from harness.locking import LOCK, exclusive
+from harness.manifest import manifest_of
+from harness.partial import write_index
+from harness.parts import Parts
 from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
-from harness.probing import AttributeProbe, adapts, kind_of
-from harness.provenance import collect
+from harness.probing import AttributeProbe
 from harness.reading import Reading
 from harness.registry import create
 from harness.results import SCHEMA_VERSION
@@ -63,6 +68,17 @@ class Plan:
     data: dict[str, str]
     cells: list[Cell]
     reading: Reading
+
+    @cached_property
+    def codes(self) -> dict[str, str]:
+        """Digest of the code that measures each cell, by the cell's key."""
+        return {cell.key: content_hash(cell_code(self.suite, cell)) for cell in self.cells}
+
+    @property
+    def code(self) -> dict[str, Code]:
+        """The code that the plan's cells are measured by, by its digest."""
+        found = [cell_code(self.suite, cell) for cell in self.cells]
+        return {content_hash(code): code for code in found}
 
     @property
     def key(self) -> str:
@@ -114,7 +130,7 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     check_suite(suite)
     check_knowledge(plan(suite, ""))
     # One thread here too: the baseline quality must not depend on where it was computed.
-    with one_thread():
+    with one_thread(), contained("loading", f"task {suite.task.name!r}"):
         bench = Bench.build(suite, device)
     _check_plugins(bench, plan(suite, ""))
     splits: dict[str, Any] = {name: bench.task.split(name) for name in SPLITS}
@@ -126,13 +142,17 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
         content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()}),
         lambda: check_disjoint(splits),
     )
-    data = {f"split_{name}": images.digest() for name, images in splits.items()}
-    data["victim"] = bench.victim.weights_hash
-    data["task"] = f"{bench.task.name} v{bench.task.version}"
+    data = data_of(bench) | ({} if shifted is None else {"split_shifted": shifted.digest()})
     cells = plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
     return Plan(suite, bench, data, cells, _read(bench))
+
+
+def data_of(bench: Bench) -> dict[str, str]:
+    """Returns what tells the data, weights and task of a run from others."""
+    data = {f"split_{name}": bench.task.split(name).digest() for name in SPLITS}
+    return {**data, "victim": bench.victim.weights_hash, "task": f"{bench.task.name} v{bench.task.version}"}
 
 
 def _read(bench: Bench) -> Reading:
@@ -160,26 +180,6 @@ def check_complete(suite: Suite) -> None:
         )
 
 
-@cache
-def _worker_bench(suite_json: str, device: str) -> Bench:
-    """Builds the bench once a worker process."""
-    suite = Suite.model_validate_json(suite_json)
-    return Bench.build(suite, torch.device(device))
-
-
-def _job(suite_json: str, device: str, cells: list[Cell], out: str) -> None:
-    """Measures one exposure in a worker process."""
-    _measure(_worker_bench(suite_json, device), cells, RunFolder(out))
-
-
-def _measure(bench: Bench, cells: list[Cell], store: RunFolder) -> None:
-    def log(cell: Cell, status: str) -> None:
-        names = f"{cell.exposure.point.name} / {cell.exposure.channel.label} / {cell.attack.label}"
-        store.log(f"{datetime.now(UTC).isoformat(timespec='seconds')} {cell.key} {status} {names}")
-
-    run_exposure(bench, cells, store, log)
-
-
 def check_folder(out: Path) -> None:
     """Checks that a run may live in ``out``, as far as that can be told before anything is loaded.
 
@@ -191,7 +191,7 @@ def check_folder(out: Path) -> None:
         raise StoreError("cannot write there: a file is in the way", where=str(there), mend="choose another --out")
     store = RunFolder(out)
     if not store.exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
         return
     version = store.manifest()["schema_version"]
@@ -205,7 +205,6 @@ def check_folder(out: Path) -> None:
 
 def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
     """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
-    check_folder(out)
     store = RunFolder(out)
     if not store.exists():
         return store, []
@@ -219,93 +218,98 @@ def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]
     return store, list(manifest["sessions"])
 
 
-def _manifest(plan_: Plan, device: torch.device) -> dict[str, Any]:
-    suite, bench = plan_.suite, plan_.bench
-    attacks = {config.label: build_attack(config) for config in suite.attacks}
-    return {
-        "plan_key": plan_.key,
-        "suite": suite.model_dump(mode="json"),
-        "task": {
-            "name": bench.task.name,
-            "version": bench.task.version,
-            "quality_name": bench.task.quality_name,
-            "victim": bench.victim.name,
-            "image_shape": list(bench.evaluation.pixels.shape[1:]),
-            "evaluation_images": len(bench.evaluation),
-        },
-        "data": plan_.data,
-        "judge": dict(bench.judging.described()),
-        "read": plan_.reading.to_json(),
-        "attacks": {
-            label: {
-                "plugin": attack.name,
-                "kind": kind_of(attack),
-                "floor": getattr(attack, "floor", False),
-                "knowledge": attack.knowledge._asdict(),
-                "training": attack.training,
-                "layout": attack.layout,
-                "adaptive": adapts(attack),
-            }
-            for label, attack in attacks.items()
-        },
-        "cells": [cell.key for cell in plan_.cells],
-        "threads_per_worker": THREADS_PER_WORKER,
-        "provenance": collect(device),
-    }
-
-
-def run_suite(plan_: Plan, out: Path, device: torch.device, workers: int, progress: Progress) -> RunFolder:
+def run_suite(
+    plan_: Plan,
+    out: Path,
+    device: torch.device,
+    workers: int,
+    progress: Progress,
+    *,
+    retry_failed: bool = True,
+    fail_fast: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunFolder:
     """Runs what is missing of a plan in ``out`` and writes the tables.
 
-    Interrupted at any point, another call resumes and ends with the same numbers.
+    Interrupted at any point, another call resumes and ends with the same numbers. Cells that failed are tried again,
+    and cells that other code measured are measured again.
+
+    Args:
+        plan_: The plan.
+        out: The run folder, which no other process may use meanwhile.
+        device: Where to compute.
+        workers: Processes.
+        progress: Called as cells get done.
+        retry_failed: Whether cells that failed in an earlier call are tried again.
+        fail_fast: Whether the first cell that fails ends the run.
+        say: Told what a user should know before the run goes on.
 
     Raises:
-        LeakgaugeError: The folder cannot be used, or a worker died.
+        LeakgaugeError: The folder cannot be used, a worker died, or cells were not measured.
     """
-    store, sessions = _open_store(plan_, out)
-    command = " ".join(["leakgauge", *map(shlex.quote, sys.argv[1:])])
-    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "workers": workers}
-    manifest = {**_manifest(plan_, device), "sessions": [*sessions, session]}
-    session["commit"] = manifest["provenance"]["commit"]
-    try:
-        store.write_manifest({**manifest, "status": "running"})
-        _run_missing(plan_, store, device, workers, progress)
-    except (BrokenProcessPool, KeyboardInterrupt, LeakgaugeError) as error:
-        # What was measured so far can be read and reported before the run is resumed.
-        if store.exists():
-            assemble(store, plan_)
-        store.write_manifest({**manifest, "status": "failed" if isinstance(error, LeakgaugeError) else "interrupted"})
-        if isinstance(error, BrokenProcessPool):
-            raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
-        raise
-    assemble(store, plan_)
-    session["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    store.write_manifest({**manifest, "status": "complete"})
+    check_folder(out)
+    with exclusive(out):
+        store, sessions = _open_store(plan_, out)
+        store.sweep()
+        start = datetime.now(UTC)
+        command = " ".join(["leakgauge", *map(shlex.quote, sys.argv[1:])])
+        session = {"started": start.isoformat(timespec="seconds"), "command": command, "workers": workers}
+        manifest = {**manifest_of(plan_, device), "sessions": [*sessions, session]}
+        session["commit"] = manifest["provenance"]["commit"]
+        parts = Parts(store, plan_.codes)
+
+        def end(status: str) -> None:
+            now = datetime.now(UTC)
+            session["finished"] = now.isoformat(timespec="seconds")
+            session["seconds"] = round((now - start).total_seconds(), 1)
+            manifest["total_seconds"] = round(sum(float(one.get("seconds", 0)) for one in manifest["sessions"]), 1)
+            store.write_manifest({**manifest, "status": status})
+
+        try:
+            for line in parts.remarks(plan_.code, retry_failed):
+                say(line)
+                store.log(line)
+            store.write_manifest({**manifest, "status": "running"})
+            write_index(store, plan_.bench.evaluation)
+            store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
+            _measure_missing(plan_, store, parts, workers, progress, {"retry": retry_failed, "fail_fast": fail_fast})
+            assemble(store, plan_, parts)
+            parts.check_all_there()
+        except BaseException as error:
+            # What was measured so far can be read and reported before the run is resumed. The cause is what is told.
+            with suppress(LeakgaugeError):
+                if store.exists():
+                    assemble(store, plan_, parts)
+                end("interrupted" if isinstance(error, KeyboardInterrupt | BrokenProcessPool) else "failed")
+            if isinstance(error, BrokenProcessPool):
+                raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
+            raise
+        end("complete")
     return store
 
 
-def _run_missing(plan_: Plan, store: RunFolder, device: torch.device, workers: int, progress: Progress) -> None:
-    """Computes the cells that the folder does not hold yet, exposure by exposure."""
-    store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
-    keys = {cell.key for cell in plan_.cells}
-    groups = by_exposure([cell for cell in plan_.cells if cell.key not in store.done()])
+def _measure_missing(
+    plan_: Plan, store: RunFolder, parts: Parts, workers: int, progress: Progress, how: dict[str, bool]
+) -> None:
+    """Measures the cells that the folder does not hold yet."""
+    standing, kept = parts.all(), {"done"} if how["retry"] else {"done", "failed"}
+    left = [cell for cell in plan_.cells if standing[cell.key] not in kept]
+    for cell in left:
+        store.drop_part(cell.key)
 
     def tick() -> None:
-        progress(len(store.done() & keys), len(keys))
+        counts = parts.counts()
+        progress(counts["done"] + counts["failed"], len(plan_.cells))
 
     tick()
-    if workers == 1:
-        run_jobs(_measure, [(plan_.bench, group, store) for group in groups], 1, tick)
-    else:
-        text = plan_.suite.model_dump_json()
-        run_jobs(_job, [(text, str(device), group, str(store.path)) for group in groups], workers, tick)
+    measure_cells(plan_.bench, left, store, workers, tick, fail_fast=how["fail_fast"])
 
 
-def assemble(store: RunFolder, plan_: Plan) -> None:
+def assemble(store: RunFolder, plan_: Plan, parts: Parts | None = None) -> None:
     """Writes cells.csv and images.parquet from the finished parts."""
-    parts = [store.read_part(cell.key) for cell in plan_.cells if cell.key in store.done()]
+    parts = Parts(store, plan_.codes) if parts is None else parts
     assembler = Assembler(plan_.bench.evaluation, plan_.suite.baseline_point, plan_.suite.seeds[0])
-    tables = assembler.tables(parts)
+    tables = assembler.tables(parts.read())
     store.write_tables(tables.cells, tables.images, tables.kinds)
 
 

@@ -11,7 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness import console
+from harness.containment import staying
 from harness.errors import ConfigError, InterruptError
+from harness.locking import exclusive
 from harness.output_paths import check_folder_free
 from harness.registry import load, plugins
 from harness.runner import choose_device
@@ -23,7 +25,7 @@ from harness.search.policy import choose as choose_point
 from harness.search.remeasure import remeasure_front
 from harness.search.space import Space, load_space
 from harness.search.study import memo_folder, prepare_search, run_search
-from harness.search.trials import finished
+from harness.search.trials import failures, finished
 from harness.table_file import unguarded
 
 _out = console.output()
@@ -62,7 +64,10 @@ def search(
     options = [f"{key}={value}" for key, value in stated.items() if value is not None]
     resolved = load_space(space, [*(overrides or []), *options])
     try:
-        _search(resolved, out or Path("runs") / f"search-{resolved.name}", device, workers, storage, remeasure)
+        folder = out or Path("runs") / f"search-{resolved.name}"
+        # Held from the first measurement to the last file: figures and tables belong to one search.
+        with staying(space), exclusive(folder):
+            _search(resolved, folder, device, workers, storage, remeasure)
     except KeyboardInterrupt:
         raise InterruptError(
             "interrupted; finished trials are kept", mend="run the same command again to resume"
@@ -90,12 +95,15 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
         study = run_search(
             prepared, out, chosen, workers, storage, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    front = write_results(prepared, finished(study), out)
+    failed = failures(study)
+    front = write_results(prepared, finished(study), out, failed)
     for name in sorted(plugins("search_figures")):
         load("search_figures", name)(out)
     # Communication cost is told both ways: papers count tokens, radios bytes.
     sent = ("tokens",) if "payload_bytes" in front.objectives and "tokens" not in front.objectives else ()
     _out.print(_table(front.points, (*front.objectives, *sent)))
+    for one in failed:
+        _out.print(f"note: trial {one.number} failed: {one.reason}", markup=False, soft_wrap=True)
     _out.print(f"{len(front.points)} points on the front. Results in {out}", soft_wrap=True)
     if again:
         assert space.remeasure is not None

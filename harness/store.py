@@ -6,6 +6,7 @@ therefore loses at most the cells that were being computed.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,16 +14,14 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 from pydantic import BaseModel
 
-from harness.bounded_file import MIB, read_bytes, read_json
+from harness.bounded_file import MIB, read_json
 from harness.errors import StoreError
 from harness.learning import LearningCurve
 from harness.plain_text import plain, quoted
@@ -36,13 +35,23 @@ from harness.results import (
     Column,
     required_columns,
 )
+from harness.sheet import read_sheet, sheet
 from harness.stored_shapes import Curve, Manifest, Part, check_shape
 from harness.table_file import read_csv, read_parquet
+
+
+class Frames(NamedTuple):
+    """The tables of a run: cells.csv, images.parquet, quality_by_kind.csv."""
+
+    cells: pd.DataFrame
+    images: pd.DataFrame
+    kinds: pd.DataFrame
+
 
 KINDS = "quality_by_kind.csv"
 ORIGINALS = "originals"
 """The key of the sheet that holds the original images."""
-MAX_MANIFEST_BYTES, MAX_PART_BYTES, MAX_SHEET_BYTES = 64 * MIB, 512 * MIB, 2048 * MIB
+MAX_MANIFEST_BYTES, MAX_PART_BYTES = 64 * MIB, 512 * MIB
 _PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
 
@@ -72,6 +81,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         ) from error
 
 
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
     """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN."""
     frame = pd.DataFrame(list(rows), columns=[c.name for c in columns])
@@ -82,39 +95,6 @@ def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> 
         else:
             frame[column.name] = series.astype(_PANDAS_KIND[column.kind])
     return frame
-
-
-def _sheet(images: NDArray[np.uint8]) -> bytes:
-    """Lays uint8 images (N, H, W, 3) on one PNG, row by row."""
-    count, height, width, _ = images.shape
-    columns = max(1, int(np.ceil(np.sqrt(count))))
-    rows = -(-count // columns)
-    canvas = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for i, image in enumerate(images):
-        row, column = divmod(i, columns)
-        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
-    stream = io.BytesIO()
-    Image.fromarray(canvas).save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def _read_sheet(path: Path, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
-    """Reads a PNG of a known size as (height, width, 3); one of another size is not decoded.
-
-    Raises:
-        StoreError: It is no such PNG.
-    """
-    data = read_bytes(path, MAX_SHEET_BYTES, mend="run it again")
-    try:
-        # Not Image.open, which refuses large sheets: how large this one may be is known.
-        with PngImageFile(io.BytesIO(data)) as image:
-            found = image.size
-            if found == size:
-                return np.asarray(image.convert("RGB"))
-    except Exception as error:  # PIL raises many kinds for damaged files
-        what = f"cannot read the images: {error or type(error).__name__}"
-        raise StoreError(what, where=str(path), mend="run it again") from error
-    raise StoreError(f"a sheet of {found} pixels does not hold {count} images", where=str(path), mend="run it again")
 
 
 class RunFolder:
@@ -196,24 +176,63 @@ class RunFolder:
         return self._file("parts", key, ".json")
 
     def done(self) -> set[str]:
-        """Returns the keys of all complete parts."""
+        """Returns the keys of all parts, those of failed cells included."""
         found = (path.stem for path in (self.path / "parts").glob("*.json"))
         return {key for key in found if re.fullmatch(CELL_KEY, key)}
 
+    def stamp(self, key: str) -> tuple[int, ...]:
+        """Returns what tells one writing of a part from another; empty where there is no part."""
+        try:
+            stat = self._part(key).stat()
+        except OSError:
+            return ()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+    def has_images(self, key: str) -> bool:
+        """Tells whether the pictures of a cell are there."""
+        return (self.path / "reconstructions" / f"{key}.png").is_file()
+
+    def note_shortage(self, key: str, why: str) -> None:
+        """Notes that a cell could not be measured for lack of memory; forgotten once it is."""
+        write_atomic(self.path / "parts" / f"{key}.short", why.encode(errors="replace"))
+
+    def shortages(self, keys: Iterable[str]) -> list[str]:
+        """Returns what was noted of these cells."""
+        paths = [self.path / "parts" / f"{key}.short" for key in keys]
+        return [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]
+
+    def sweep(self) -> None:
+        """Deletes what processes that were killed left half written; only for who holds the folder."""
+        for folder in ("", "parts", "reconstructions", "attacks"):
+            for path in (self.path / folder).glob(".*.????????"):
+                path.unlink(missing_ok=True)
+
     def write_part(self, key: str, part: dict[str, Any]) -> None:
         """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
-        write_atomic(self._part(key), json.dumps(part).encode())
+        # With the part itself: who reads it knows that nothing in it has changed since.
+        data = {**part, "checksum": _checksum(json.dumps(part))}
+        write_atomic(self._part(key), json.dumps(data).encode())
 
     def read_part(self, key: str) -> dict[str, Any]:
-        """Reads what ``write_part`` stored for one cell."""
-        part = self._json(self._part(key), Part, "part cannot be read", "delete it and run again", MAX_PART_BYTES)
+        """Reads what ``write_part`` stored for one cell.
+
+        Raises:
+            StoreError: There is no such part, or it is damaged or that of another cell.
+        """
+        mend = "run again to measure the cell again"
+        part = self._json(self._part(key), Part, "part cannot be read", mend, MAX_PART_BYTES)
+        # Parts of earlier versions have no checksum.
+        stated = part.pop("checksum", None)
+        if stated is not None and stated != _checksum(json.dumps(part)):
+            raise StoreError("part cannot be read: its checksum fails", where=str(self._part(key)), mend=mend)
         if part["identity"]["cell"] != key:
-            raise StoreError("the part is of another cell", where=str(self._part(key)), mend="delete it and run again")
+            raise StoreError("part cannot be read: it is of another cell", where=str(self._part(key)), mend=mend)
         return part
 
     def drop_part(self, key: str) -> None:
         """Forgets a cell, so that the next run computes it again."""
-        self._part(key).unlink(missing_ok=True)
+        for path in (self._part(key), self.path / "parts" / f"{key}.short"):
+            path.unlink(missing_ok=True)
 
     def write_tables(
         self, cells: list[dict[str, Any]], images: list[dict[str, Any]], kinds: Sequence[dict[str, Any]] = ()
@@ -266,14 +285,14 @@ class RunFolder:
 
     def write_images(self, key: str, images: NDArray[np.uint8]) -> None:
         """Stores uint8 images (N, H, W, 3) losslessly as one PNG sheet."""
-        write_atomic(self._file("reconstructions", key, ".png"), _sheet(images))
+        write_atomic(self._file("reconstructions", key, ".png"), sheet(images))
 
     def read_images(self, key: str, count: int, height: int, width: int) -> NDArray[np.uint8]:
         """Reads ``count`` images back as uint8 (N, H, W, 3); ``originals`` is the key of the originals."""
         path = self._file("reconstructions", key, ".png")
         columns = max(1, int(np.ceil(np.sqrt(count))))
         size = (columns * width, -(-count // columns) * height)
-        canvas = _read_sheet(path, size, count)
+        canvas = read_sheet(path, size, count)
         grid = canvas.reshape(-1, height, columns, width, 3).swapaxes(1, 2)
         return np.ascontiguousarray(grid.reshape(-1, height, width, 3)[:count])
 

@@ -1,14 +1,17 @@
 """Keeps what the edge sent on disk: the victim runs once for an operating point, whoever attacks it and how often.
 
-Files are safetensors, mapped into memory when read. The key covers all that decides the tokens, the code that computes
-them included, so that an entry is right or not found. The oldest entries go when the cache outgrows its limit.
+Files are safetensors, mapped into memory when read. The key covers all that decides the tokens, the code and the
+machine that compute them included, and stands in the entry beside a checksum: an entry is right, or computed again. The
+oldest entries go when the cache outgrows its limit.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,11 +19,13 @@ from safetensors import SafetensorError
 from harness.encoded_file import read_encoded, to_bytes
 from harness.errors import ConfigError, StoreError
 from harness.link import Encoded
+from harness.locking import exclusive
 from harness.store import write_atomic
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "LEAKGAUGE_CACHE", "LEAKGAUGE_CACHE_GIB"
 OFF = "off"
 DEFAULT_GIB = 8.0
+LOCK_WAIT_S, STALE_S = 60.0, 3600.0
 _log = logging.getLogger(__name__)
 
 
@@ -49,12 +54,16 @@ def check_once(key: str, check: Callable[[], None]) -> None:
     """
     folder = cache_folder()
     note = None if folder is None else folder / f"{key}.passed"
+    passed = f"passed {key}\n".encode()
     if note is not None and note.is_file():
-        return
+        with suppress(OSError):
+            if note.read_bytes() == passed:
+                return
+        _log.warning("token cache: %s is damaged; what it stands for is checked again", note)
     check()
     if note is not None:
         try:
-            write_atomic(note, b"")
+            write_atomic(note, passed)
         except (OSError, StoreError) as error:
             _log.warning("token cache: %s cannot be written (%s); going on without", note, error)
 
@@ -95,42 +104,45 @@ class TokenCache:
         A cache that cannot be written is a loss of time, not of results: the set is returned all the same.
         """
         path = None if self._folder is None else self._folder / f"{key}.safetensors"
-        found = None if path is None else self._read(path)
+        found = None if path is None else self._read(path, key)
         if found is not None:
             self.hits += 1
             return found
         self.misses += 1
         encoded = compute()
         if path is not None:
-            self._write(path, encoded)
+            self._write(path, encoded, key)
         return encoded
 
     @staticmethod
-    def _read(path: Path) -> Encoded | None:
+    def _read(path: Path, key: str) -> Encoded | None:
         """Reads an entry and marks it as used; None where there is none, or it is damaged."""
         try:
-            encoded = read_encoded(path)
+            encoded = read_encoded(path, key)
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
             _log.warning("token cache: %s cannot be read (%s); its tokens are computed again", path, error)
             return None
         return encoded
 
-    def _write(self, path: Path, encoded: Encoded) -> None:
-        data = to_bytes(encoded)
+    def _write(self, path: Path, encoded: Encoded, key: str) -> None:
+        data = to_bytes(encoded, key)
         if len(data) > self._limit:
             return
         try:
-            self._make_room(len(data))
-            write_atomic(path, data)
+            # Two that make room at once would both count what the other is about to write as free.
+            with exclusive(path.parent, wait_s=LOCK_WAIT_S):
+                self._make_room(len(data))
+                write_atomic(path, data)
         except (OSError, StoreError) as error:
             _log.warning("token cache: %s cannot be written (%s); going on without", path, error)
 
     def _make_room(self, needed: int) -> None:
         """Deletes the entries that were not used for longest until ``needed`` bytes fit."""
         assert self._folder is not None
+        self._sweep()
         entries = []
         for path in self._folder.glob("*.safetensors") if self._folder.is_dir() else ():
             try:
@@ -145,3 +157,11 @@ class TokenCache:
             # Whoever has it mapped keeps reading it.
             path.unlink(missing_ok=True)
             total -= size
+
+    def _sweep(self) -> None:
+        """Deletes what writers that were killed left half written, after an hour in which nobody wrote on."""
+        assert self._folder is not None
+        for path in self._folder.glob(".*.????????"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_S:
+                    path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import torch
@@ -9,14 +10,39 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.contracts import Defense
+from harness.errors import PluginError
 from harness.images import ImageSet
-from harness.link import Encoded, Transmission
+from harness.link import Channel, Encoded, Transmission
 from harness.seeding import Streams
 
 
 def transmit_all(defense: Defense, images: ImageSet, rng: Streams, batch_size: int) -> Encoded:
     """Runs the edge on all images, batch by batch, with random numbers that depend on the image alone."""
     return Encoded.concatenate([defense.encode(batch, rng.child("encode")) for batch in images.batches(batch_size)])
+
+
+def send(defense: Defense, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
+    """Sends what the edge made of images once; others send the same tokens again, so that they must stay as they are.
+
+    Raises:
+        PluginError: The channel or the defense wrote into the tokens that it was to carry.
+    """
+    before = _digest(encoded)
+    sent = defense.send(encoded, rng, channel)
+    if _digest(encoded) != before:
+        carrier = channel or defense.channel
+        raise PluginError(
+            "the tokens that were to be carried have been written over",
+            where=f"channel {getattr(carrier, 'name', '?')!r} of defense {defense.name!r}",
+            mend="work on a copy, `sent.with_tokens(sent.tokens.clone())`",
+        )
+    return sent
+
+
+def _digest(encoded: Encoded) -> tuple[int, ...]:
+    batches = [batch for batch in (encoded.decoded, encoded.symbols) if batch is not None]
+    tensors = [part for b in batches for part in (b.tokens, b.lengths, b.sizes, b.merge_map)]
+    return tuple(zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data) for tensor in tensors)
 
 
 def respond_all(defense: Defense, transmission: Transmission, batch_size: int, questions: Any = None) -> Tensor:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.contracts import Defense, Victim
-from harness.errors import AccessDeniedError, ConfigError, PluginError
+from harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
 from harness.images import ImageSet
-from harness.link import Channel, Encoded, PacketChannel, Transmission
+from harness.line import Line, Recall, compute_anew
+from harness.link import Channel, PacketChannel, Transmission
 from harness.observation import Observation
 from harness.registry import create
 from harness.seeding import Streams
 from harness.suite import ThreatModel
 from harness.tokens import DROPPED, TokenBatch
-from harness.transmitting import transmit_all
 
 
 def eavesdropping_channel(model: ThreatModel, defense: Defense) -> Channel | None:
@@ -104,65 +104,17 @@ class Preparation(NamedTuple):
     rng: Streams
 
 
-Recall = Callable[[str, Callable[[], Encoded]], Encoded]
-"""Returns what the edge sent for a named set of images: what was kept under that name, or what is computed now."""
+COPIED_BYTES = 2**31
+"""A victim of at most so many bytes is copied for each attack that asks for its weights."""
 
 
-def compute_anew(name: str, compute: Callable[[], Encoded]) -> Encoded:
-    """Keeps nothing: runs the edge."""
-    return compute()
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
-class _Line:
-    """The attacker's own transmissions through one defense. Tokens are computed once, noise is drawn for every draw.
-
-    Args:
-        name: Names the defense among those of the view.
-        defense: The defense, prepared.
-        eavesdropping: The eavesdropper's own channel; None hears the server's.
-        streams: Random streams.
-        batch_size: Images at a time on the edge.
-        recall: Looks tokens up before the edge has to run.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        defense: Defense,
-        eavesdropping: Channel | None,
-        streams: Streams,
-        batch_size: int,
-        recall: Recall,
-    ) -> None:
-        self.defense, self.eavesdropping = defense, eavesdropping
-        self._name, self._streams, self._batch_size, self._recall = name, streams, batch_size, recall
-        self._encoded: dict[str, Encoded] = {}
-        self._sent: dict[str, tuple[int, Transmission]] = {}
-        heard = eavesdropping or defense.channel
-        self.noisy = heard.random or heard.snr_db is not None
-
-    def transmission(self, images: ImageSet, draw: int) -> Transmission:
-        """Returns the transmission of a draw: the same object until another draw of these images is asked for."""
-        draw = draw if self.noisy else 0
-        key = images.digest()
-        if key not in self._encoded:
-            self._encoded[key] = self._recall(
-                f"{self._name} {images.full_digest()}",
-                lambda: transmit_all(self.defense, images, self._streams, self._batch_size),
-            )
-        # One draw only is kept: they are large, and each is used for one epoch.
-        if key not in self._sent or self._sent[key][0] != draw:
-            # An eavesdropper's noise is its own, not the server's.
-            noise = self._streams.child("eavesdropper" if self.eavesdropping else "channel", draw)
-            self._sent[key] = (draw, self.defense.send(self._encoded[key], noise, self.eavesdropping))
-        return self._sent[key][1]
-
-    def branch(self) -> _Line:
-        """Returns a line that starts with what is cached here and keeps to itself what it adds."""
-        twin = copy(self)
-        twin._recall = compute_anew
-        twin._encoded, twin._sent = dict(self._encoded), dict(self._sent)
-        return twin
+def _versions(model: nn.Module) -> tuple[int, ...]:
+    """Returns how often each weight was written to."""
+    return tuple(tensor._version for tensor in (*model.parameters(), *model.buffers()))
 
 
 class GrantedView:
@@ -203,49 +155,76 @@ class GrantedView:
         self._streams, self._batch_size, self._preparation = streams, batch_size, preparation
         self.image_shape, self.grid, self.device = image_shape, defense.grid, device
         self._recall = recall
-        self._line = _Line("own", defense, eavesdropping_channel(model, defense), streams, batch_size, recall)
-        self._plain: _Line | None = None
-        self._observed: dict[str, tuple[Transmission, Observation]] = {}
-        self.noisy = self._line.noisy
+        own = Line("own", defense, eavesdropping_channel(model, defense), streams, batch_size, recall)
+        self._lines = {"own": own}
+        self._handed: dict[str, tuple[Transmission, Observation]] = {}
+        self._copy: Victim | None = None
+        self._found: tuple[int, ...] = ()
+        self.noisy = own.noisy
+
+    def anew(self) -> GrantedView:
+        """Returns a view for another attack: tokens are shared, what is handed out of them is not.
+
+        Attacks may write into all that they are given; none of it reaches another.
+        """
+        twin = copy(self)
+        twin._handed, twin._copy = {}, None
+        twin._found = _versions(self._victim.model) if self._model.victim == "white-box" else ()
+        return twin
+
+    def _hand_out(
+        self, what: str, images: ImageSet, sent: Transmission, look: Callable[[], Observation]
+    ) -> Observation:
+        """Returns a copy of an observation, the same one until another draw is asked for."""
+        key = f"{what} {images.digest()}"
+        if key not in self._handed or self._handed[key][0] is not sent:
+            self._handed[key] = (sent, look().clone())
+        return self._handed[key][1]
 
     def observe(self, images: ImageSet, draw: int = 0) -> Observation:
         """Transmits the attacker's images once more, cut down to what the threat model grants."""
-        sent, key = self._own.transmission(images, draw), images.digest()
-        if key not in self._observed or self._observed[key][0] is not sent:
+        sent = self._own.transmission(images, draw)
+
+        def look() -> Observation:
             rng = self._streams.child("observer", draw if self.noisy else 0)
             seen = observe(sent, self._model, self.grid, None, rng)
-            self._observed[key] = (sent, seen if self._model.adaptive else self._as_under_attack(seen, images))
-        return self._observed[key][1]
+            return seen if self._model.adaptive else self._as_under_attack(seen, images)
+
+        return self._hand_out("observe", images, sent, look)
 
     @property
-    def _own(self) -> _Line:
+    def _own(self) -> Line:
         """What the attacker sends its own images through: the operating point, or the undefended pipeline."""
-        return self._line if self._model.adaptive else self._plain_line
+        return self._lines["own"] if self._model.adaptive else self._plain_line
 
     def _as_under_attack(self, seen: Observation, images: ImageSet) -> Observation:
         """Shows beside undefended tokens what is seen beside those under attack: sizes, and whether some come first."""
-        attacked = observe(self._line.transmission(images.select([0]), 0), self._model, self.grid, None, self._streams)
+        attacked = observe(
+            self._lines["own"].transmission(images.select([0]), 0), self._model, self.grid, None, self._streams
+        )
         sizes = torch.ones(len(seen.tokens), dtype=torch.long)
         return replace(seen, prefix=attacked.prefix, sizes=None if attacked.sizes is None else sizes)
 
     def trace(self, images: ImageSet, draw: int = 0) -> Observation:
         """Returns what ``observe`` does of this draw, in the edge's order, with sizes and merge map."""
         self._need_white_box("watch where the patches of its own images go")
-        return trace(self._own.transmission(images, draw), self._model, self.grid)
+        sent = self._own.transmission(images, draw)
+        return self._hand_out("trace", images, sent, lambda: trace(sent, self._model, self.grid))
 
     def unreduced(self, images: ImageSet, draw: int = 0) -> Observation:
         """Transmits the attacker's images without reduction and perturbation."""
         self._need_white_box("run the edge without its reduction")
-        return trace(self._plain_line.transmission(images, draw), self._model, self.grid)
+        sent = self._plain_line.transmission(images, draw)
+        return self._hand_out("unreduced", images, sent, lambda: trace(sent, self._model, self.grid))
 
     @property
-    def _plain_line(self) -> _Line:
+    def _plain_line(self) -> Line:
         """The pipeline without reduction and perturbation."""
-        if self._plain is None:
-            self._plain = self._without_reduction()
-        return self._plain
+        if "unreduced" not in self._lines:
+            self._lines["unreduced"] = self._without_reduction()
+        return self._lines["unreduced"]
 
-    def _without_reduction(self) -> _Line:
+    def _without_reduction(self) -> Line:
         """Prepares the unreduced sibling as the operating point was; only now, because it may take a training."""
         sibling = self._defense.unreduced()
         if sibling.needs_calibration:
@@ -257,14 +236,14 @@ class GrantedView:
                 )
             sibling.prepare(*self._preparation)
         streams = self._streams.child("unreduced")
-        return _Line("unreduced", sibling, self._line.eavesdropping, streams, self._batch_size, self._recall)
+        return Line("unreduced", sibling, self._lines["own"].eavesdropping, streams, self._batch_size, self._recall)
 
     def branch(self) -> GrantedView:
         """Returns a view of the same grants that keeps to itself what it caches from now on."""
         twin = copy(self)
         twin._recall = compute_anew
-        twin._line, twin._observed = self._line.branch(), dict(self._observed)
-        twin._plain = None if self._plain is None else self._plain.branch()
+        twin._handed = dict(self._handed)
+        twin._lines = {name: line.branch() for name, line in self._lines.items()}
         return twin
 
     def predict(self, images: Tensor) -> Tensor:
@@ -275,13 +254,33 @@ class GrantedView:
             return self._victim.predict(images)
 
     def white_box(self) -> Victim:
-        """Hands out the victim."""
+        """Hands out a copy of the victim: whoever trains it does not train that of others.
+
+        One too large to be held twice is handed out itself; ``check_victim`` tells whether it was changed.
+        """
         self._need_white_box("see the victim's weights")
-        return self._victim
+        if self._copy is None:
+            self._copy = self._victim
+            if _bytes(self._victim.model) <= COPIED_BYTES and not hasattr(self._victim.model, "hf_device_map"):
+                self._copy = replace(self._victim, model=deepcopy(self._victim.model))
+        return self._copy
+
+    def check_victim(self) -> None:
+        """Checks that the victim is as it was before this attack.
+
+        Raises:
+            SpoiledError: The attack wrote into it, so that nothing that is measured with it from now on counts.
+        """
+        if self._copy is self._victim and _versions(self._victim.model) != self._found:
+            raise SpoiledError(
+                "an attack wrote into the victim's weights, which are too large to be copied",
+                where=f"threat model {self._model.name!r}",
+                mend="let it copy what it changes; the same command goes on from the last good cell",
+            )
 
     def edge_tokens(self, images: Tensor) -> TokenBatch:
         """Runs the edge without reduction on images (B, 3, H, W) in [0, 1]; gradients reach them."""
-        self.white_box()
+        self._need_white_box("see the victim's weights")
         return self._defense.edge_tokens(images)
 
     def _need_white_box(self, what: str) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, model_validator
 
 from harness.errors import ConfigError, StoreError
+from harness.provenance import code_identity
 from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, mean_interval
 from harness.store import write_atomic
@@ -81,11 +82,15 @@ class Point(_Strict):
 
 
 class Baseline(_Strict):
-    """What later runs are judged by; ``counted`` are the attacks that count beside the floors, None for all."""
+    """What later runs are judged by; ``counted`` are the attacks that count beside the floors, None for all.
+
+    ``code`` is what measured it, by package; baselines that were written before it was noted have none.
+    """
 
     schema_version: int = BASELINE_VERSION
     suite: str
     commit: str
+    code: dict[str, str] = {}
     data: dict[str, str]
     seeds: tuple[int, ...]
     counted: tuple[str, ...] | None = None
@@ -153,7 +158,7 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
     status = run.manifest.get("status", "not stated")
     if status != "complete":
         raise StoreError(
-            f"the run is not complete (status: {status})",
+            f"the run is not complete (status: {run.status})",
             where=str(run.folder.path),
             mend="run it to its end before it becomes a baseline",
         )
@@ -161,7 +166,8 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
     images = tuple(dict.fromkeys(str(image) for one in found for image in one.images.index))
     return Baseline(
         suite=run.suite.name,
-        commit=str((run.manifest.get("provenance") or {}).get("commit", "")),
+        commit=code_identity(run.manifest.get("provenance") or {}),
+        code=run.code,
         data={**identity_of(run), "judge": judge_of(run)},
         seeds=run.suite.seeds,
         counted=tuple(counted) or None,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from harness.code_digest import Code, differences
 from harness.scoring.statistics import holm
 from reports.baseline import IDENTITIES, identity_of
 from reports.difference import Difference, paired_difference
@@ -102,7 +103,18 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
         f"the tables of {run.label} do not belong together: {fault}" for run in (base, new) for fault in run.faults
     ]
     notes += _definition_notes(base, new)
+    notes += [f"{run.label} is not complete: {run.status}" for run in (base, new) if run.status != "complete"]
+    notes += code_notes(base.code, new.code, base.label, new.label)
     return Comparison(base.label, new.label, tuple(rows), tuple(notes))
+
+
+def code_notes(base: Code, new: Code, base_name: str, new_name: str) -> list[str]:
+    """Says where the code that measured two runs differs; nothing where it is the same, or where neither states it."""
+    if bool(base) != bool(new):
+        silent = " and ".join(name for name, code in ((base_name, base), (new_name, new)) if not code)
+        return [f"whether the code is the same cannot be told: {silent} does not state it"]
+    found = differences(base, new)
+    return [f"the code differs: {found}"] if found else []
 
 
 def _rows(base: Measured, new: Measured, reason: str, judges: tuple[str, str]) -> Iterator[Compared]:

@@ -13,6 +13,7 @@ from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
 from reports.baseline import IDENTITIES, Baseline, Point, attacks_of, grants_of, identity_of, options_of
 from reports.check import Check, Gate, Outcome
+from reports.compare import code_notes
 from reports.difference import paired_difference
 from reports.judge import judge_of, other_judge
 from reports.limits import Absolute, Limits
@@ -48,6 +49,7 @@ def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
             notes += [] if mine is None else _changed(run, point, mine)
         known = {point.key for point in baseline.points}
         unknown = [m for m in ours if (m.point, m.setting) not in known]
+        notes += code_notes(baseline.code, run.code, "the baseline", "the run")
         why = "not in the baseline; write it again"
         checks += [Check(m.place, None, "known to the baseline", "cannot tell", why) for m in unknown]
     for limit in limits.absolute:
@@ -73,7 +75,7 @@ def _doubts_of_all(run: LoadedRun, baseline: Baseline | None) -> Iterator[str]:
     """Says what makes the whole run impossible to judge."""
     status = run.manifest.get("status", "not stated")
     if status != "complete":
-        yield f"the run is not complete (status: {status})"
+        yield f"the run is not complete (status: {run.status})"
     absent = int((run.cells["status"] == NOT_RUN).sum())
     if absent:
         yield f"{absent} of {len(run.cells)} planned cells have no result"

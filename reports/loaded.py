@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from harness.errors import StoreError
+from harness.partial import frames
 from harness.planning import plan
-from harness.results import CELL_COLUMNS
+from harness.results import CELL_COLUMNS, KIND_COLUMNS
 from harness.store import RunFolder, typed_frame
 from harness.suite import Suite, parse_suite
 from reports.integrity import table_faults
@@ -39,6 +40,7 @@ class LoadedRun:
         cells: Rows of cells.csv in the suite's order, with a row of status ``not run`` for each planned cell that is
             missing.
         images: images.parquet.
+        kinds: quality_by_kind.csv; without rows where no question was asked.
         faults: What the tables lack, or contradict one another in.
     """
 
@@ -49,6 +51,26 @@ class LoadedRun:
     cells: pd.DataFrame
     images: pd.DataFrame
     faults: tuple[str, ...] = ()
+    kinds: pd.DataFrame = field(default_factory=lambda: typed_frame([], KIND_COLUMNS))
+
+    @property
+    def status(self) -> str:
+        """What run.json says of the run's end, and where it has not come there, how many cells of how many it holds."""
+        status = str(self.manifest.get("status", "not stated"))
+        return status if status == "complete" else f"{status}, {self.progress}"
+
+    @property
+    def progress(self) -> str:
+        """How many of the planned cells have a result: ``4 of 12 cells``."""
+        there = int((self.cells["status"] != NOT_RUN).sum())
+        return f"{there} of {len(self.cells)} cells"
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Packages that measured the run, by name: digest or version; empty where run.json does not say."""
+        stated = self.manifest.get("code")
+        codes = stated.values() if isinstance(stated, dict) else ()
+        return {str(k): str(v) for code in codes if isinstance(code, dict) for k, v in code.items()}
 
     @property
     def task(self) -> Row:
@@ -146,10 +168,11 @@ def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         name = run.path.resolve().name
         taken = {other.label for other in loaded}
         label = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(runs) + 2))) if n not in taken)
-        cells = run.cells()
+        tables = frames(run, suite, manifest)
+        cells, images = tables.cells, tables.images
         task = str(cells["task"].iloc[0]) if len(cells) else suite.task.name
-        planned, images = _with_missing(cells, suite, task, str(run.path)), run.images()
+        planned = _with_missing(cells, suite, task, str(run.path))
         _refuse_repeats(images, ["cell", "image"], "images.parquet", "cell and image", str(run.path))
         faults = table_faults(manifest, planned, images)
-        loaded.append(LoadedRun(run, label, manifest, suite, planned, images, faults))
+        loaded.append(LoadedRun(run, label, manifest, suite, planned, images, faults, tables.kinds))
     return loaded

@@ -18,7 +18,7 @@ _PARTS = ("tower", "projector", "prefill", "decoding")
 
 def kinds_grid(run: LoadedRun) -> Grid | None:
     """Returns quality by kind of question, a row an operating point; None where nothing was asked."""
-    rows = rows_of(run.folder.kinds())
+    rows = rows_of(run.kinds)
     kinds = list(dict.fromkeys(str(row["kind"]) for row in rows))
     if not rows:
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from harness.errors import LeakgaugeError, StoreError
+from harness.provenance import code_identity
 from harness.store import RunFolder
 from reports.grid import Grid, Heading, Value, figure, ranged, words
-from reports.loaded import LoadedRun, load_runs
+from reports.loaded import NOT_RUN, LoadedRun, load_runs
 from reports.table import point_rows
 
 
@@ -56,13 +58,15 @@ def _headline(run: LoadedRun) -> list[Value]:
     )
     rows = [row for row in point_rows(run) if row["strongest_leakage"] == row["strongest_leakage"]]
     base = next((row for row in rows if row["baseline"] == "yes"), None)
-    least = min(rows, key=lambda row: float(row["strongest_leakage"]), default=None)
+    # What an attacker without a verdict leaves is no statement about the defense.
+    sure = [row for row in rows if row["verdict"] == "conclusive"]
+    least = min(sure, key=lambda row: float(row["strongest_leakage"]), default=None)
     provenance = run.manifest.get("provenance") or {}
     return [
         words(run.suite.name),
-        words(run.manifest.get("status", "not stated")),
-        words(str(provenance.get("commit", ""))[:8], "uncommitted changes" if provenance.get("dirty") else ""),
-        figure(len(cells), 0),
+        words(run.status),
+        words(_code(provenance), "uncommitted changes" if provenance.get("dirty") else ""),
+        figure(int((cells["status"] != NOT_RUN).sum()), 0),
         figure(failed, 0),
         figure(doubtful, 0),
         figure(bounds, 0),
@@ -71,6 +75,11 @@ def _headline(run: LoadedRun) -> list[Value]:
         unscored if base is None else ranged(base, "quality", 1, scale=100),
         unscored if least is None else ranged(least, "quality", 1, scale=100),
     ]
+
+
+def _code(provenance: dict[str, Any]) -> str:
+    """Returns the commit, shortened, or version and digest where there is none."""
+    return str(provenance["commit"])[:8] if provenance.get("commit") else code_identity(provenance)
 
 
 def _named(value: Value, name: str) -> Value:

@@ -129,9 +129,8 @@ def _finding(run: LoadedRun, row: Row, baseline: str) -> Finding:
 
 def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
     said: list[str] = []
-    status = str(run.manifest.get("status", "not stated"))
-    if status != "complete":
-        said.append(f"The run is not complete (status: {status}); the numbers below may move.")
+    if run.status != "complete":
+        said.append(f"The run is not complete (status: {run.status}); the numbers below may move.")
     statuses: Counter[Any] = Counter(run.cells["status"])
     total = len(run.cells)
     for name, count in sorted(statuses.items()):

@@ -31,7 +31,7 @@ def _frame(name: str, run: LoadedRun) -> pd.DataFrame:
     if name == "operating_points":
         return typed_frame(point_rows(run), POINT_COLUMNS)
     if name == "quality_by_kind":
-        return run.folder.kinds()
+        return run.kinds
     return (run.cells if name == "cells" else run.images).copy()
 
 

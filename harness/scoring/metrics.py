@@ -35,7 +35,7 @@ def score_images(suite: Suite, originals: Tensor, reconstructions: Tensor, devic
         metric: Metric = create("metrics", config.name, config.options, where="metrics")
         if metric.name not in SCORE_NAMES:
             raise ConfigError(f"metric {metric.name!r} has no column", where="metrics", mend=f"use {SCORE_NAMES}")
-        scores = metric.score(a, b).detach().cpu()
+        scores = metric.score(a.clone(), b.clone()).detach().cpu()
         if scores.shape != (len(a),):
             raise PluginError(
                 f"scores are {tuple(scores.shape)}, expected ({len(a)},)", where=f"metric {metric.name!r}"

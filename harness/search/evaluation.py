@@ -14,6 +14,7 @@ from harness.contracts import Defense, Task
 from harness.errors import ConfigError, LeakgaugeError
 from harness.images import ImageSet
 from harness.link import Transmission
+from harness.machine import machine_of
 from harness.measure import LATENCY_IMAGES, link_costs
 from harness.planning import build_defense, content_hash
 from harness.registry import create
@@ -25,7 +26,7 @@ from harness.search.space import Space
 from harness.search.tunable import tunable
 from harness.seeding import Streams
 from harness.suite import PluginConfig
-from harness.transmitting import joined, respond_all, transmit_all
+from harness.transmitting import joined, respond_all, send, transmit_all
 from harness.views import Preparation
 
 Metrics = dict[str, float]
@@ -165,8 +166,8 @@ class Evaluator:
         unused = _UNUSED | {"share", "schedule", "choices", "constraints", "reference"}
         space = self.space.model_dump(mode="json", exclude=unused)
         measured = sorted(self.space.measured & {"leakage", "latency_ms"})
-        # The type of the device is enough: one memo serves one machine.
-        decides = {"space": space, "measured": measured, "data": self._data, "device": self._device.type}
+        machine = machine_of(self._device)
+        decides = {"space": space, "measured": measured, "data": self._data, "machine": machine}
         if "leakage" in self.space.measured:
             decides["number_types"] = number_type.facts()
         return content_hash({"what": what, **key, **decides})
@@ -177,7 +178,7 @@ class Evaluator:
         defense = tunable(self._root, self.space.defense.name).tuned(**options)
         preparation = self._prepare(defense, streams)
         encoded = transmit_all(defense, images, streams, self.space.batch_size)
-        sent = defense.send(encoded, streams.child("channel"))
+        sent = send(defense, encoded, streams.child("channel"))
         questions = self._task.questions(images)
         output = respond_all(defense, sent, self.space.batch_size, questions)
         flops = self._flops(defense, images, sent, streams, questions, output)
@@ -201,7 +202,7 @@ class Evaluator:
     def _prepare(self, defense: Defense, streams: Streams) -> Preparation | None:
         if not defense.needs_calibration:
             return None
-        preparation = Preparation(self._task.split("calibration").apart(), streams.child("prepare"))
+        preparation = Preparation(self._task.split("calibration").clone(), streams.child("prepare"))
         defense.prepare(*preparation)
         return preparation
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,14 @@ from typing import Any
 from harness.code_digest import code_digest
 from harness.store import write_atomic
 
+_log = logging.getLogger(__name__)
+
 
 class Memo:
     """Small results by key.
 
     A result is found again only by the code that computed it: an edit of any plug-in or of this package starts anew.
+    Each entry carries a checksum; one that is damaged is measured again.
 
     Args:
         folder: Where they are kept; None keeps them in memory only.
@@ -39,14 +44,23 @@ class Memo:
         if path is None or not path.is_file():
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = kept["found"]
+            right = kept["checksum"] == _checksum(key, found)
+        except (OSError, ValueError, KeyError, TypeError):
+            right = False
+        if not right:
+            _log.warning("search: %s is damaged; what it holds is measured again", path)
+        return found if right else None
 
     def _computed(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         self.misses += 1
         found, path = compute(), self._path(key)
         if path is not None:
-            write_atomic(path, json.dumps(found).encode())
+            write_atomic(path, json.dumps({"checksum": _checksum(key, found), "found": found}).encode())
         return found
+
+
+def _checksum(key: str, found: dict[str, Any]) -> str:
+    """Returns a digest over a result and the key that it is kept by: neither changes, nor are two swapped, unseen."""
+    return hashlib.blake2b(json.dumps([key, found], sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -13,7 +13,7 @@ from harness.executors import one_thread
 from harness.search.front import Front, FrontPoint, front_of, write_front
 from harness.search.objectives import Objectives
 from harness.search.study import Prepared
-from harness.search.trials import TrialRecord
+from harness.search.trials import FailedTrial, TrialRecord
 from harness.store import write_atomic
 from harness.suite import OperatingPoint
 from harness.table_file import guarded_csv
@@ -33,8 +33,12 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Objectives) -> list
     return found
 
 
-def write_results(prepared: Prepared, records: Sequence[TrialRecord], out: Path) -> Front:
+def write_results(
+    prepared: Prepared, records: Sequence[TrialRecord], out: Path, failed: Sequence[FailedTrial] = ()
+) -> Front:
     """Measures the baselines and writes trials.csv, hypervolume.csv, front.csv and front.json.
+
+    Trials that failed go to failed_trials.csv, with the reason.
 
     Raises:
         ConfigError: No trial keeps the constraints; what was tried is written all the same.
@@ -46,6 +50,11 @@ def write_results(prepared: Prepared, records: Sequence[TrialRecord], out: Path)
     _write_csv(out / "front.csv", [_row(record, names[record.number]) for record in kept])
     volumes = hypervolumes(records, prepared.objectives)
     _write_csv(out / "hypervolume.csv", [{"trials": i + 1, "hypervolume": v} for i, v in enumerate(volumes)])
+    if failed:
+        rows = [{"trial": one.number, **one.params, "reason": one.reason} for one in failed]
+        _write_csv(out / "failed_trials.csv", rows)
+    if not kept and failed and not records:
+        raise ConfigError(f"all {len(failed)} trials failed, the first with: {failed[0].reason}", where=space.name)
     if not kept:
         raise ConfigError(_nearest_miss(records), where=f"{space.name}: constraints", mend="relax that limit")
     front = Front(

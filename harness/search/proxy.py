@@ -85,9 +85,9 @@ class LeakageProxy:
         )
         model = self._proxy.threat_model
         seen = observe(sent, model, defense.grid, output, Streams(0, ("evaluation", "observer")))
-        scores = self._psnr_db(self._proxy.attack, view, seen)
+        scores = self._psnr_db(self._proxy.attack, view.anew(), seen)
         if self._proxy.floors:
-            floors = [self._psnr_db(floor, view, seen) for floor in self._proxy.floors]
+            floors = [self._psnr_db(floor, view.anew(), seen) for floor in self._proxy.floors]
             scores = scores - torch.stack(floors).amax(dim=0)
         return float(scores.double().mean())
 
@@ -96,7 +96,7 @@ class LeakageProxy:
         attack = build_attack(config)
         assert isinstance(attack, Attack)
         streams = Streams(0, ("attack", content_hash(config.plugin.model_dump())))
-        guards.fit(attack, view, self.auxiliary, streams.child("fit"))
-        rebuilt = guards.reconstruct(attack, seen, view.image_shape, streams.child("reconstruct"))
+        guards.fit(attack, view, self.auxiliary.clone(), streams.child("fit"))
+        rebuilt = guards.reconstruct(attack, seen.clone(), view.image_shape, streams.child("reconstruct"))
         scores: Tensor = self._metric.score(self._images.images(), rebuilt.float() / 255.0)
         return scores

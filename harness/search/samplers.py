@@ -22,6 +22,7 @@ from harness.search.schedule import Params, Schedule
 from harness.search.screening import Screened
 from harness.search.space import Space
 from harness.search.storage import begin
+from harness.search.trials import failed_by_itself
 from harness.seeding import Streams
 
 GP_MOST_TRIALS = 300
@@ -36,7 +37,7 @@ _Make = Callable[[int], BaseSampler]
 def place_of(study: Study, trial: FrozenTrial) -> int:
     """Returns a trial's place, from 0, among those that did not fail."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return trial.number - sum(other.number < trial.number for other in failed)
+    return trial.number - sum(other.number < trial.number and not failed_by_itself(other) for other in failed)
 
 
 class SeededByTrial(BaseSampler):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.exceptions import (
     DuplicatedStudyError,
     ExperimentalWarning,
@@ -25,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.errors import ConfigError, StoreError
 
+T = TypeVar("T")
 GRACE_VARIABLE = "LEAKGAUGE_SEARCH_GRACE_S"
 GRACE_S = 60
 """After so many seconds without a sign of life a worker's trial is taken from it and tried again; the environment
@@ -90,16 +92,20 @@ def open_storage(url: str, grace_s: int | None = None) -> RDBStorage:
     grace_s = _grace_s() if grace_s is None else grace_s
     sqlite = address.startswith("sqlite")
     wait = {"timeout": SQLITE_WAIT_S} if sqlite else {}
+
+    def connected() -> RDBStorage:
+        return RDBStorage(
+            address,
+            engine_kwargs={"connect_args": wait, "pool_pre_ping": not sqlite},
+            heartbeat_interval=max(1, grace_s // 10),
+            grace_period=grace_s,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
+
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _alone(address):
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return RDBStorage(
-                address,
-                engine_kwargs={"connect_args": wait, "pool_pre_ping": not sqlite},
-                heartbeat_interval=max(1, grace_s // 10),
-                grace_period=grace_s,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
+            return _repeated(connected)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError(
             "the database driver is not installed",
@@ -115,6 +121,33 @@ def open_storage(url: str, grace_s: int | None = None) -> RDBStorage:
         ) from error
 
 
+@contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Holds an SQLite file while its tables are made: two that find it empty would both make them."""
+    file = make_url(address).database if address.startswith("sqlite") else None
+    if not file or not Path(file).parent.is_dir():
+        yield
+        return
+    try:
+        with FileLock(f"{file}.lock", timeout=SQLITE_WAIT_S):
+            yield
+    except Timeout as error:
+        raise StoreError("another process holds the database", where=file, mend="try again") from error
+
+
+def _repeated(make: Callable[[], T]) -> T:
+    """Makes what another may be making at the same time: whoever comes second finds it made."""
+    for pause_s in (0.1, 0.3, 1.0, 3.0):
+        try:
+            return make()
+        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            said = f"{error} {error.__cause__}".lower()
+            if not any(words in said for words in ("already exists", "unique", "duplicate", "locked")):
+                raise
+        time.sleep(pause_s)
+    return make()
+
+
 def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection]) -> Study:
     """Opens the study of that name, which is made where there is none.
 
@@ -123,7 +156,7 @@ def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection])
     """
     try:
         try:
-            study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+            study = _repeated(lambda: optuna.create_study(storage=storage, study_name=name, directions=directions))
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=storage)
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -178,27 +211,3 @@ def begin(study: Study, trial: FrozenTrial) -> None:
     if record is not None and study._storage.get_heartbeat_interval() is not None:  # type: ignore[attr-defined]
         record(trial._trial_id)
     study._storage.set_trial_user_attr(trial._trial_id, BEGUN, True)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Holds an output folder, so that two searches never work in it at once; the lock dies with the process.
-
-    Raises:
-        StoreError: Another search is at work there, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise StoreError(f"cannot write: {error.strerror or error}", where=str(folder), mend="choose --out") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(
-                "another search is at work in this folder",
-                where=str(folder),
-                mend="wait for it, or choose another --out",
-            ) from error
-        yield

@@ -22,8 +22,10 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import number_type
+from harness.code_digest import code_digest
 from harness.errors import LeakgaugeError, PluginError, StoreError
 from harness.executors import one_thread
+from harness.locking import exclusive
 from harness.planning import content_hash
 from harness.provenance import collect
 from harness.search.evaluation import Evaluator
@@ -32,8 +34,8 @@ from harness.search.objectives import Objectives, directions
 from harness.search.samplers import make_sampler, quiet
 from harness.search.schedule import Schedule
 from harness.search.space import Space
-from harness.search.storage import Reclaimer, exclusive, fail_running, open_storage, open_study, sqlite_url
-from harness.search.trials import ENDED, run_trial
+from harness.search.storage import Reclaimer, fail_running, open_storage, open_study, sqlite_url
+from harness.search.trials import TrialFailedError, has_ended, run_trial
 from harness.store import write_atomic
 from harness.suite_options import check_space
 
@@ -101,7 +103,8 @@ def run_search(
         progress: Called after every trial.
 
     Raises:
-        LeakgaugeError: The folder or the database cannot be used, or a trial failed.
+        LeakgaugeError: The folder or the database cannot be used, or memory or disk ran out. A trial that fails keeps
+            its reason, and the search goes on.
     """
     with exclusive(out):
         _claim(prepared, out, device, workers, storage)
@@ -150,7 +153,7 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
         "undefended": prepared.undefended,
         "reference": prepared.objectives.reference,
         "workers": workers,
-        "provenance": {**collect(device), "optuna": optuna.__version__},
+        "provenance": {**collect(device, code_digest()), "optuna": optuna.__version__},
     }
     write_atomic(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
 
@@ -161,8 +164,8 @@ def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
     study.sampler = make_sampler(prepared.space, prepared.schedule, prepared.objectives)
     study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2) if prepared.space.rungs else NopPruner()
     while True:
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
-        done = sum(state in ENDED for state in states)
+        trials = study.get_trials(deepcopy=False)
+        states, done = [trial.state for trial in trials], sum(map(has_ended, trials))
         progress(min(done, wanted), wanted)
         if done >= wanted:
             return
@@ -171,7 +174,11 @@ def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
             reclaim(study)
             continue
         try:
-            study.optimize(lambda trial: run_trial(trial, prepared.evaluator, prepared.schedule), n_trials=1)
+            study.optimize(
+                lambda trial: run_trial(trial, prepared.evaluator, prepared.schedule),
+                n_trials=1,
+                catch=(TrialFailedError,),
+            )
         except (UpdateFinishedTrialError, ValueError) as error:
             # This worker was silent for too long, another has taken its trial over: nothing is lost.
             if isinstance(error, ValueError) and "Cannot tell" not in str(error):
@@ -228,7 +235,7 @@ def _work_together(
 
 
 def _done(study: Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=ENDED))
+    return sum(map(has_ended, study.get_trials(deepcopy=False)))
 
 
 def memo_folder(out: Path) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna import TrialPruned
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -13,13 +14,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.errors import StoreError
+from harness.containment import contained
+from harness.errors import LeakgaugeError, ResourceError, StoreError
 from harness.search.evaluation import Evaluator
 from harness.search.objectives import violations
 from harness.search.schedule import Params, Schedule
 from harness.suite import PluginConfig
 
 _OPTIONS, _CHANNEL, _SHARES, _METRICS, _VIOLATIONS = "options", "channel", "shares", "metrics", "violations"
+REASON = "reason"
+"""Set on a trial that failed by itself, rather than with its worker; it says why."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,32 @@ class TrialRecord:
             ) from error
 
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States of trials that count: measured on all images, or given up on fewer."""
+def has_ended(trial: FrozenTrial) -> bool:
+    """Tells whether a trial counts: measured on all images, given up on fewer, or failed for a reason of its own."""
+    return trial.state in {TrialState.COMPLETE, TrialState.PRUNED} or failed_by_itself(trial)
+
+
+def failed_by_itself(trial: FrozenTrial) -> bool:
+    """Tells whether a trial failed for what it tried, and not because its worker was lost."""
+    return trial.state is TrialState.FAIL and REASON in trial.user_attrs
+
+
+class FailedTrial(NamedTuple):
+    """A trial that could not be measured: its number, what the sampler drew, and why."""
+
+    number: int
+    params: Params
+    reason: str
+
+
+def failures(study: Study) -> list[FailedTrial]:
+    """Returns the trials of a study that failed by themselves, by number."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [FailedTrial(t.number, dict(t.params), str(t.user_attrs[REASON])) for t in trials if failed_by_itself(t)]
+
+
+class TrialFailedError(Exception):
+    """Tells Optuna that a trial failed; its reason is kept."""
 
 
 def finished(study: Study) -> list[TrialRecord]:
@@ -103,15 +131,21 @@ def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[fl
 
     Raises:
         TrialPruned: On one of the space's rungs earlier trials did better.
+        TrialFailedError: It could not be measured.
+        ResourceError: Memory or disk ran out, which says nothing of the trial.
     """
     candidate = schedule.candidate(_drawn(trial, schedule))
-    options = evaluator.options(candidate)
+    with _kept_reason(trial):
+        options = evaluator.options(candidate)
     space = evaluator.space
     for rung, share in enumerate(space.rungs):
-        trial.report(evaluator.measure(options, candidate.channel, share)[space.objectives[0]], rung)
+        with _kept_reason(trial):
+            found = evaluator.measure(options, candidate.channel, share)
+        trial.report(found[space.objectives[0]], rung)
         if trial.should_prune():
             raise TrialPruned
-    metrics = evaluator.measure(options, candidate.channel)
+    with _kept_reason(trial):
+        metrics = evaluator.measure(options, candidate.channel)
     broken = violations(space.constraints, metrics, evaluator.quality_base())
     for name, excess in broken.items():
         trial.set_constraint(name, excess)
@@ -125,6 +159,19 @@ def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[fl
     for name, value in kept.items():
         trial.set_user_attr(name, value)
     return [metrics[name] for name in space.objectives]
+
+
+@contextmanager
+def _kept_reason(trial: Trial) -> Iterator[None]:
+    """Keeps on a trial why it failed, so that the search can go on without it."""
+    try:
+        with contained("measuring", f"trial {trial.number}"):
+            yield
+    except (StoreError, ResourceError):
+        raise
+    except LeakgaugeError as error:
+        trial.set_user_attr(REASON, str(error).encode(errors="backslashreplace").decode()[:1000])
+        raise TrialFailedError(str(error)) from error
 
 
 def _drawn(trial: Trial, schedule: Schedule) -> Params:

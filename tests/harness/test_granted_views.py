@@ -156,9 +156,9 @@ def test_a_branch_keeps_what_it_adds_to_itself(victim, few):
     assert branch.observe(few) is seen
     branch.observe(others)
     branch.unreduced(others)
-    assert others.digest() not in view._line._encoded
-    assert others.digest() not in view._observed
-    assert view._plain is None
+    assert others.digest() not in view._lines["own"]._encoded
+    assert not [key for key in view._handed if others.digest() in key]
+    assert "unreduced" not in view._lines
     assert torch.equal(view.observe(others).tokens, branch.observe(others).tokens)
 
 

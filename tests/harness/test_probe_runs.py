@@ -91,7 +91,9 @@ class Undecided(Nearest):
     name = "undecided"
 
     def rank(self, observations, view, gallery, rng):
-        assert gallery.digest() not in view._line._encoded, "another probe left what it learned of the candidates"
+        assert gallery.digest() not in view._lines["own"]._encoded, (
+            "another probe left what it learned of the candidates"
+        )
         return torch.zeros(len(observations), len(gallery))
 
 

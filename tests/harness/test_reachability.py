@@ -197,7 +197,7 @@ def test_neither_the_bench_nor_the_task_can_be_reached(bench, spies):
 def test_nothing_is_left_behind_of_the_candidates(bench, spies):
     ids = set(bench.evaluation.ids)
     view = next(thing for thing in spies[1].handed if hasattr(thing, "observe"))
-    for encoded in view._line._encoded.values():
+    for encoded in view._lines["own"]._encoded.values():
         assert not ids & set(encoded.ids)
 
 

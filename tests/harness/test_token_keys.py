@@ -11,7 +11,7 @@ import torch
 
 from harness import code_digest as digest_module
 from harness import measure
-from harness.code_digest import code_digest
+from harness.code_digest import code_digest, forget
 from harness.images import ImageSet
 from harness.measure import measure_exposure, recall_through
 from harness.planning import plan
@@ -135,14 +135,14 @@ def plug_in(tmp_path, monkeypatch):
     (folder / "one.py").write_text("class Thing: x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     points = {"thing": EntryPoint("thing", "some_plug_in.one:Thing", "leakgauge.reductions")}
-    monkeypatch.setattr(digest_module, "plugins", lambda group: points)
-    code_digest.cache_clear()
+    monkeypatch.setattr(digest_module.registry, "plugins", lambda group: points)
+    forget()
     yield folder
-    code_digest.cache_clear()
+    forget()
 
 
 def digest_anew() -> str:
-    code_digest.cache_clear()
+    forget()
     return code_digest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 
@@ -13,13 +14,14 @@ from search_spaces import CPU, prepared, searched
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import ConfigError, LeakgaugeError, StoreError
+from harness.errors import ConfigError, LeakgaugeError, ResourceError, StoreError
 from harness.search.front import front_of, read_front
 from harness.search.objectives import directions
 from harness.search.output import hypervolumes, write_results
 from harness.search.samplers import make_sampler
-from harness.search.storage import Reclaimer, exclusive, open_storage, open_study, sqlite_url
+from harness.search.storage import Reclaimer, open_storage, open_study, sqlite_url
 from harness.search.study import run_search
+from harness.search.trials import failures, finished
 from harness.suite import OperatingPoint, parse_suite
 
 
@@ -116,8 +118,83 @@ def test_a_folder_is_for_one_search(tmp_path):
     searched(tmp_path, trials=2)
     with pytest.raises(StoreError, match="another space, data or seed"):
         searched(tmp_path, trials=2, seed=1)
-    with exclusive(tmp_path), pytest.raises(StoreError, match="another search is at work"):
+    # Another process holds the folder; it says so, and ends when it is killed.
+    hold = (
+        "import sys, time; from pathlib import Path; from harness.locking import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(StoreError, match="another leakgauge is at work"):
         run_search(prepared(trials=2), tmp_path, CPU, 1, None, lambda done, total: None)
+    other.kill()
+    other.wait()
+    run_search(prepared(trials=2), tmp_path, CPU, 1, None, lambda done, total: None)
+
+
+def test_a_trial_that_fails_keeps_its_reason_and_the_search_goes_on(tmp_path, monkeypatch):
+    ready = prepared(trials=4, warm_start=0)
+    measure, calls = ready.evaluator.measure, []
+
+    def sometimes(options, channel, share=1.0):
+        calls.append(options)
+        if len(calls) == 2:
+            sys.exit(0)
+        if len(calls) == 3:
+            raise ValueError("no \ud800 luck")
+        return measure(options, channel, share)
+
+    monkeypatch.setattr(ready.evaluator, "measure", sometimes)
+    study = run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
+    records, failed = finished(study), failures(study)
+    assert [record.number for record in records] == [0, 3]
+    assert [one.number for one in failed] == [1, 2]
+    assert "tried to end the program" in failed[0].reason
+    assert "ValueError" in failed[1].reason
+    # A failed trial keeps its place: what comes after it draws as it would have.
+    monkeypatch.setattr(ready.evaluator, "measure", measure)
+    _, whole = searched(tmp_path / "whole", trials=4, warm_start=0)
+    assert drawn(records) == [drawn(whole)[0], drawn(whole)[3]]
+    write_results(ready, records, tmp_path, failed)
+    assert list(pd.read_csv(tmp_path / "failed_trials.csv")["trial"]) == [1, 2]
+
+
+def test_lack_of_memory_ends_a_search_and_a_further_call_goes_on(tmp_path, monkeypatch):
+    def short(*arguments):
+        raise MemoryError
+
+    ready = prepared(trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ready.evaluator, "measure", short)
+        with pytest.raises(ResourceError, match="out of memory"):
+            run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
+    study = run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
+    assert len(finished(study)) == 2
+    assert not failures(study)
+
+
+FRESH = """
+import sys
+from harness.search.storage import open_storage, open_study
+from optuna.study import StudyDirection
+sys.stdin.readline()
+open_study(open_storage(sys.argv[1]), "one", [StudyDirection.MAXIMIZE])
+"""
+
+
+def test_searches_on_one_fresh_database_make_it_once(tmp_path):
+    url = sqlite_url(tmp_path)
+    started = [
+        subprocess.Popen([sys.executable, "-c", FRESH, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    errors = []
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in started:
+        errors.append(process.communicate(timeout=200)[1])
+    assert [process.returncode for process in started] == [0, 0, 0], errors
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")

@@ -1,0 +1,66 @@
+"""Measures cells in this process or in workers, an exposure a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+
+import torch
+
+from harness.bench import Bench
+from harness.containment import contained
+from harness.executors import run_jobs
+from harness.measure import run_exposure
+from harness.planning import Cell, by_exposure
+from harness.store import RunFolder
+from harness.suite import Suite
+
+
+@cache
+def _worker_bench(suite_json: str, device: str) -> Bench:
+    """Builds the bench once a worker process."""
+    suite = Suite.model_validate_json(suite_json)
+    with contained("loading", f"task {suite.task.name!r}"):
+        return Bench.build(suite, torch.device(device))
+
+
+def _job(suite_json: str, device: str, cells: list[Cell], out: str, fail_fast: bool) -> None:
+    """Measures one exposure in a worker process."""
+    _measure(_worker_bench(suite_json, device), cells, RunFolder(out), fail_fast)
+
+
+def _measure(bench: Bench, cells: list[Cell], store: RunFolder, fail_fast: bool) -> None:
+    def log(cell: Cell, status: str) -> None:
+        names = f"{cell.exposure.point.name} / {cell.exposure.channel.label} / {cell.attack.label}"
+        store.log(f"{datetime.now(UTC).isoformat(timespec='seconds')} {cell.key} {status} {names}")
+
+    run_exposure(bench, cells, store, log, fail_fast=fail_fast)
+
+
+def measure_cells(
+    bench: Bench,
+    cells: Sequence[Cell],
+    store: RunFolder,
+    workers: int,
+    tick: Callable[[], None],
+    *,
+    fail_fast: bool,
+) -> None:
+    """Measures cells into a run folder, exposure by exposure.
+
+    Args:
+        bench: The bench; other processes build one of their own.
+        cells: What to measure.
+        store: The run folder.
+        workers: Processes; 1 measures here.
+        tick: Called now and then while cells are measured.
+        fail_fast: Whether the first cell that fails ends it.
+    """
+    groups = by_exposure(list(cells))
+    if workers == 1:
+        run_jobs(_measure, [(bench, group, store, fail_fast) for group in groups], 1, tick)
+    else:
+        text = bench.suite.model_dump_json()
+        jobs = [(text, str(bench.device), group, str(store.path), fail_fast) for group in groups]
+        run_jobs(_job, jobs, workers, tick)

@@ -1,0 +1,53 @@
+"""What run.json says of a run beside its status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.code_digest import code_digest
+from harness.executors import THREADS_PER_WORKER
+from harness.planning import build_attack
+from harness.probing import adapts, kind_of
+from harness.provenance import collect
+
+if TYPE_CHECKING:
+    from harness.runner import Plan
+
+
+def manifest_of(plan_: Plan, device: torch.device) -> dict[str, Any]:
+    """Returns run.json of a plan, but for its status and its sessions."""
+    suite, bench = plan_.suite, plan_.bench
+    attacks = {config.label: build_attack(config) for config in suite.attacks}
+    return {
+        "plan_key": plan_.key,
+        "suite": suite.model_dump(mode="json"),
+        "task": {
+            "name": bench.task.name,
+            "version": bench.task.version,
+            "quality_name": bench.task.quality_name,
+            "victim": bench.victim.name,
+            "image_shape": list(bench.evaluation.pixels.shape[1:]),
+            "evaluation_images": len(bench.evaluation),
+        },
+        "data": plan_.data,
+        "judge": dict(bench.judging.described()),
+        "read": plan_.reading.to_json(),
+        "attacks": {
+            label: {
+                "plugin": attack.name,
+                "kind": kind_of(attack),
+                "floor": getattr(attack, "floor", False),
+                "knowledge": attack.knowledge._asdict(),
+                "training": attack.training,
+                "layout": attack.layout,
+                "adaptive": adapts(attack),
+            }
+            for label, attack in attacks.items()
+        },
+        "cells": [cell.key for cell in plan_.cells],
+        "code": plan_.code,
+        "threads_per_worker": THREADS_PER_WORKER,
+        "provenance": collect(device, code_digest()),
+    }
