@@ -74,7 +74,7 @@ def load(group: str, name: str, *, where: str = "") -> Any:
     known = plugins(group)
     if name not in known:
         raise ConfigError(f"unknown {group[:-1]} {quoted(name)}", where=where, mend=suggest(name, list(known)))
-    rivals = _rivals(group)[name]
+    rivals = _rivals(group).get(name, ())
     if len(rivals) > 1:
         raise PluginError(
             f"{name!r} is registered twice, by {' and '.join(rivals)}",
