@@ -1,0 +1,110 @@
+"""Which images, seeds and answers numbers rest on: of the bench, of a defense's preparation, of an attack."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from toy_task import COUNTS, Toy, register
+
+from harness import attempt, measure
+from harness.attempt import run_attack
+from harness.bench import Bench
+from harness.contracts import Attack
+from harness.measure import measure_exposure
+from harness.planning import plan
+from harness.suite import Auxiliary, ThreatModel, parse_suite
+
+CPU = torch.device("cpu")
+SUITE = {
+    "name": "s",
+    "task": "toy",
+    "operating_points": [{"name": "undefended"}, {"name": "merged", "reduction": "none"}],
+    "threat_models": [{"name": "server"}],
+    "attacks": [{"label": "one", "name": "ridge"}, {"label": "other", "name": "ridge", "penalty": 0.5}],
+    "metrics": ["psnr_db"],
+}
+
+
+class Stop(Exception):
+    """Raised with what was found."""
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch, tasks_toy="toy_task:Toy")
+        yield Bench.build(parse_suite({**SUITE, "batch_size": 7}), CPU)
+
+
+def test_the_bench_holds_the_evaluation_split_and_the_unmodified_victim_s_answers(bench):
+    images = Toy().split("evaluation")
+    assert bench.evaluation.ids == images.ids
+    with torch.no_grad():
+        answers = bench.victim.predict(images.images())
+        features = bench.victim.embed(images.images())
+    assert torch.allclose(bench.gallery, features, atol=1e-5)
+    assert torch.equal(bench.top1, answers.argmax(dim=1))
+    assert bench.quality_base.tolist() == (answers.argmax(dim=1) == images.labels).float().tolist()
+
+
+def test_bytes_have_the_features_and_answers_of_the_images_they_show(bench):
+    pixels, order = bench.evaluation.pixels, torch.arange(COUNTS["evaluation"]).flip(0)
+    assert torch.allclose(bench.features(pixels), bench.gallery, atol=1e-5)
+    assert bench.label_agreement(pixels).tolist() == [1.0] * len(pixels)
+    assert torch.equal(bench.label_agreement(pixels[order]), (bench.top1[order] == bench.top1).float())
+    assert bench.label_agreement(255 - pixels).tolist() != [1.0] * len(pixels)
+
+
+def test_attackers_get_the_attacker_s_split(bench):
+    model = ThreatModel(auxiliary=Auxiliary(n=5))
+    assert set(bench.auxiliary(model).ids) <= set(Toy().split("attacker").ids)
+    assert len(bench.auxiliary(model)) == 5
+
+
+def exposures(**changes):
+    cells = plan(parse_suite({**SUITE, **changes}), "data")
+    return {(cell.exposure.point.name, cell.attack.label): cell for cell in cells}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_defense_is_prepared_on_calibration_images_with_the_run_s_seed(bench, monkeypatch, seed):
+    def prepare(images, rng):
+        raise Stop(images.ids, rng)
+
+    monkeypatch.setattr(measure, "build_defense", lambda *a: SimpleNamespace(needs_calibration=True, prepare=prepare))
+    with pytest.raises(Stop) as caught:
+        measure_exposure(bench, exposures(seeds=[seed])["merged", "one"].exposure)
+    ids, rng = caught.value.args
+    assert ids == Toy().split("calibration").ids
+    assert rng.seed == seed
+
+
+class Told(Attack):
+    """Says which stream it was given."""
+
+    name = "told"
+
+    def fit(self, view, auxiliary, rng):
+        raise Stop(rng)
+
+    def reconstruct(self, observations, rng):
+        raise NotImplementedError
+
+
+def stream_of(bench, monkeypatch, cell):
+    monkeypatch.setattr(attempt, "build_attack", lambda named: Told())
+    monkeypatch.setattr("harness.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng))
+    with pytest.raises(Stop) as caught:
+        run_attack(bench, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)
+    return caught.value.args[0]
+
+
+def test_attackers_start_alike_on_every_point_and_otherwise_with_another_seed_or_options(bench, monkeypatch):
+    cells, others = exposures(), exposures(seeds=[1])
+    own = stream_of(bench, monkeypatch, cells["undefended", "one"])
+    assert own == stream_of(bench, monkeypatch, cells["merged", "one"])
+    assert own != stream_of(bench, monkeypatch, cells["undefended", "other"])
+    assert own != stream_of(bench, monkeypatch, others["undefended", "one"])
+    assert own.seed == 0
