@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_a_proxy_s_leakage_is_above_the_best_floor_of_each_image(monkeypatch):
     proxy = object.__new__(LeakageProxy)
     scores = {"attack": [20.0, 20.0], "low": [5.0, 9.0], "high": [8.0, 6.0]}
     monkeypatch.setattr(LeakageProxy, "_psnr_db", lambda self, config, *a: torch.tensor(scores[config]))
-    monkeypatch.setattr("harness.search.proxy.GrantedView", lambda *a, **k: None)
+    monkeypatch.setattr("harness.search.proxy.GrantedView", MagicMock)
     monkeypatch.setattr("harness.search.proxy.observe", lambda *a: None)
     proxy._proxy = SimpleNamespace(attack="attack", floors=("low", "high"), threat_model=None)
     proxy._images = SimpleNamespace(pixels=torch.zeros(2, 3, 4, 4))
