@@ -86,8 +86,13 @@ def _checksum(text: str) -> str:
 
 
 def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
-    """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN."""
-    frame = pd.DataFrame(list(rows), columns=[c.name for c in columns])
+    """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN.
+
+    Texts are made plain here too: a lone carriage return would end a row of a CSV.
+    """
+    # Before pandas sees them: it cannot hold lone surrogates.
+    safe = [{name: plain(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(safe, columns=[c.name for c in columns])
     for column in columns:
         series = frame[column.name]
         if column.kind == "text":

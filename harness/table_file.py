@@ -102,6 +102,8 @@ _NOUN = {"int": "whole number", "float": "number"}
 def guarded_csv(frame: pd.DataFrame, unscored: str = "") -> bytes:
     """Writes a table for people: no text in it starts what a spreadsheet would compute; ``unguarded`` takes that back.
 
+    Control characters are escaped for good: a lone carriage return would end a row.
+
     Args:
         frame: The table.
         unscored: What stands for NaN.
@@ -109,7 +111,9 @@ def guarded_csv(frame: pd.DataFrame, unscored: str = "") -> bytes:
     written = frame.copy()
     for position, kind in enumerate(frame.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
-            values = [formula_guarded(value) if isinstance(value, str) else value for value in frame.iloc[:, position]]
+            values = [
+                formula_guarded(plain(value)) if isinstance(value, str) else value for value in frame.iloc[:, position]
+            ]
             written.isetitem(position, np.array(values, dtype=object))
     written.columns = pd.Index([formula_guarded(str(name)) for name in frame.columns])
     return written.to_csv(index=False, na_rep=unscored, lineterminator="\n").encode("utf-8", "backslashreplace")

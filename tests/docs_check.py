@@ -9,10 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import typer
-import yaml
 
 from harness.cli import app
 from harness.suite import parse_suite, shipped_suites
+from harness.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = set(typer.main.get_command(app).commands)
@@ -49,7 +49,7 @@ def bad_blocks(path: Path, text: str) -> list[str]:
         if language in {"sh", "bash", "console"}:
             found += bad_commands(path, block)
         elif language == "yaml":
-            data = yaml.safe_load(block)
+            data = read_yaml(block)
             if isinstance(data, dict) and "operating_points" in data:
                 parse_suite(data, where=path.name)
         elif language == "python":

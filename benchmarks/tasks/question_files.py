@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from harness.bounded_file import MIB, read_json
 from harness.decoding import MAX_FILE_BYTES
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, StoreError
 from harness.questions import Asked
 
+MAX_QUESTION_BYTES = 8192 * MIB
 HUB = "hub"
 """Value of ``path`` that stands for the data set on the Hugging Face hub."""
 
@@ -112,12 +113,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         DataError: The file is missing, no JSON, or holds something else.
     """
+    if not path.exists():
+        raise DataError("no such file", where=str(path), mend="download it, or check `path`")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), mend="download it, or check `path`") from error
-    except (OSError, ValueError) as error:  # of ValueError both broken JSON and broken UTF-8 are kinds
-        raise DataError(f"cannot be read as JSON: {error}", where=str(path), mend="download it again") from error
+        data = read_json(path, MAX_QUESTION_BYTES, mend="download it again")
+    except StoreError as error:
+        raise DataError(f"cannot be read as JSON: {error.what}", where=str(path), mend="download it again") from error
     if not isinstance(data, dict):
         raise DataError("the file holds no mapping", where=str(path), mend="take the official file")
     return data

@@ -47,7 +47,7 @@ class Memo:
             kept = json.loads(path.read_text(encoding="utf-8"))
             found: dict[str, Any] = kept["found"]
             right = kept["checksum"] == _checksum(key, found)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             right = False
         if not right:
             _log.warning("search: %s is damaged; what it holds is measured again", path)

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import number_type
+from harness.bounded_file import MIB, read_json
 from harness.code_digest import code_digest
 from harness.errors import LeakgaugeError, PluginError, StoreError
 from harness.executors import one_thread
@@ -130,8 +131,8 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
     path = out / "study.json"
     if path.is_file():
         try:
-            key = json.loads(path.read_text(encoding="utf-8"))["key"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            key = read_json(path, 64 * MIB, mend="restore or delete it", unscored=True)["key"]
+        except (StoreError, KeyError, TypeError) as error:
             raise StoreError("study.json cannot be read", where=str(path), mend="restore or delete it") from error
         if key != prepared.key:
             raise StoreError(
