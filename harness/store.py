@@ -311,7 +311,11 @@ class RunFolder:
         if not path.exists():
             return None
         mend = "run it again"
-        return LearningCurve.from_dict(self._json(path, Curve, "the curve cannot be read", mend, MAX_PART_BYTES))
+        data = self._json(path, Curve, "the curve cannot be read", mend, MAX_PART_BYTES)
+        try:
+            return LearningCurve.from_dict(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError("the curve cannot be read: not what is kept of one", where=str(path), mend=mend) from error
 
     def log(self, line: str) -> None:
         """Appends a line to the log."""

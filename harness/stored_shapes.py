@@ -127,6 +127,7 @@ class Curve(_Open):
     points: list[CurvePoint]
     doubling_gain_db: Number | None = None
     half_budget: CurvePoint | None = None
+    quarter_budget: CurvePoint | None = None
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
