@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.plain_text import plain
+
 WIDTH = 140
 """Columns where there is no terminal: pipes and logs have no width of their own; tables need about this much."""
 
@@ -21,9 +23,14 @@ class QuietConsole(Console):
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Prints as rich does; falls silent where that fails."""
+        """Prints as rich does, though texts as they are: no markup in them, nothing that steers a terminal.
+
+        Falls silent where printing fails.
+        """
+        if objects and all(isinstance(each, str) for each in objects):
+            options = {"markup": False, **options}
         try:
-            super().print(*objects, **options)
+            super().print(*(plain(each) if isinstance(each, str) else each for each in objects), **options)
         except (OSError, ValueError):  # ValueError: the file is closed
             self._fall_silent()
 

@@ -110,6 +110,12 @@ def test_any_text_can_be_printed_where_the_encoding_is_ascii():
     assert b"Z\\xfcrich \\udce9" in raw.getvalue()
 
 
+def test_a_path_is_no_markup_and_steers_no_terminal():
+    raw = io.StringIO()
+    console.QuietConsole(file=raw, width=80).print("into [/x][red]runs\x1b[2J\u202e", soft_wrap=True)
+    assert raw.getvalue() == "into [/x][red]runs\\x1b[2J\\u202e\n"
+
+
 def plugin(monkeypatch, **commands):
     points = {
         name: SimpleNamespace(name=name, value=f"somewhere:{name}", load=loader) for name, loader in commands.items()
