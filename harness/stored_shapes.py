@@ -65,7 +65,7 @@ class Manifest(_Open):
     suite: dict[str, Any] | None = None
     task: TaskEntry | None = None
     data: dict[Label, Any] | None = None
-    attacks: dict[Label, AttackEntry] | None = None
+    attacks: dict[Label, AttackEntry] = Field(default_factory=dict)
     cells: list[Key] | None = None
     provenance: Provenance | None = None
     sessions: list[Session] | None = None
