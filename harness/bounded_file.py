@@ -107,14 +107,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def plain_data(value: Any) -> Any:
+    """Returns JSON data as ``read_json`` gives it back: texts made plain.
+
+    Raises:
+        ValueError: It is nested deeper than is read.
+    """
+    return _checked(value, 0)
+
+
 def _checked(value: Any, depth: int) -> Any:
     """Returns a value with its texts made plain; raises ValueError where it is nested too deep."""
     if isinstance(value, str):
         return plain(value)
-    if not isinstance(value, (list, dict)):
+    if not isinstance(value, (list, tuple, dict)):
         return value
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, list):
+    if not isinstance(value, dict):
         return [_checked(item, depth + 1) for item in value]
-    return {plain(key): _checked(item, depth + 1) for key, item in value.items()}
+    return {plain(key) if isinstance(key, str) else key: _checked(item, depth + 1) for key, item in value.items()}

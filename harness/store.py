@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from harness.bounded_file import MIB, read_json
+from harness.bounded_file import MIB, plain_data, read_json
 from harness.errors import StoreError
 from harness.learning import LearningCurve
 from harness.plain_text import plain, quoted
@@ -37,7 +37,7 @@ from harness.results import (
 )
 from harness.sheet import read_sheet, sheet
 from harness.stored_shapes import Curve, Manifest, Part, check_shape
-from harness.table_file import read_csv, read_parquet
+from harness.table_file import checked_keys, read_csv, read_parquet
 
 
 class Frames(NamedTuple):
@@ -214,6 +214,7 @@ class RunFolder:
 
     def write_part(self, key: str, part: dict[str, Any]) -> None:
         """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
+        part = plain_data(part)  # as it is read again
         # With the part itself: who reads it knows that nothing in it has changed since.
         data = {**part, "checksum": _checksum(json.dumps(part))}
         write_atomic(self._part(key), json.dumps(data).encode())
@@ -258,7 +259,9 @@ class RunFolder:
 
         Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
-        return self._checked(read_csv(self.path / "cells.csv", CELL_COLUMNS, self._required(CELL_COLUMNS)), "cells.csv")
+        return checked_keys(
+            self.path, read_csv(self.path / "cells.csv", CELL_COLUMNS, self._required(CELL_COLUMNS)), "cells.csv"
+        )
 
     def kinds(self) -> pd.DataFrame:
         """Reads quality_by_kind.csv; see ``harness.results.KIND_COLUMNS``. No rows where no question was asked."""
@@ -270,21 +273,12 @@ class RunFolder:
     def images(self) -> pd.DataFrame:
         """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
         path = self.path / "images.parquet"
-        return self._checked(read_parquet(path, IMAGE_COLUMNS, self._required(IMAGE_COLUMNS)), path.name)
+        return checked_keys(self.path, read_parquet(path, IMAGE_COLUMNS, self._required(IMAGE_COLUMNS)), path.name)
 
     def _required(self, columns: tuple[Column, ...]) -> frozenset[str]:
         """Returns the columns that a table of this run's schema version must hold."""
         version = self.manifest()["schema_version"] if self.exists() else SCHEMA_VERSION
         return required_columns(columns, version)
-
-    def _checked(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Refuses a table whose cells are none, since their names become paths."""
-        for key in frame["cell"].unique():
-            if not re.fullmatch(CELL_KEY, key):
-                raise StoreError(
-                    f"{name} cannot be read: {quoted(key)} names no cell", where=str(self.path), mend="run it again"
-                )
-        return frame
 
     # -- pictures and curves -----------------------------------------------------------------------------------------
 

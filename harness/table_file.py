@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.bounded_file import MIB, read_bytes, read_text
 from harness.errors import StoreError
 from harness.plain_text import formula_guarded, formula_unguarded, plain, quoted
-from harness.results import Column
+from harness.results import CELL_KEY, Column
 
 MAX_CSV_BYTES = 256 * MIB
 MAX_PARQUET_BYTES = 2048 * MIB
@@ -97,6 +97,18 @@ def _values(texts: Sequence[str], column: Column) -> NDArray[Any]:
 
 
 _NOUN = {"int": "whole number", "float": "number"}
+
+
+def checked_keys(folder: Path, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns a table of a run, unless its cells are none: their names become paths.
+
+    Raises:
+        StoreError: One is no name that a run gives to a cell.
+    """
+    for key in frame["cell"].unique():
+        if not re.fullmatch(CELL_KEY, key):
+            raise StoreError(f"{name} cannot be read: {quoted(key)} names no cell", where=str(folder), mend=MEND)
+    return frame
 
 
 def guarded_csv(frame: pd.DataFrame, unscored: str = "") -> bytes:

@@ -77,6 +77,12 @@ def test_parts_count_only_when_complete(tmp_path):
         run.read_part("c" * 16)
 
 
+def test_a_part_may_quote_anything_and_is_read_again(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_part(KEY, {**PART, "reason": "\x1b[2J \ud800\r", "scores": {}, "unscored": {"\u202e": "x"}})
+    assert run.read_part(KEY)["reason"] == "\\x1b[2J \\ud800\\r"
+
+
 def curve_of(values, planned=None):
     curve = LearningCurve(planned or 10 * len(values))
     for i, value in enumerate(values):
