@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.images import ImageSet
 from harness.reading import CopySearch
-from harness.splits import LOOKED_FOR, duplicate_groups
+from harness.splits import LOOKED_FOR, find_copies
 
 EXACT, CONTRADICTING = "exact copies", "copies with contradicting labels"
 
@@ -34,7 +34,7 @@ def usable(decoded: ImageSet, own_groups: Sequence[str] | None = None, grouped_b
     """
     kept, skipped = _without_copies(decoded)
     images = decoded.select(kept)
-    groups = duplicate_groups(images)
+    groups, kinds = find_copies(images)
     near = int((torch.bincount(groups)[groups] > 1).sum()) if len(groups) else 0
     if own_groups is not None:
         named: dict[str, set[str]] = {}
@@ -42,6 +42,7 @@ def usable(decoded: ImageSet, own_groups: Sequence[str] | None = None, grouped_b
             named.setdefault(image_id, set()).update({name} - {""})
         groups = _joined(groups, [named[image_id] for image_id in images.ids])
     found = {"exact copies": skipped[EXACT], "contradicting copies": skipped[CONTRADICTING], "near copies": near}
+    found |= {f"pairs that are {kind}": count for kind, count in sorted(kinds.items())}
     return Usable(
         ImageSet(images.pixels, images.ids, images.labels, groups), skipped, CopySearch(LOOKED_FOR, found, grouped_by)
     )
