@@ -31,6 +31,7 @@ from harness.memory import out_of_memory
 from harness.output_paths import check_folder_free
 from harness.plain_text import plain, shortened
 from harness.plugin_commands import add_command
+from harness.reading_table import print_line, print_reading
 from harness.registry import GROUPS, load, plugins, suggest
 from harness.rescoring import rescore
 from harness.run_summary import DEBUG, check_none_failed, debugging
@@ -94,6 +95,7 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
     folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
     count = default_workers(chosen) if workers is None else workers
     _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
+    print_line(plan.reading, _out)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -158,6 +160,7 @@ def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides
     loaded, chosen = load_suite(suite, overrides), choose_device(device)
     check_complete(loaded)
     plan = prepare(loaded, chosen)
+    print_reading(plan.reading, _out)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
 
 

@@ -43,13 +43,15 @@ FLAT_CONTRAST, FLAT_DIFFERENCE = 2.0, 3.0
 NOISE = 2.0
 """Local contrast, of 255, that is taken for noise and not amplified."""
 CELLS, CELL = 8, 4
-_SEARCH = (
+_Step = tuple[int, tuple[float, ...], tuple[float, ...]]
+_SHIFTED: tuple[_Step, ...] = ((12, (1.0,), (-0.03, 0.0, 0.03)),)
+_SEARCH: tuple[_Step, ...] = (
     (12, (0.95, 1.0, 1.05), (-0.03, 0.0, 0.03)),
     (30, (0.98, 1.0, 1.02), (-0.01, 0.0, 0.01)),
 )
 """Cells on which alignment compares, and the factors and shares of the side by which it moves a window."""
 
-CHUNK = 256
+CHUNK, CANDIDATES = 256, 1024
 """Images compared with all others, and candidates decided on, at a time."""
 
 Place = tuple[float, float, float]
@@ -196,7 +198,7 @@ def _alike(a: Tensor, b: Tensor, *, smooth: bool) -> Tensor:
     return (similarity > FINE_SIMILARITY) | ((plain > 0) & (residual < SMOOTH_RESIDUAL * similarity))
 
 
-def _aligned(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> tuple[Tensor, Tensor]:
+def _aligned(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor, search: Sequence[_Step]) -> tuple[Tensor, Tensor]:
     """Moves windows of the second images until they show what those of the first do.
 
     Args:
@@ -204,13 +206,14 @@ def _aligned(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> tuple[Tensor, 
         b: Likewise.
         in_a: (P, 3) windows of ``a``.
         in_b: (P, 3) about where they are in ``b``.
+        search: What is tried, step by step.
 
     Returns:
         (P, 3) where they are, and (P,) the correlation there.
     """
     score = torch.full((len(a),), -1.0)
     rows = torch.arange(len(a))
-    for cells, scales, steps in _SEARCH:
+    for cells, scales, steps in search:
         if not len(rows):
             break
         wanted = _structure(_cut(a[rows], in_a[rows], 2 * cells), cells)
@@ -262,8 +265,8 @@ class Bank:
         keep = torch.ones_like(flat) if skip is None else ~skip
         pairs = [Pair(i, j, "flat, of the same colour") for i, j in torch.nonzero(flat & same_colour & keep).tolist()]
         candidates = torch.nonzero((coarse > COARSE_SIMILARITY) & structured & keep)
-        for start in range(0, len(candidates), CHUNK):
-            pairs += self._decided(few, candidates[start : start + CHUNK], own)
+        for start in range(0, len(candidates), CANDIDATES):
+            pairs += self._decided(few, candidates[start : start + CANDIDATES], own)
         return sorted(pairs)
 
     def _decided(self, few: Described, candidates: Tensor, own: Sequence[dict[Place, Tensor]]) -> list[Pair]:
@@ -274,6 +277,9 @@ class Bank:
         kinds = [""] * len(i)
         plain = torch.nonzero(scores[0] > UNMOVED_SIMILARITY)[:, 0]
         a, b = few.brightness[i], self.images.brightness[j]
+        whole = torch.tensor(WHOLE).repeat(len(plain), 1)
+        _, score = _aligned(a[plain], b[plain], whole, whole.clone(), _SHIFTED)
+        plain = plain[score > ALIGNED_SIMILARITY]
         for row in plain[_alike(a[plain], b[plain], smooth=True)].tolist():
             kinds[row] = "recompressed or of another brightness"
         best = scores.argmax(0)
@@ -283,7 +289,7 @@ class Bank:
         a, b = a[rows], b[rows]
         for number in set(view.tolist()):
             a[view == number] = _viewed(a[view == number], VIEWS[number])
-        in_b, score = _aligned(a, b, in_a, in_b)
+        in_b, score = _aligned(a, b, in_a, in_b, _SEARCH)
         likely = torch.nonzero(score > ALIGNED_SIMILARITY)[:, 0]
         same = _alike(_cut(a[likely], in_a[likely], SIDE), _cut(b[likely], in_b[likely], SIDE), smooth=False)
         for k in likely[same].tolist():

@@ -29,6 +29,7 @@ from reports.sections import (
 )
 from reports.summary import Summary, summarise
 from reports.table import point_rows
+from reports.what_was_read import NOT_STATED, reading_grids
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class RunPage:
     snr_drawings: tuple[Drawing, ...]
     cut_drawings: tuple[Drawing, ...]
     drawings: tuple[Drawing, ...]
+    reading: tuple[Grid, ...]
     provenance: Grid
     command: str
     suite_yaml: str
@@ -101,6 +103,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
         cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
         drawings=_drawings(plots(run, rows), f"{key}-figure"),
+        reading=reading_grids(run),
         provenance=provenance_grid(run),
         command=command_of(run),
         suite_yaml=suite_yaml(run),
@@ -130,7 +133,7 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         keep_trailing_newline=True,
     )
     text = environment.get_template("report.html.j2").render(
-        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE, questions_note=QUESTIONS_NOTE
+        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE, questions_note=QUESTIONS_NOTE, not_read=NOT_STATED
     )
     write_atomic(out / "index.html", text.encode())
     return [out / "index.html"]

@@ -23,6 +23,7 @@ from reports.sections import (
 )
 from reports.summary import Summary, summarise
 from reports.table import point_rows
+from reports.what_was_read import NOT_STATED, reading_grids
 
 
 def _summary(summary: Summary) -> list[str]:
@@ -70,6 +71,7 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     if paired:
         blocks += ["### Paired comparisons", PAIRED_NOTE, *map(table, paired)]
     blocks += ["### Figures", *_figures(drawn)]
+    blocks += ["### What was read", *(map(table, reading_grids(run)) if run.manifest.get("read") else [NOT_STATED])]
     blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
     return blocks, written
 

@@ -289,7 +289,7 @@ def columns_grid() -> Grid:
     return Grid("Definitions of the columns", headings, rows, sortable=False)
 
 
-_SHOWN_ELSEWHERE = frozenset({"suite", "attacks", "cells", "provenance"})
+_SHOWN_ELSEWHERE = frozenset({"suite", "attacks", "cells", "provenance", "read"})
 
 
 def provenance_grid(run: LoadedRun) -> Grid:

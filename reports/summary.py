@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.loaded import LoadedRun, Row, Setting, rows_of
 from reports.notation import UNSCORED, bounds, is_number, number, percent, plural
+from reports.what_was_read import reading_warnings
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _finding(run: LoadedRun, row: Row, baseline: str) -> Finding:
 
 
 def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
-    said: list[str] = []
+    said: list[str] = list(reading_warnings(run))
     if run.status != "complete":
         said.append(f"The run is not complete (status: {run.status}); the numbers below may move.")
     statuses: Counter[Any] = Counter(run.cells["status"])
