@@ -58,6 +58,11 @@ def _scores(part: Part, name: str, count: int) -> Values:
     return np.full(count, np.nan) if values is None else np.asarray(values, dtype=np.float64)
 
 
+def _own_scores(part: Part) -> list[str]:
+    """Names the scores of a part by the run's own metrics."""
+    return [name for name in part["scores"] if name not in SCORE_NAMES and name != ATTRIBUTE_CORRECT.name]
+
+
 def _ratio(counts: Values, of: Values) -> Values:
     """Returns (B,) values whose mean is sum(counts) / sum(of), and vary about it as that ratio does.
 
@@ -224,7 +229,7 @@ class Assembler:
         measured = {
             # An operating point that could not be measured has no costs.
             "quality": np.asarray(part["costs"].get("quality", np.full(count, np.nan)), dtype=np.float64),
-            **{name: _scores(part, name, count) for name in SCORE_NAMES},
+            **{name: _scores(part, name, count) for name in (*SCORE_NAMES, *_own_scores(part))},
             "attribute_accuracy": _scores(part, ATTRIBUTE_CORRECT.name, count),
             "leakage": leakage,
         }
@@ -238,7 +243,10 @@ class Assembler:
 
     def _image_rows(self, part: Part, leakage: Values) -> list[Row]:
         columns: dict[str, Any] = dict(part["costs"])
-        columns |= {name: _scores(part, name, len(self._images)) for name in (*SCORE_NAMES, ATTRIBUTE_CORRECT.name)}
+        columns |= {
+            name: _scores(part, name, len(self._images))
+            for name in (*SCORE_NAMES, *_own_scores(part), ATTRIBUTE_CORRECT.name)
+        }
         columns["leakage"] = leakage
         labels, groups = self._images.labels, self._images.groups
         return [

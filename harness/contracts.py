@@ -223,11 +223,15 @@ class Attack(Declarations, ABC):
 
 
 class Metric(ABC):
-    """A score of a reconstruction against its original."""
+    """A score of a reconstruction against its original, in a column of its own named ``name``."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     leaks_when: ClassVar[Literal["higher", "lower"]]
+    heading: ClassVar[str] = ""
+    """What tables call it; its name, if empty."""
+    digits: ClassVar[int] = 3
+    """Decimals that it is shown with."""
 
     @abstractmethod
     def score(self, originals: Tensor, reconstructions: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.containment import contained
-from harness.contracts import Attack, AttackerView, Task
+from harness.contracts import Attack, AttackerView, Metric, Task
 from harness.errors import PluginError
 from harness.images import ImageSet
 from harness.learning import LearningCurve
@@ -79,6 +79,18 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
             mend="undo the normalisation: return pixel values; clamp only what overshoots by rounding",
         )
     return (images.clamp(0, 1) * 255.0).round().to(torch.uint8)
+
+
+def score(metric: Metric, originals: Tensor, reconstructions: Tensor) -> Tensor:
+    """Scores images (B, 3, H, W) in [0, 1]: (B,) on the CPU, NaN where unscored; what is not finite counts as that."""
+    where = f"metric {metric.name!r}"
+    with contained("score", where):
+        # Copies, so that no metric can change what the next one sees.
+        scores = metric.score(originals.clone(), reconstructions.clone())
+    if not isinstance(scores, Tensor) or scores.shape != (len(originals),) or scores.is_complex():
+        raise PluginError(f"scores are {_shape(scores)}, expected ({len(originals)},)", where=where)
+    scores = scores.detach().cpu().double()
+    return scores.where(scores.isfinite(), torch.nan).float()
 
 
 def quality(task: Task, output: Tensor, target: Tensor) -> Tensor:

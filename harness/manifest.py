@@ -8,9 +8,11 @@ import torch
 
 from harness.code_digest import code_digest
 from harness.executors import THREADS_PER_WORKER
+from harness.measures import described
 from harness.planning import build_attack
 from harness.probing import adapts, kind_of
 from harness.provenance import collect
+from harness.scoring.metrics import metrics_of
 
 if TYPE_CHECKING:
     from harness.runner import Plan
@@ -46,6 +48,7 @@ def manifest_of(plan_: Plan, device: torch.device) -> dict[str, Any]:
             }
             for label, attack in attacks.items()
         },
+        "metrics": described(metrics_of(suite)),
         "cells": [cell.key for cell in plan_.cells],
         "code": plan_.code,
         "threads_per_worker": THREADS_PER_WORKER,

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.assembly import Assembler
 from harness.errors import StoreError
 from harness.images import ImageSet
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS
+from harness.results import KIND_COLUMNS
 from harness.store import Frames, RunFolder, typed_frame, write_atomic
 from harness.suite import Suite
 
@@ -87,8 +87,8 @@ def _assembled(store: RunFolder, suite: Suite, manifest: dict[str, Any], index: 
             parts.append(part)
     tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
     return Frames(
-        typed_frame(tables.cells, CELL_COLUMNS),
-        typed_frame(tables.images, IMAGE_COLUMNS),
+        typed_frame(tables.cells, store.cell_columns()),
+        typed_frame(tables.images, store.image_columns()),
         typed_frame(tables.kinds, KIND_COLUMNS),
     )
 

@@ -14,8 +14,10 @@ from harness.code_digest import Code, differences, scoring_code
 from harness.errors import DataError
 from harness.judging import JudgedGallery
 from harness.locking import exclusive
+from harness.measures import described
 from harness.planning import content_hash
 from harness.runner import data_of, suite_of
+from harness.scoring.metrics import metrics_of
 from harness.store import RunFolder
 
 _DATA = {"split_evaluation": "evaluation images", "victim": "victim's weights", "task": "task or its version"}
@@ -66,6 +68,8 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
                 store.write_part(key, part)
             parts.append(part)
         tables = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0]).tables(parts)
+        manifest["metrics"] = described(metrics_of(suite))
+        store.write_manifest(manifest)
         store.write_tables(tables.cells, tables.images, tables.kinds)
         session = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "differs": differs, "code": code}
         again = {"judge": dict(judging.described()), "scored_again": [*manifest.get("scored_again", []), session]}

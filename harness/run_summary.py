@@ -45,8 +45,10 @@ def show(store: RunFolder) -> None:
     stated = store.manifest().get("attacks", {})
     probes = [label for label, entry in stated.items() if entry.get("kind", "reconstruction") != "reconstruction"]
     asked = cells["attack"].isin(probes)
-    for rows, columns in ((cells[~asked], _REBUILT), (cells[asked], _ASKED)):
-        if len(rows):
+    own = tuple(_Shown(score.name, score.heading, score.digits) for score in store.own_scores())
+    # A table of their own, because the first is as wide as a terminal.
+    for rows, columns in ((cells[~asked], _REBUILT), (cells[~asked], own), (cells[asked], _ASKED)):
+        if len(rows) and columns:
             _out.print(_cells_table(rows, columns))
     failed = int((cells["status"] == "failed").sum())
     doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed

@@ -34,6 +34,7 @@ from harness.probing import AttributeProbe
 from harness.reading import Reading
 from harness.registry import create
 from harness.results import SCHEMA_VERSION
+from harness.scoring.metrics import metrics_of
 from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
@@ -93,8 +94,7 @@ def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
     to ask for something that the task knows.
     """
     suite = bench.suite
-    for config in suite.metrics:
-        create("metrics", config.name, config.options, where="metrics")
+    metrics_of(suite)
     for channel in suite.channels:
         create("channels", channel.plugin.name, channel.plugin.options, where=f"channels: {channel.label}")
     for named in suite.attacks:

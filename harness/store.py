@@ -23,7 +23,9 @@ from pydantic import BaseModel
 
 from harness.bounded_file import MIB, plain_data, read_json
 from harness.errors import StoreError
+from harness.frames import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
 from harness.learning import LearningCurve
+from harness.measures import Score, own_scores
 from harness.plain_text import plain, quoted
 from harness.results import (
     CELL_COLUMNS,
@@ -52,7 +54,6 @@ KINDS = "quality_by_kind.csv"
 ORIGINALS = "originals"
 """The key of the sheet that holds the original images."""
 MAX_MANIFEST_BYTES, MAX_PART_BYTES = 64 * MIB, 512 * MIB
-_PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -83,23 +84,6 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def _checksum(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
-    """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN.
-
-    Texts are made plain here too: a lone carriage return would end a row of a CSV.
-    """
-    # Before pandas sees them: it cannot hold lone surrogates.
-    safe = [{name: plain(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
-    frame = pd.DataFrame(safe, columns=[c.name for c in columns])
-    for column in columns:
-        series = frame[column.name]
-        if column.kind == "text":
-            frame[column.name] = series.astype(object).where(series.notna(), "").astype(str).astype(object)
-        else:
-            frame[column.name] = series.astype(_PANDAS_KIND[column.kind])
-    return frame
 
 
 class RunFolder:
@@ -175,8 +159,6 @@ class RunFolder:
             )
         return self.path / folder / f"{key}{suffix}"
 
-    # -- parts -------------------------------------------------------------------------------------------------------
-
     def _part(self, key: str) -> Path:
         return self._file("parts", key, ".json")
 
@@ -240,16 +222,28 @@ class RunFolder:
         for path in (self._part(key), self.path / "parts" / f"{key}.short"):
             path.unlink(missing_ok=True)
 
+    def own_scores(self) -> tuple[Score, ...]:
+        """Returns the scores of the run's own metrics, which no other run need have."""
+        return own_scores(self.manifest()) if self.exists() else ()
+
+    def cell_columns(self) -> tuple[Column, ...]:
+        """Returns the columns of cells.csv: those of every run, and those of the run's own metrics."""
+        return (*CELL_COLUMNS, *(column for score in self.own_scores() for column in score.cell_columns))
+
+    def image_columns(self) -> tuple[Column, ...]:
+        """Returns the columns of images.parquet, likewise."""
+        return (*IMAGE_COLUMNS, *(score.column for score in self.own_scores()))
+
     def write_tables(
         self, cells: list[dict[str, Any]], images: list[dict[str, Any]], kinds: Sequence[dict[str, Any]] = ()
     ) -> None:
         """Writes cells.csv and images.parquet, and quality_by_kind.csv where questions were asked."""
-        tables = [("cells.csv", cells, CELL_COLUMNS), *([(KINDS, kinds, KIND_COLUMNS)] if kinds else [])]
+        tables = [("cells.csv", cells, self.cell_columns()), *([(KINDS, kinds, KIND_COLUMNS)] if kinds else [])]
         for name, rows, columns in tables:
             text = typed_frame(rows, columns).to_csv(index=False, lineterminator="\n")
             write_atomic(self.path / name, text.encode())
         stream = io.BytesIO()
-        typed_frame(images, IMAGE_COLUMNS).to_parquet(stream, index=False)
+        typed_frame(images, self.image_columns()).to_parquet(stream, index=False)
         write_atomic(self.path / "images.parquet", stream.getvalue())
 
     # -- reading results ---------------------------------------------------------------------------------------------
@@ -259,9 +253,8 @@ class RunFolder:
 
         Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
-        return checked_keys(
-            self.path, read_csv(self.path / "cells.csv", CELL_COLUMNS, self._required(CELL_COLUMNS)), "cells.csv"
-        )
+        columns = self.cell_columns()
+        return checked_keys(self.path, read_csv(self.path / "cells.csv", columns, self._required(columns)), "cells.csv")
 
     def kinds(self) -> pd.DataFrame:
         """Reads quality_by_kind.csv; see ``harness.results.KIND_COLUMNS``. No rows where no question was asked."""
@@ -273,12 +266,14 @@ class RunFolder:
     def images(self) -> pd.DataFrame:
         """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
         path = self.path / "images.parquet"
-        return checked_keys(self.path, read_parquet(path, IMAGE_COLUMNS, self._required(IMAGE_COLUMNS)), path.name)
+        columns = self.image_columns()
+        return checked_keys(self.path, read_parquet(path, columns, self._required(columns)), path.name)
 
     def _required(self, columns: tuple[Column, ...]) -> frozenset[str]:
         """Returns the columns that a table of this run's schema version must hold."""
         version = self.manifest()["schema_version"] if self.exists() else SCHEMA_VERSION
-        return required_columns(columns, version)
+        own = {column.name for score in self.own_scores() for column in score.cell_columns}
+        return required_columns(columns, version) | {column.name for column in columns if column.name in own}
 
     # -- pictures and curves -----------------------------------------------------------------------------------------
 

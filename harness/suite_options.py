@@ -8,6 +8,7 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.planning import defense_config
 from harness.registry import check, create
+from harness.scoring.metrics import metrics_of
 from harness.search.space import Space
 from harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
 
@@ -23,8 +24,7 @@ def check_suite(suite: Suite) -> None:
         PluginError: A plug-in cannot be imported.
     """
     check("tasks", suite.task.name, suite.task.options, where="task")
-    for config in suite.metrics:
-        check("metrics", config.name, config.options, where="metrics")
+    metrics_of(suite)
     _check_attacks(suite.attacks, "attacks")
     _check_threat_models(suite.threat_models)
     for named in suite.channels:

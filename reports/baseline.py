@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, model_validator
 
 from harness.errors import ConfigError, StoreError
+from harness.measures import COLUMN_NAME, Score
 from harness.provenance import code_identity
 from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, mean_interval
@@ -19,7 +20,7 @@ from harness.store import write_atomic
 from harness.versioned import read_versioned
 from reports.judge import judge_of
 from reports.loaded import LoadedRun, Setting
-from reports.measures import MEASURES, Measured, measure_of, measured
+from reports.measures import MEASURES, PROBE, Measured, measure_of, measured
 
 BASELINE_VERSION = 1
 IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
@@ -39,13 +40,19 @@ class Recorded(_Strict):
     images: tuple[FiniteFloat | None, ...] | None = None
 
 
+OWN_DIGITS = 6
+"""Decimals that a baseline keeps of the values of a run's own metrics."""
+
+
 def _known(name: Any) -> Any:
-    if isinstance(name, str):
-        try:
-            measure_of(name)
-        except KeyError:
-            raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})") from None
+    """Refuses what can be no measure; whether it is a metric of the run's own, the whole baseline tells."""
+    if isinstance(name, str) and not (_built_in(name) or COLUMN_NAME.fullmatch(name)):
+        raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})")
     return name
+
+
+def _built_in(name: str) -> bool:
+    return name in MEASURES or name.startswith(PROBE)
 
 
 MeasureName = Annotated[str, BeforeValidator(_known)]
@@ -71,7 +78,8 @@ class Point(_Strict):
         for name, recorded in self.measures.items():
             values = [value for value in recorded.images or () if value is not None]
             # Both are rounded: the values to the measure's digits, the mean to one more.
-            if values and abs(math.fsum(values) / len(values) - recorded.mean) > 10.0 ** -measure_of(name).digits:
+            digits = measure_of(name).digits if _built_in(name) else OWN_DIGITS
+            if values and abs(math.fsum(values) / len(values) - recorded.mean) > 10.0**-digits:
                 raise ValueError(f"{self.operating_point!r}: the mean of {name} is not that of its images")
         return self
 
@@ -105,6 +113,8 @@ class Baseline(_Strict):
             raise ValueError("points: there is none, or one occurs twice")
         for point in self.points:
             for name, recorded in point.measures.items():
+                if not _built_in(name) and f"metric {name}" not in self.data:
+                    raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})")
                 if recorded.images is not None and len(recorded.images) != len(self.images):
                     raise ValueError(f"{point.operating_point!r}: {name} has no value for each image")
         return self
@@ -121,6 +131,19 @@ def identity_of(run: LoadedRun) -> dict[str, str]:
     """Returns what must agree between runs: task and version, weights, evaluation images."""
     data = run.manifest.get("data") or {}
     return {name: str(data.get(name, "")) for name in IDENTITIES}
+
+
+def metrics_stated(run: LoadedRun) -> dict[str, str]:
+    """States the run's own metrics: unit and direction, which must agree before their numbers may be compared."""
+    return {f"metric {score.name}": f"{score.unit}, leaks when {score.leaks_when}" for score in run.own_scores}
+
+
+def other_metric(name: str, base: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Says that a metric goes by one name in two runs and is not the same; empty otherwise."""
+    theirs, ours = (stated.get(f"metric {name}", "") for stated in (base, new))
+    return (
+        f"another metric of that name: {theirs} in the base, {ours} now" if theirs and ours and theirs != ours else ""
+    )
 
 
 def options_of(run: LoadedRun, point: str) -> dict[str, Any]:
@@ -168,7 +191,7 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
         suite=run.suite.name,
         commit=code_identity(run.manifest.get("provenance") or {}),
         code=run.code,
-        data={**identity_of(run), "judge": judge_of(run)},
+        data={**identity_of(run), "judge": judge_of(run), **metrics_stated(run)},
         seeds=run.suite.seeds,
         counted=tuple(counted) or None,
         images=images,
@@ -186,13 +209,15 @@ def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
         attacks=attacks_of(run, one.attacks),
         verdict=one.verdict,
         reason=one.reason,
-        measures={name: _recorded(one, name, images) for name in one.names if one.images[name].notna().any()},
+        measures={
+            name: _recorded(one, name, images, run.own_scores) for name in one.names if one.images[name].notna().any()
+        },
     )
 
 
-def _recorded(one: Measured, name: str, images: Sequence[str]) -> Recorded:
-    measure = measure_of(name)
-    values, digits = one.images[name], measure.digits
+def _recorded(one: Measured, name: str, images: Sequence[str], own: Sequence[Score]) -> Recorded:
+    measure = measure_of(name, own)
+    values, digits = one.images[name], measure.digits if _built_in(name) else OWN_DIGITS
     interval = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
     each = None
     if measure.kind != "cost":

@@ -9,7 +9,7 @@ from typing import Literal
 
 from harness.code_digest import Code, differences
 from harness.scoring.statistics import holm
-from reports.baseline import IDENTITIES, identity_of
+from reports.baseline import IDENTITIES, identity_of, metrics_stated, other_metric
 from reports.difference import Difference, paired_difference
 from reports.judge import judge_of, other_judge
 from reports.loaded import LoadedRun, Setting
@@ -92,7 +92,7 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     rows: list[Compared] = []
     for key, mine in ours.items():
         if key in theirs:
-            rows += _rows(theirs[key], mine, reason, (judge_of(base), judge_of(new)))
+            rows += _rows(theirs[key], mine, reason, (base, new))
     rows = _judged(rows, theirs, ours)
     notes = [f"nothing is comparable: {reason}"] if reason else []
     notes += [f"only in {new.label}: {m.place}" for key, m in ours.items() if key not in theirs]
@@ -117,14 +117,16 @@ def code_notes(base: Code, new: Code, base_name: str, new_name: str) -> list[str
     return [f"the code differs: {found}"] if found else []
 
 
-def _rows(base: Measured, new: Measured, reason: str, judges: tuple[str, str]) -> Iterator[Compared]:
+def _rows(base: Measured, new: Measured, reason: str, runs: tuple[LoadedRun, LoadedRun]) -> Iterator[Compared]:
+    own = (*runs[1].own_scores, *runs[0].own_scores)
+    stated = [metrics_stated(run) for run in runs]
     for name in dict.fromkeys([*new.names, *base.names]):
-        measure = measure_of(name)
+        measure = measure_of(name, own)
         theirs, mine = base.images.get(name), new.images.get(name)
         means = [math.nan if values is None else float(values.mean()) for values in (theirs, mine)]
         if all(math.isnan(mean) for mean in means):
             continue
-        why = reason or _unscored(means) or other_judge(name, *judges)
+        why = reason or _unscored(means) or other_judge(name, *map(judge_of, runs)) or other_metric(name, *stated)
         if why or theirs is None or mine is None:
             yield Compared(new.place, measure, means[0], means[1], None, math.nan, "not comparable", why)
             continue

@@ -8,17 +8,26 @@ from dataclasses import replace
 
 import pandas as pd
 
-from harness.errors import ConfigError
-from harness.registry import suggest
 from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
-from reports.baseline import IDENTITIES, Baseline, Point, attacks_of, grants_of, identity_of, options_of
+from reports.baseline import (
+    IDENTITIES,
+    Baseline,
+    Point,
+    attacks_of,
+    grants_of,
+    identity_of,
+    metrics_stated,
+    options_of,
+    other_metric,
+)
 from reports.check import Check, Gate, Outcome
 from reports.compare import code_notes
 from reports.difference import paired_difference
 from reports.judge import judge_of, other_judge
+from reports.limited import check_names, measure_here, unchecked
 from reports.limits import Absolute, Limits
 from reports.loaded import NOT_RUN, LoadedRun
-from reports.measures import Measure, Measured, measure_of, measured
+from reports.measures import Measure, Measured, measured
 
 SIGNIFICANCE = 0.05
 
@@ -38,10 +47,10 @@ def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
     Raises:
         ConfigError: The limits name an operating point that neither side has, or there is nothing to check.
     """
-    _check_names(run, baseline, limits)
+    check_names(run, baseline, limits)
     ours = measured(run, None if baseline is None else baseline.counted)
     checks = [Check("the whole run", None, "comparable", "cannot tell", why) for why in _doubts_of_all(run, baseline)]
-    notes: list[str] = []
+    notes = unchecked(run, limits)
     if baseline is not None:
         for point in baseline.points:
             mine = next((m for m in ours if (m.point, m.setting) == point.key), None)
@@ -55,20 +64,6 @@ def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
     for limit in limits.absolute:
         checks += _absolute(run, ours, limit, limits)
     return Gate(run.label, tuple(_adjusted(checks)), tuple(dict.fromkeys(notes)))
-
-
-def _check_names(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> None:
-    if baseline is None and not limits.absolute:
-        raise ConfigError(
-            "there is nothing to check", where="gate", mend="give --baseline, or --limits with `absolute`"
-        )
-    points = {p.name for p in run.suite.operating_points}
-    points |= {p.operating_point for p in baseline.points} if baseline else set()
-    for name in limits.points:
-        if name not in points:
-            raise ConfigError(
-                f"no operating point {name!r}", where="limits: points", mend=suggest(name, sorted(points))
-            )
 
 
 def _doubts_of_all(run: LoadedRun, baseline: Baseline | None) -> Iterator[str]:
@@ -97,16 +92,17 @@ def _against(
     if mine is None:
         yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
         return
-    yield from _unrecorded(place, point, mine, limits)
+    yield from _unrecorded(run, place, point, mine, limits)
     doubt = _leakage_doubt(run, point, mine, limits)
     for name, recorded in point.measures.items():
-        measure = measure_of(name)
+        measure = measure_here(name, run)
         allowance = limits.allowance(point.operating_point, measure)
         if allowance is None:
             continue
         rule = f"at most {allowance} {measure.worse}"
         check = Check(place, measure, rule, "pass", base=recorded.mean)
         another = other_judge(name, baseline.data.get("judge", ""), judge_of(run))
+        another = another or other_metric(name, baseline.data, metrics_stated(run))
         if another:
             check = replace(check, outcome="cannot tell", why=another)
         else:
@@ -147,10 +143,10 @@ def _of_measure(
     return _by_means(check, measure, allowed)
 
 
-def _unrecorded(place: str, point: Point, mine: Measured, limits: Limits) -> Iterator[Check]:
+def _unrecorded(run: LoadedRun, place: str, point: Point, mine: Measured, limits: Limits) -> Iterator[Check]:
     """Checks that the baseline holds every limited measure that the run scores: what it lacks would go unchecked."""
     for name in mine.names:
-        measure = measure_of(name)
+        measure = measure_here(name, run)
         limited = limits.allowance(point.operating_point, measure) is not None
         if limited and name not in point.measures and mine.images[name].notna().any():
             yield Check(place, measure, "recorded", "cannot tell", "the baseline does not hold it; write it again")
@@ -231,7 +227,7 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
         place = f"{limit.operating_point}, channel {limit.channel}, threat model {limit.threat_model}"
         yield Check(place, None, limit.text, "cannot tell", "the run holds nothing that this limit is for")
     for one in covered:
-        measure = measure_of(limit.measure)
+        measure = measure_here(limit.measure, run)
         check = Check(one.place, measure, limit.text, "pass")
         values = one.images.get(limit.measure)
         scored = 0 if values is None else int(values.notna().sum())

@@ -123,7 +123,8 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
     Raises:
         StoreError: A run cannot be read, or the folder cannot be written.
     """
-    pages = [_page(run, number) for number, run in enumerate(load_runs(runs), start=1)]
+    loaded = load_runs(runs)
+    pages = [_page(run, number) for number, run in enumerate(loaded, start=1)]
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
@@ -133,7 +134,11 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         keep_trailing_newline=True,
     )
     text = environment.get_template("report.html.j2").render(
-        pages=pages, columns=columns_grid(), paired_note=PAIRED_NOTE, questions_note=QUESTIONS_NOTE, not_read=NOT_STATED
+        pages=pages,
+        columns=columns_grid(loaded),
+        paired_note=PAIRED_NOTE,
+        questions_note=QUESTIONS_NOTE,
+        not_read=NOT_STATED,
     )
     write_atomic(out / "index.html", text.encode())
     return [out / "index.html"]

@@ -78,6 +78,7 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
             _ranged(row, "strongest_psnr_db", 2),
             _ranged(row, "strongest_ssim", 3),
             _ranged(row, "strongest_lpips", 3),
+            *(_ranged(row, f"strongest_{score.name}", score.digits) for score in run.own_scores),
             _ranged(row, "judge_reid_top1", 0, 100),
             _ranged(row, "reid_top1", 0, 100),
             _ranged(row, "strongest_leakage", 2),
@@ -88,7 +89,10 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
         f"Strongest attack on each of {images} images, {_place(run, setting)}. Leakage is PSNR above the best floor. "
         f"{escape(judge_note(run))} {_NOTE}"
     )
-    heads = [f"{name} ({unit})" if unit else name for name, unit in _POINT_HEADINGS]
+    own = [(escape(score.heading), escape(score.unit)) for score in run.own_scores]
+    place = _POINT_HEADINGS.index(("LPIPS", "")) + 1
+    named = (*_POINT_HEADINGS[:place], *own, *_POINT_HEADINGS[place:])
+    heads = [f"{name} ({unit})" if unit else name for name, unit in named]
     return _table(heads, lines, caption, f"tab:{_key(run, setting)}-points")
 
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.errors import StoreError
+from harness.measures import Score, own_scores
 from harness.partial import frames
 from harness.planning import plan
-from harness.results import CELL_COLUMNS, KIND_COLUMNS
+from harness.results import KIND_COLUMNS, Column
 from harness.store import RunFolder, typed_frame
 from harness.suite import Suite, parse_suite
 from reports.integrity import table_faults
@@ -84,6 +85,11 @@ class LoadedRun:
         known = {a.label: {"plugin": a.plugin.name, **(stated.get(a.label) or {})} for a in self.suite.attacks}
         return {**known, **{label: dict(entry) for label, entry in stated.items() if label not in known}}
 
+    @property
+    def own_scores(self) -> tuple[Score, ...]:
+        """The scores of the run's own metrics, as run.json describes them."""
+        return own_scores(self.manifest)
+
     def is_floor(self, attack: str) -> bool:
         """Tells whether an attack rebuilds nothing specific and only marks the floor."""
         return bool(self.attacks.get(attack, {}).get("floor", False))
@@ -125,7 +131,9 @@ def _refuse_repeats(frame: pd.DataFrame, keys: list[str], table: str, noun: str,
         )
 
 
-def _with_missing(cells: pd.DataFrame, suite: Suite, task: str, where: str) -> pd.DataFrame:
+def _with_missing(
+    cells: pd.DataFrame, suite: Suite, task: str, where: str, columns: tuple[Column, ...]
+) -> pd.DataFrame:
     """Puts cells in the planned order and adds a row for each planned cell that has none."""
     _refuse_repeats(cells, list(_KEY), "cells.csv", "cell", where)
     have = {tuple(row[name] for name in _KEY): row for row in rows_of(cells)}
@@ -150,7 +158,7 @@ def _with_missing(cells: pd.DataFrame, suite: Suite, task: str, where: str) -> p
             "reason": "planned, but the run holds no result",
         }
         ordered.append(have.pop(tuple(identity[name] for name in _KEY), missing))
-    return typed_frame([*ordered, *have.values()], CELL_COLUMNS)
+    return typed_frame([*ordered, *have.values()], columns)
 
 
 def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
@@ -171,7 +179,7 @@ def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         tables = frames(run, suite, manifest)
         cells, images = tables.cells, tables.images
         task = str(cells["task"].iloc[0]) if len(cells) else suite.task.name
-        planned = _with_missing(cells, suite, task, str(run.path))
+        planned = _with_missing(cells, suite, task, str(run.path), run.cell_columns())
         _refuse_repeats(images, ["cell", "image"], "images.parquet", "cell and image", str(run.path))
         faults = table_faults(manifest, planned, images)
         loaded.append(LoadedRun(run, label, manifest, suite, planned, images, faults, tables.kinds))

@@ -84,10 +84,11 @@ def write_markdown(runs: list[RunFolder], out: Path) -> list[Path]:
     """
     blocks = ["# Leakage report"]
     written: list[Path] = []
-    for run in load_runs(runs):
+    loaded = load_runs(runs)
+    for run in loaded:
         more, figures = _run(run, out)
         blocks += more
         written += figures
-    blocks += ["## Columns", table(columns_grid())]
+    blocks += ["## Columns", table(columns_grid(loaded))]
     write_atomic(out / "report.md", ("\n\n".join(blocks) + "\n").encode())
     return [out / "report.md", *written]

@@ -9,8 +9,9 @@ from typing import Literal
 
 import pandas as pd
 
+from harness.measures import Score
 from reports.loaded import LoadedRun, Row, Setting
-from reports.strongest import PER_IMAGE, candidates, image_rows, strongest_per_image
+from reports.strongest import candidates, image_rows, per_image, strongest_per_image
 
 Kind = Literal["leakage", "quality", "cost"]
 Verdict = Literal["conclusive", "lower bound", "inconclusive"]
@@ -62,12 +63,15 @@ MEASURES = {measure.name: measure for measure in _MEASURES}
 _BEST_ATTACK = ("judge_reid_top1", "judge_agreement", "reid_top1", "label_agreement")
 
 
-def measure_of(name: str) -> Measure:
-    """Returns a measure by name.
+def measure_of(name: str, own: Collection[Score] = ()) -> Measure:
+    """Returns a measure by name, a built-in one or that of one of a run's ``own`` metrics.
 
     Raises:
         KeyError: There is none of that name.
     """
+    for score in own:
+        if score.name == name:
+            return Measure(name, score.unit, "leakage", score.leaks_when, score.digits + 1)
     if name.startswith(PROBE) and name != PROBE:
         return Measure(name, "0..1", "leakage", "higher", 4)
     return MEASURES[name]
@@ -173,7 +177,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     rows = image_rows(run, point, setting, labels)
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
     best = strongest_per_image(run, point, setting, rebuilding)
-    columns = {name: best.groupby("image", sort=False)[name].mean() for name in PER_IMAGE}
+    columns = {name: best.groupby("image", sort=False)[name].mean() for name in per_image(run)}
     attacking = rows[~rows["attack"].isin([label for label in labels if run.is_floor(label)])]
     columns |= {name: _of_the_best(attacking, name) for name in _BEST_ATTACK}
     columns |= {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from harness.measures import BUILT_IN
+
 UNSCORED = "unscored"
-_DIGITS = {"psnr_db": 2, "leakage": 2, "ssim": 3, "lpips": 3, "quality": 1, "reid_top1": 1, "label_agreement": 1}
-_DIGITS |= {"judge_reid_top1": 1, "judge_agreement": 3}
+_DIGITS = {"leakage": 2, "quality": 1, **{score.name: score.digits for score in BUILT_IN}}
 
 
 def is_number(value: Any) -> bool:

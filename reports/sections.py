@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.results import CELL_COLUMNS, SCORES
+from harness.measures import BUILT_IN
+from harness.results import CELL_COLUMNS
 from harness.suite import ThreatModel
 from harness.yaml_text import write_yaml
 from reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
 from reports.judge import judge_note
 from reports.loaded import LoadedRun, Row, Setting, rows_of
-from reports.notation import digits_of, is_number, percent
-from reports.table import POINT_COLUMNS
-
-_PERCENT = frozenset({"quality", "reid_top1", "label_agreement", "judge_reid_top1"})
-_SCORE_HEADINGS = (
-    *(("PSNR", "dB"), ("SSIM", ""), ("LPIPS", ""), ("Re-identified by victim", "%"), ("Same answer", "%")),
-    *(("Re-identified by judge", "%"), ("Agreement by judge", "")),
-)
+from reports.notation import is_number, percent
+from reports.table import point_columns
 
 
 def _text(name: str, unit: str = "") -> Heading:
@@ -76,6 +71,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         Heading("PSNR", "dB"),
         Heading("SSIM"),
         Heading("LPIPS"),
+        *(Heading(score.heading, score.unit) for score in run.own_scores),
         Heading("Re-identified by judge", "%"),
         Heading("Re-identified by victim", "%"),
         *([Heading("Lost tokens", "per image")] if lossy else []),
@@ -112,6 +108,7 @@ def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:
                 ranged(row, "strongest_psnr_db", 2),
                 ranged(row, "strongest_ssim", 3),
                 ranged(row, "strongest_lpips", 3),
+                *(ranged(row, f"strongest_{score.name}", score.digits) for score in run.own_scores),
                 ranged(row, "judge_reid_top1", 1, scale=100),
                 ranged(row, "reid_top1", 1, scale=100),
                 *([figure(row["lost_tokens"], 1)] if lossy else []),
@@ -150,14 +147,14 @@ def _attribute_values(row: Row) -> list[Value]:
 def cells_grid(run: LoadedRun) -> Grid:
     """Returns every cell: attack by operating point, with failed, missing and doubtful ones in plain sight."""
     rows = rows_of(run.cells)
-    asked = any(row["attribute"] for row in rows)
+    asked, shown = any(row["attribute"] for row in rows), (*BUILT_IN, *run.own_scores)
     headings = [
         _text("Operating point"),
         _text("Attack"),
         _text("Channel"),
         _text("Verdict"),
         Heading("Leakage", "dB above floor"),
-        *(Heading(text, unit) for text, unit in _SCORE_HEADINGS),
+        *(Heading(score.heading, "%" if score.percent else score.unit.replace("0..1", "")) for score in shown),
         *(_ATTRIBUTE_HEADINGS if asked else ()),
         Heading("Images", "scored"),
         Heading("Seed"),
@@ -165,7 +162,7 @@ def cells_grid(run: LoadedRun) -> Grid:
     ]
     table: list[list[Value]] = []
     for row in rows:
-        scores = [ranged(row, c.name, digits_of(c.name), scale=100.0 if c.name in _PERCENT else 1.0) for c in SCORES]
+        scores = [ranged(row, score.name, score.digits, scale=score.scale) for score in shown]
         table.append(
             [
                 words(row["operating_point"]),
@@ -275,11 +272,13 @@ def attacks_grid(run: LoadedRun) -> Grid:
     return Grid(f"Attacks of {run.label}", headings, rows, sortable=False)
 
 
-def columns_grid() -> Grid:
-    """Returns the definition of every column, of cells and of operating points."""
+def columns_grid(runs: Sequence[LoadedRun] = ()) -> Grid:
+    """Returns the definition of every column, of cells and of operating points, those of the runs' own metrics too."""
+    own = {score.name: score for run in runs for score in run.own_scores}
+    cells = (*CELL_COLUMNS, *(column for score in own.values() for column in score.cell_columns))
     rows = []
     meanings: dict[tuple[str, str, str], list[str]] = {}
-    for table, columns in (("cells", CELL_COLUMNS), ("operating points", POINT_COLUMNS)):
+    for table, columns in (("cells", cells), ("operating points", point_columns(runs))):
         for column in columns:
             if not column.name.endswith(("_lo", "_hi")):
                 meanings.setdefault((column.name, column.unit, column.meaning), []).append(table)

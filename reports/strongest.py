@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from harness.measures import BUILT_IN
 from harness.scoring.statistics import mean_interval
 from harness.seeding import Streams
 from reports.loaded import LoadedRun, Setting
 
-LOWER_LEAKS = frozenset({"lpips"})
-"""Score columns in which a lower value means more leakage."""
+LOWER_LEAKS = frozenset(score.name for score in BUILT_IN if score.leaks_when == "lower")
+"""Built-in score columns in which a lower value means more leakage."""
 PER_IMAGE = ("psnr_db", "ssim", "lpips", "leakage")
 KEYS = ["seed", "image"]
 
@@ -34,6 +35,11 @@ def estimate(values: pd.Series[float], groups: pd.Series[int], seed: int) -> Est
     """
     interval = mean_interval(values.to_numpy(dtype=float), groups.to_numpy(dtype=int), Streams(seed, ("bootstrap",)))
     return Estimate(interval.mean, interval.lo, interval.hi)
+
+
+def per_image(run: LoadedRun) -> tuple[str, ...]:
+    """Names the scores of which the strongest attack on each image counts: the run's own metrics are among them."""
+    return (*PER_IMAGE, *(score.name for score in run.own_scores))
 
 
 def candidates(run: LoadedRun, point: str, setting: Setting) -> list[str]:
@@ -59,13 +65,15 @@ def strongest_per_image(run: LoadedRun, point: str, setting: Setting, attacks: l
     Each score is the strongest over attacks by that score. ``attack`` and ``cell`` name the attack of the highest PSNR.
 
     Returns:
-        A row a seed and image: seed, image, group, attack, cell, psnr_db, ssim, lpips, leakage.
+        A row a seed and image: seed, image, group, attack, cell, psnr_db, ssim, lpips, leakage, and what the run's own
+        metrics score.
     """
     rows = image_rows(run, point, setting, candidates(run, point, setting) if attacks is None else attacks)
     by_psnr = rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable", na_position="last")
     winners = by_psnr.drop_duplicates(KEYS)[[*KEYS, "group", "attack", "cell"]]
     grouped = rows.groupby(KEYS, sort=False)
-    scores = {name: grouped[name].min() if name in LOWER_LEAKS else grouped[name].max() for name in PER_IMAGE}
+    lower = LOWER_LEAKS | {score.name for score in run.own_scores if score.leaks_when == "lower"}
+    scores = {name: grouped[name].agg("min" if name in lower else "max") for name in per_image(run)}
     best = winners.merge(pd.DataFrame(scores).reset_index(), on=KEYS, how="left")
     best.loc[best["psnr_db"].isna(), ["attack", "cell"]] = ""
     return best.sort_values(KEYS, kind="stable").reset_index(drop=True)

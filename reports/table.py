@@ -13,10 +13,10 @@ from reports.loaded import LoadedRun, Row, Setting, load_runs
 from reports.measures import verdict_of
 from reports.strongest import (
     NOTHING,
-    PER_IMAGE,
     Estimate,
     change,
     estimate,
+    per_image,
     quality_per_image,
     strongest_per_image,
 )
@@ -90,6 +90,20 @@ POINT_COLUMNS: tuple[Column, ...] = (
 )
 
 
+def point_columns(runs: Sequence[LoadedRun]) -> tuple[Column, ...]:
+    """Returns the columns of the operating-point table: ``POINT_COLUMNS``, and those of the runs' own metrics."""
+    own = {score.name: score for run in runs for score in run.own_scores}
+    added = (
+        _with_interval(
+            f"strongest_{name}",
+            score.unit,
+            f"mean over images of the {score.leaks_when[:-2]}est {name} that any attack reaches",
+        )
+        for name, score in own.items()
+    )
+    return (*POINT_COLUMNS, *(column for columns in added for column in columns))
+
+
 def _put(row: Row, name: str, value: Estimate) -> None:
     row.update({name: value.mean, f"{name}_lo": value.lo, f"{name}_hi": value.hi})
 
@@ -131,7 +145,7 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     _put(row, "quality", estimate(quality["quality"], quality["group"], seed))
     best = strongest_per_image(run, point, setting)
     row["n"] = int(best["psnr_db"].notna().sum())
-    for name in PER_IMAGE:
+    for name in per_image(run):
         _put(row, f"strongest_{name}", estimate(best[name], best["group"], seed))
     wins = best.loc[best["attack"] != "", "attack"].value_counts()
     if len(wins):
@@ -173,4 +187,5 @@ def point_rows(run: LoadedRun) -> list[Row]:
 
 def operating_points(run: RunFolder) -> pd.DataFrame:
     """Computes the operating-point table of a run: ``POINT_COLUMNS``, NaN where nothing was scored."""
-    return typed_frame(point_rows(load_runs([run])[0]), POINT_COLUMNS)
+    loaded = load_runs([run])
+    return typed_frame(point_rows(loaded[0]), point_columns(loaded))

@@ -15,7 +15,7 @@ from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, Column
 from harness.store import RunFolder, typed_frame, write_atomic
 from harness.table_file import guarded_csv, unguarded
 from reports.loaded import LoadedRun, load_runs
-from reports.table import POINT_COLUMNS, point_rows
+from reports.table import POINT_COLUMNS, point_columns, point_rows
 
 RUN = Column("run", "text", "", "label of the run")
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -27,9 +27,20 @@ TABLES: dict[str, tuple[Column, ...]] = {
 """The columns of each table, in order."""
 
 
+def tables_of(runs: Sequence[LoadedRun]) -> dict[str, tuple[Column, ...]]:
+    """Returns the columns of each table, those of the runs' own metrics among them."""
+    own = {score.name: score for run in runs for score in run.own_scores}.values()
+    return {
+        **TABLES,
+        "operating_points": (RUN, *point_columns(runs)),
+        "cells": (*TABLES["cells"], *(column for score in own for column in score.cell_columns)),
+        "images": (*TABLES["images"], *(score.column for score in own)),
+    }
+
+
 def _frame(name: str, run: LoadedRun) -> pd.DataFrame:
     if name == "operating_points":
-        return typed_frame(point_rows(run), POINT_COLUMNS)
+        return typed_frame(point_rows(run), point_columns([run]))
     if name == "quality_by_kind":
         return run.kinds
     return (run.cells if name == "cells" else run.images).copy()
@@ -39,13 +50,14 @@ def _joined(name: str, runs: Sequence[LoadedRun]) -> pd.DataFrame:
     frames = [_frame(name, run) for run in runs]
     for run, frame in zip(runs, frames, strict=True):
         frame.insert(0, "run", run.label)
-    return pd.concat(frames, ignore_index=True)
+    joined = pd.concat(frames, ignore_index=True)
+    return joined[[column.name for column in tables_of(runs)[name]]]
 
 
-def columns_frame() -> pd.DataFrame:
+def columns_frame(runs: Sequence[LoadedRun] = ()) -> pd.DataFrame:
     """Returns a row a column of every table: table, column, kind, unit, meaning."""
     return pd.DataFrame(
-        [{"table": table, **column._asdict()} for table, columns in TABLES.items() for column in columns]
+        [{"table": table, **column._asdict()} for table, columns in tables_of(runs).items() for column in columns]
     )
 
 
@@ -65,7 +77,7 @@ def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
         frame["snr_db"] = frame["snr_db"].astype(object).where(frame["snr_db"].notna(), "")
     if len(kinds := _joined("quality_by_kind", loaded)):
         frames["quality_by_kind"] = kinds
-    frames["columns"] = columns_frame()
+    frames["columns"] = columns_frame(loaded)
     for name, frame in frames.items():
         write_atomic(out / f"{name}.csv", guarded_csv(frame, "NaN"))
     return [out / f"{name}.csv" for name in frames]
@@ -90,7 +102,7 @@ def write_parquet(runs: list[RunFolder], out: Path) -> list[Path]:
         StoreError: A run cannot be read, or the folder cannot be written.
     """
     loaded = load_runs(runs)
-    for name, columns in TABLES.items():
+    for name, columns in tables_of(loaded).items():
         table = pa.Table.from_pandas(_joined(name, loaded), preserve_index=False)
         described = {column.name: {"unit": column.unit, "meaning": column.meaning} for column in columns}
         fields = [field.with_metadata(described[field.name]) for field in table.schema]

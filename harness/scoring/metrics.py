@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness import guards
 from harness.contracts import Metric
-from harness.errors import ConfigError, PluginError
+from harness.errors import PluginError
+from harness.measures import check_metrics
 from harness.registry import create
-from harness.results import SCORE_NAMES
 from harness.suite import Suite
 
 
@@ -21,26 +22,37 @@ class ImageScores(NamedTuple):
     reasons: dict[str, str]
 
 
+def metrics_of(suite: Suite) -> list[Metric]:
+    """Builds the metrics of a suite.
+
+    Raises:
+        ConfigError: One is unknown or refuses an option.
+        PluginError: One is no metric, or can have no column.
+    """
+    built = [create("metrics", config.name, config.options, where="metrics") for config in suite.metrics]
+    for config, metric in zip(suite.metrics, built, strict=True):
+        if not isinstance(metric, Metric):
+            raise PluginError(
+                f"{type(metric).__name__} is no metric", where=f"metrics: {config.name}", mend="derive it from Metric"
+            )
+    check_metrics(built)
+    return built
+
+
 def score_images(suite: Suite, originals: Tensor, reconstructions: Tensor, device: torch.device) -> ImageScores:
     """Scores uint8 reconstructions (B, 3, H, W) against uint8 originals.
 
     Raises:
-        ConfigError: A metric has no column in the result schema.
-        PluginError: A metric returned something other than (B,) values.
+        PluginError: A metric failed, or returned something other than (B,) values.
     """
     a, b = (x.to(device).float() / 255.0 for x in (originals, reconstructions))
     values: dict[str, Tensor] = {}
     reasons: dict[str, str] = {}
-    for config in suite.metrics:
-        metric: Metric = create("metrics", config.name, config.options, where="metrics")
-        if metric.name not in SCORE_NAMES:
-            raise ConfigError(f"metric {metric.name!r} has no column", where="metrics", mend=f"use {SCORE_NAMES}")
-        scores = metric.score(a.clone(), b.clone()).detach().cpu()
-        if scores.shape != (len(a),):
-            raise PluginError(
-                f"scores are {tuple(scores.shape)}, expected ({len(a)},)", where=f"metric {metric.name!r}"
-            )
+    for metric in metrics_of(suite):
+        scores = guards.score(metric, a, b)
         values[metric.name] = scores
-        if bool(scores.isnan().any()):
-            reasons[metric.name] = str(getattr(metric, "unscored_reason", "")) or "some images could not be scored"
+        missing = int(scores.isnan().sum())
+        if missing:
+            why = str(getattr(metric, "unscored_reason", "") or "")
+            reasons[metric.name] = why or f"{missing} of {len(scores)} images could not be scored"
     return ImageScores(values, reasons)

@@ -42,6 +42,7 @@ def test_it_runs(environment, tmp_path):
         "task": "photos",
         "operating_points": ["undefended"],
         "attacks": ["floor_mean", "gray"],
+        "metrics": ["psnr_db", {"name": "edge_error", "scale": 100.0}],
         "evaluation_images": 16,
         "threat_models": [{"auxiliary": {"n": 64}}],
     }
@@ -52,3 +53,5 @@ def test_it_runs(environment, tmp_path):
     cells = RunFolder.open(tmp_path / "run").cells().set_index("attack")
     assert cells.loc["gray", "status"] == "done"
     assert 5 < cells.loc["gray", "psnr_db"] < 20
+    assert 0 < cells.loc["gray", "edge_error_lo"] < cells.loc["gray", "edge_error"] < cells.loc["gray", "edge_error_hi"]
+    assert "Edge error" in done.stdout

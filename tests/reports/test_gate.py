@@ -189,7 +189,7 @@ def test_limits_on_single_points_and_absolute_limits(tmp_path, base):
     ("data", "expected"),
     [
         ({"minimum_image": 3}, "unknown key 'minimum_image'.*did you mean 'minimum_images'"),
-        ({"worse_by": {"leakge": 1}}, "unknown measure 'leakge'.*did you mean 'leakage'"),
+        ({"worse_by": {"Leakage": 1}}, "unknown measure 'Leakage'.*did you mean 'leakage'"),
         ({"worse_by": {"leakage": "2 percent"}}, "worse_by"),
         ({"worse_by": {"leakage": -1}}, "greater than or equal to 0"),
         ({"absolute": [{"measure": "leakage"}]}, "give one of at_most, at_least"),
@@ -205,6 +205,9 @@ def test_a_typo_in_the_limits_is_named(data, expected):
 def test_limits_of_no_known_point_and_nothing_to_check(tmp_path, base):
     with pytest.raises(ConfigError, match=r"no operating point 'merge'.*did you mean 'merged'"):
         outcome(tmp_path / "a", base, parse_limits({"points": {"merge": {"leakage": 1}}}))
+    # Only the run knows what metrics of its own it has.
+    with pytest.raises(ConfigError, match=r"unknown measure 'leakge'.*did you mean 'leakage'"):
+        outcome(tmp_path / "c", base, parse_limits({"worse_by": {"leakge": 1}}))
     with pytest.raises(ConfigError, match="nothing to check"):
         outcome(tmp_path / "b", None)
 
