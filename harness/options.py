@@ -182,7 +182,7 @@ def _checked(option: Option, value: Any, place: str) -> Any:
         raise ConfigError(
             f"{name} = {found} is not {allowed}" if name == option.name else f"{name} = {found}, wanted is {allowed}",
             where=place,
-            mend=mend or f"write {option.name}: ... as allowed",
+            mend=mend,
         ) from error
 
 

@@ -109,7 +109,7 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
         PluginError: The plug-in cannot be imported.
     """
     factory = load(group, name, where=where)
-    place = f"{where} ({group[:-1]} {name!r})".strip()
+    place = _place(where, group, name)
     options = check_options(factory, options, place, given)
     declared = signature_of(factory).options
     for key, value in options.items():
@@ -117,6 +117,12 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
             inner_name, inner_options = name_and_options(inner, spec, f"{place}: {key}")
             check(inner, inner_name, inner_options, where=f"{place}: {key}")
     return options
+
+
+def _place(where: str, group: str, name: str) -> str:
+    """Names the plug-in at its place, its kind only once: lines are short, and plug-ins nest."""
+    kind = group[:-1]
+    return f"{where} {name!r}" if where.split(" ")[-1] == kind else f"{where} ({kind} {name!r})".strip()
 
 
 def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -136,7 +142,7 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         PluginError: The constructor failed in another way.
     """
     factory = load(group, name, where=where)
-    place = f"{where} ({group[:-1]} {name!r})".strip()
+    place = _place(where, group, name)
     options = check(group, name, options, where=where)
     try:
         built = factory(**options)

@@ -1,6 +1,7 @@
 """The ragged forward: attention by segments, gradients, number types, calibration."""
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -110,11 +111,12 @@ def test_mlerp_of_tokens_that_cancel_is_finite():
 
 
 def test_gradients_reach_the_pixels_through_merging(victim, photographs):
-    backbone = TimmViT(copy.deepcopy(victim.model).double())
+    double = replace(victim, model=copy.deepcopy(victim.model).double())
+    backbone = TimmViT(double.model)
     images = photographs.select(range(4))
 
     def loss(pixels):
-        normal = victim.normalise(pixels)
+        normal = double.normalise(pixels)
         batch, counts = run_edge(
             backbone, backbone.embed(normal), images.ids, ThresholdMerge(0.85), RNG, cut=4, proportional=True
         )

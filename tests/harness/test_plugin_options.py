@@ -33,6 +33,7 @@ WIDTHS = ((), [0], [16, -1], [True], ["8"], 16, "16")
 DECIBEL = (NAN, INF, 1e6, "10", True)
 BITS = (1, 9, True, "4", 4.0)
 PLUGIN = ("nonsense", 3, {}, {"name": 3}, {"name": "nonsense"}, None)
+CHANNELS = ([0.5, 0.5], ["a", 0.5, 0.5], [NAN, 0.5, 0.5], [True, 0.5, 0.5], 0.5)
 COLOUR = ([1, 2], [1, 2, 256], [True, 0, 0], 3, None)
 SPLITS = ({"attacker": 0}, {"attacker": True}, {"attacker": "9"}, {"nonsense": 3}, [3], 3)
 
@@ -60,7 +61,9 @@ PIPELINE: dict[str, tuple[Any, ...]] = {
     "packet_tokens": COUNT,
     "on_loss": NAME,
 }
+FED: dict[str, tuple[Any, ...]] = {"mean": CHANNELS, "std": CHANNELS, "interpolation": NAME, "crop_share": KEPT}
 ASKING: dict[str, tuple[Any, ...]] = {
+    **FED,
     "path": TEXT,
     "model": TEXT,
     "pretrained": SWITCH,
@@ -174,11 +177,16 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         },
     },
     "reductions": {
-        "ats": {"tokens": per_block(COUNT), "layers": LAYERS},
-        "diffrate": {"prune_kept": per_block(COUNT[:-2]), "merge_kept": per_block(COUNT[:-2])},
+        "ats": {"tokens": per_block(COUNT), "rule": NAME, "layers": LAYERS},
+        "diffrate": {
+            "prune_kept": per_block(COUNT[:-2]),
+            "merge_kept": per_block(COUNT[:-2]),
+            "similarity": NAME,
+            "sizes": NAME,
+        },
         "evit": {"keep": per_block(KEPT), "layers": LAYERS},
         "none": {},
-        "pitome": {"ratio": per_block(KEPT)},
+        "pitome": {"ratio": per_block(KEPT), "margin": (NAN, INF, "x", True), "matched_blocks": NOT_NEGATIVE},
         "proportion": {"proportions": per_block(SHARE), **MERGING},
         "prumerge": {"layer": NOT_NEGATIVE, "plus": SWITCH},
         "random_drop": {"match": (*PLUGIN, {"name": "threshold", "thresholds": 2}, {"name": "threshold"})},
@@ -234,6 +242,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
     "tasks": {
         "gqa": ASKING,
         "imagefolder": {
+            **FED,
             "path": TEXT,
             "model": TEXT,
             "checkpoint": (3, True),
