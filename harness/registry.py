@@ -122,7 +122,7 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
 def _place(where: str, group: str, name: str) -> str:
     """Names the plug-in at its place, its kind only once: lines are short, and plug-ins nest."""
     kind = group[:-1]
-    return f"{where} {name!r}" if where.split(" ")[-1] == kind else f"{where} ({kind} {name!r})".strip()
+    return f"{where} {name!r}" if where.rsplit(" ", maxsplit=1)[-1] == kind else f"{where} ({kind} {name!r})".strip()
 
 
 def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
