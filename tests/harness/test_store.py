@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.errors import StoreError
-from harness.learning import LearningCurve, convergence_failure, plateau_failure
+from harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
 from harness.store import RunFolder, write_atomic
 
@@ -108,7 +108,11 @@ def test_convergence_needs_the_step_doubling_check():
     flat.doubling_gain_db = float("nan")
     assert convergence_failure(flat)
     flat.doubling_gain_db = 0.1
-    assert convergence_failure(flat) is None
+    assert "only one doubling" in convergence_failure(flat)
+    for quarter, failure in ((19.8, None), (19.58, None), (18.0, "from a quarter to half"), (float("nan"), "quarter")):
+        flat.compare(CurvePoint(50, 1.0, 19.88), CurvePoint(25, 1.0, quarter))
+        found = convergence_failure(flat)
+        assert found is None if failure is None else failure in found
     assert "still gaining" in convergence_failure(curve_of(list(range(10))))
 
 

@@ -15,7 +15,7 @@ from harness.search.dominance import dominance, image_metrics
 from harness.search.front import Front, FrontPoint
 from harness.search.objectives import directions
 from harness.search.remeasure import _leakages
-from harness.suite import PluginConfig
+from harness.suite import OperatingPoint, PluginConfig
 
 HERE = {"channel": "c", "snr_db": float("nan"), "threat_model": "server", "seed": 0}
 IMAGES = [f"image {i}" for i in range(24)]
@@ -52,6 +52,7 @@ def front_of(*names, objectives=("quality", "payload_bytes")):
         reference={},
         quality_base=1.0,
         undefended={},
+        operating_points=tuple(OperatingPoint(name=name) for name in names),
         points=points,
     )
 
