@@ -109,7 +109,7 @@ def test_convergence_needs_the_step_doubling_check():
     assert convergence_failure(flat)
     flat.doubling_gain_db = 0.1
     assert "only one doubling" in convergence_failure(flat)
-    for quarter, failure in ((19.8, None), (19.58, None), (18.0, "from a quarter to half"), (float("nan"), "quarter")):
+    for quarter, failure in ((19.8, None), (19.6, None), (18.0, "from a quarter to half"), (float("nan"), "quarter")):
         flat.compare(CurvePoint(50, 1.0, 19.88), CurvePoint(25, 1.0, quarter))
         found = convergence_failure(flat)
         assert found is None if failure is None else failure in found
