@@ -158,15 +158,19 @@ def _window(brightness: Tensor, shift: tuple[int, int], cells: int) -> Tensor:
     return functional.avg_pool2d(window, WINDOW // cells)
 
 
-def _fine(brightness: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Returns (N, 3600): brightness less its surroundings, over their contrast.
+def _contrast(brightness: Tensor) -> Tensor:
+    """Returns (N, 1, 64, 64): brightness less its surroundings, over their contrast.
 
     Without the division one strong edge, a horizon or the rim of a disc, makes unrelated images look the same.
     """
-    values = _window(brightness, shift, 60)
-    mean = _local_mean(values, 9)
-    contrast = (_local_mean(values * values, 9) - mean * mean).clamp_min(0).sqrt()
-    return _unit((values - mean) / (contrast + NOISE))
+    mean = _local_mean(brightness, 9)
+    contrast = (_local_mean(brightness * brightness, 9) - mean * mean).clamp_min(0).sqrt()
+    return (brightness - mean) / (contrast + NOISE)
+
+
+def _fine(contrast: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Returns (N, 3600): the window of ``_contrast`` that starts at ``shift`` pixels."""
+    return _unit(_window(contrast, shift, 60))
 
 
 def _plain(brightness: Tensor, shift: tuple[int, int]) -> Tensor:
@@ -189,7 +193,7 @@ def _alike(a: Tensor, b: Tensor, *, smooth: bool) -> Tensor:
     """
     if not len(a):
         return torch.zeros(0, dtype=torch.bool)
-    similarity, best = _paired(_fine, a, b).max(0)
+    similarity, best = _paired(_fine, _contrast(a), _contrast(b)).max(0)
     if not smooth:
         return similarity > MOVED_SIMILARITY
     plain = _paired(_plain, a, b).gather(0, best[None])[0]

@@ -57,6 +57,12 @@ class ConfigError(LeakgaugeError):
     longest = 200
 
 
+class VictimError(ConfigError):
+    """A model that cannot be the victim: the line names every part that is odd, and all that is supported."""
+
+    longest = 1200
+
+
 class PluginError(LeakgaugeError):
     """A plug-in that is unknown, cannot be loaded, or broke its contract."""
 

@@ -18,7 +18,7 @@ from defenses.backbones.backbone import Backbone
 from defenses.edge import run_edge
 from defenses.reductions.none import NoReduction
 from harness.contracts import Victim
-from harness.errors import ConfigError
+from harness.errors import VictimError
 from harness.seeding import Streams
 from harness.tokens import TokenBatch
 
@@ -66,16 +66,16 @@ def check_exact(victim: Victim, backbone: Backbone, device: torch.device) -> Non
         device: Where to compute.
 
     Raises:
-        ConfigError: They differ, the model is in training mode, or its weights are of several number types.
+        VictimError: They differ, the model is in training mode, or its weights are of several number types.
     """
     once(victim.model, "answer", lambda: _compare(victim, backbone, device))
 
 
 def check_mode(model: nn.Module) -> None:
-    """Raises ConfigError where a model, or a part of it, is in training mode."""
+    """Raises VictimError where a model, or a part of it, is in training mode."""
     training = [name or "the model" for name, module in model.named_modules() if module.training]
     if training:
-        raise ConfigError(
+        raise VictimError(
             f"the victim is in training mode ({_listed(training)}): dropout and batch statistics would act in it, and "
             "are left out of the split path",
             where="victim",
@@ -99,7 +99,7 @@ def _compare(victim: Victim, backbone: Backbone, device: torch.device) -> None:
 
 
 def check_same(victim: Victim, found: Tensor, own: Tensor, place: Callable[[], str] = lambda: "") -> None:
-    """Raises ConfigError where outputs of the split path and of the model itself differ by more than rounding.
+    """Raises VictimError where outputs of the split path and of the model itself differ by more than rounding.
 
     Args:
         victim: The victim.
@@ -108,7 +108,7 @@ def check_same(victim: Victim, found: Tensor, own: Tensor, place: Callable[[], s
         place: Says where in the model they begin to differ.
     """
     if not bool(own.isfinite().all()):
-        raise ConfigError(
+        raise VictimError(
             "the model's own output holds NaN or infinite values",
             where="victim",
             mend="take weights of a wider number type, or check them",
@@ -121,7 +121,7 @@ def check_same(victim: Victim, found: Tensor, own: Tensor, place: Callable[[], s
             return
         what = f"on one image they are {apart:.2g} standard deviations of the output apart, of at most {limit:.2g}"
     reasons = [*oddities(victim.model), *filter(None, [place()])]
-    raise ConfigError(
+    raise VictimError(
         f"the adapter does not compute what the model does: {what}; {'; '.join(reasons) or 'nothing odd was found'}",
         where="victim",
         mend="remove hooks and patches, or put what they do into the weights",

@@ -10,7 +10,7 @@ from defenses.backbones.backbone import Backbone
 from defenses.backbones.hf_backbone import SUPPORTED as TRANSFORMERS
 from defenses.backbones.timm_vit import SUPPORTED as TIMM
 from defenses.backbones.timm_vit import TimmViT
-from harness.errors import ConfigError
+from harness.errors import VictimError
 
 SUPPORTED = (TIMM, TRANSFORMERS)
 
@@ -22,7 +22,7 @@ class Adapter(Protocol):
         """Whether ``model`` is of this family; one with exotic parts is still refused, with the reason."""
 
     def __call__(self, model: nn.Module) -> Backbone:
-        """Returns the adapter for ``model``; raises ConfigError where it does not run it exactly."""
+        """Returns the adapter for ``model``; raises VictimError where it does not run it exactly."""
 
 
 def _adapters(model: nn.Module) -> tuple[Adapter, ...]:
@@ -42,12 +42,12 @@ def adapt(model: nn.Module) -> Backbone:
     """Returns the adapter that runs ``model`` exactly.
 
     Raises:
-        ConfigError: No family supports the model; the message names it and lists what is supported.
+        VictimError: No family supports the model; the message names it and lists what is supported.
     """
     for adapter in _adapters(model):
         if adapter.accepts(model):
             return adapter(model)
-    raise ConfigError(
+    raise VictimError(
         f"unsupported victim {type(model).__name__}: no adapter runs it",
         where="victim",
         mend=f"supported: {'; '.join(SUPPORTED)}",

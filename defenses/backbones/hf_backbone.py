@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from defenses.backbones.backbone import Backbone, Projected, dtype_of_weights
-from harness.errors import ConfigError
+from harness.errors import VictimError
 from harness.tokens import TokenBatch
 
 SUPPORTED = (
@@ -34,7 +34,7 @@ class HfBackbone(Backbone):
         parts: Modules of a block that this adapter calls.
 
     Raises:
-        ConfigError: The model is not one that this adapter runs exactly.
+        VictimError: The model is not one that this adapter runs exactly.
     """
 
     family: ClassVar[type[nn.Module]]
@@ -67,9 +67,9 @@ class HfBackbone(Backbone):
         """Whether ``model`` is of this family; one with exotic parts is still refused, with the reason."""
         return isinstance(model, cls.family)
 
-    def _refusal(self, reason: str) -> ConfigError:
+    def _refusal(self, reason: str) -> VictimError:
         """Names the model and why it cannot be run."""
-        return ConfigError(
+        return VictimError(
             f"unsupported victim {type(self.model).__name__}: {reason}", where="victim", mend=f"supported: {SUPPORTED}"
         )
 
@@ -95,11 +95,11 @@ class HfBackbone(Backbone):
         """Embeds normalised images (B, 3, H, W) into unreduced tokens.
 
         Raises:
-            ConfigError: The images are not of the size in the model's config.
+            VictimError: The images are not of the size in the model's config.
         """
         height, width = self.image_size
         if images.shape[2:] != self.image_size:
-            raise ConfigError(
+            raise VictimError(
                 f"images of {images.shape[3]} x {images.shape[2]} px, but the victim is configured for "
                 f"{width} x {height}",
                 where="victim",

@@ -14,7 +14,7 @@ from defenses.backbones.backbone import Backbone, Projected, size_weighted_mean
 from defenses.backbones.hf_backbone import HfBackbone
 from defenses.backbones.hf_clip import HfClip
 from defenses.backbones.hf_siglip import HfSiglip
-from harness.errors import ConfigError
+from harness.errors import VictimError
 from harness.tokens import DROPPED, TokenBatch, packed_rows
 from harness.vision_language import is_tiled, tiles
 
@@ -40,7 +40,7 @@ class HfLlava(Backbone):
         tiled: Whether images are cut into tiles.
 
     Raises:
-        ConfigError: It is not one that this adapter runs exactly.
+        VictimError: It is not one that this adapter runs exactly.
     """
 
     classes: ClassVar[tuple[type[nn.Module], ...]] = (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration)
@@ -142,8 +142,8 @@ def _tower_adapter(model: nn.Module, tower: nn.Module) -> HfBackbone:
     raise _refusal(model, f"its image tower is {type(tower).__name__}, neither CLIP nor SigLIP")
 
 
-def _refusal(model: nn.Module, reason: str) -> ConfigError:
-    return ConfigError(
+def _refusal(model: nn.Module, reason: str) -> VictimError:
+    return VictimError(
         f"unsupported victim {type(model).__name__}: {reason}",
         where="victim",
         mend="take a LLaVA-1.5 or LLaVA-NeXT of transformers with a CLIP or SigLIP tower",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from defenses.attention import equal_lengths
 from defenses.backbones.backbone import Backbone, Projected, dtype_of_weights, patch_rows, size_weighted_mean
-from harness.errors import ConfigError
+from harness.errors import VictimError
 from harness.tokens import TokenBatch
 
 SUPPORTED = (
@@ -31,13 +31,13 @@ class TimmViT(Backbone):
         model: The victim's network, in evaluation mode; read, never modified.
 
     Raises:
-        ConfigError: The model is not one that this adapter runs exactly.
+        VictimError: The model is not one that this adapter runs exactly.
     """
 
     def __init__(self, model: nn.Module) -> None:
         reason = self._unsupported(model)
         if reason:
-            raise ConfigError(
+            raise VictimError(
                 f"unsupported victim {type(model).__name__}: {reason}", where="victim", mend=f"supported: {SUPPORTED}"
             )
         self.model: Any = cast(Any, model)
@@ -85,7 +85,7 @@ class TimmViT(Backbone):
         model = self.model
         tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
         if tokens.shape[1] != self.prefix + self.grid[0] * self.grid[1]:
-            raise ConfigError(
+            raise VictimError(
                 f"images of {images.shape[3]} x {images.shape[2]} px do not fill the {self.grid[1]} x {self.grid[0]} "
                 "patches of the victim",
                 where="victim",

@@ -89,7 +89,7 @@ def test_the_position_predictor_beats_chance_by_far(victim, auxiliary):
     mean, std = token_statistics(own)
     torch.manual_seed(0)
     predictor = PositionPredictor(mean, std, 64, width=32, layers=1, heads=2)
-    half = train_part(
+    half, quarter = train_part(
         predictor,
         lambda draw: view.unreduced(auxiliary, draw),
         torch.arange(len(auxiliary)),
@@ -103,10 +103,11 @@ def test_the_position_predictor_beats_chance_by_far(victim, auxiliary):
     with torch.no_grad():
         found = [
             (network(*test.as_batch().padded()).argmax(dim=2) == source_positions(test)).float().mean()
-            for network in (predictor, half)
+            for network in (predictor, half, quarter)
         ]
     assert found[0] > 0.15  # chance: 1 / 65
     assert found[0] > found[1] > 1 / 65
+    assert found[0] > found[2]
 
 
 def psnr_on_shuffled(attack, victim, auxiliary, photographs, **options):
@@ -138,7 +139,7 @@ def test_sara_paints_merged_payloads(victim, auxiliary, photographs):
     assert mean_psnr_db(rebuilt, photographs.images()) == pytest.approx(curve.points[-1].heldout_psnr_db, abs=2.5)
 
 
-def test_a_part_is_trained_the_same_beside_its_half_and_the_half_is_a_training_of_half_the_steps(victim, auxiliary):
+def test_a_part_is_trained_the_same_beside_its_half_and_the_earlier_are_trainings_of_fewer_steps(victim, auxiliary):
     view = view_of(victim, WHITE_BOX, **MERGE)
     mean, std = token_statistics(view.unreduced(auxiliary))
     schedule, rows = Schedule(8, 4, 4e-3, warmup_steps=2), torch.arange(len(auxiliary))
@@ -146,7 +147,7 @@ def test_a_part_is_trained_the_same_beside_its_half_and_the_half_is_a_training_o
     def trained(schedule, double_check):
         torch.manual_seed(0)
         network = PositionPredictor(mean, std, 64, width=16, layers=1, heads=2)
-        half = train_part(
+        earlier = train_part(
             network,
             lambda draw: view.unreduced(auxiliary, draw),
             rows,
@@ -156,14 +157,17 @@ def test_a_part_is_trained_the_same_beside_its_half_and_the_half_is_a_training_o
             torch.device("cpu"),
             double_check=double_check,
         )
-        return network.state_dict(), half
+        return network.state_dict(), [each.state_dict() for each in earlier]
 
     alone, nothing = trained(schedule, double_check=False)
-    beside, half = trained(schedule, double_check=True)
-    real_half, _ = trained(schedule.halved(), double_check=False)
-    assert nothing is None
+    beside, earlier = trained(schedule, double_check=True)
+    assert not nothing
     assert all(torch.equal(alone[name], beside[name]) for name in alone)
-    assert all(torch.equal(real_half[name], half.state_dict()[name]) for name in real_half)
+    shorter = (schedule.halved(), schedule.halved().halved())
+    assert len(earlier) == len(shorter)
+    for branched, budget in zip(earlier, shorter, strict=True):
+        real, _ = trained(budget, double_check=False)
+        assert all(torch.equal(real[name], branched[name]) for name in real)
 
 
 def test_supervision_teaches_the_placement(victim, auxiliary):

@@ -31,6 +31,7 @@ def front(*objectives) -> Front:
             "quality_base": 0.9,
             "undefended": METRICS[0],
             "operating_points": [{"name": "s-0"}, {"name": "s-1"}],
+            "baseline_points": [{"name": "tome_r1"}, {"name": "tome_r8"}, {"name": "top_k_0.50"}],
             "points": [point("s-0", METRICS[0], [0.1, 0.2]), point("s-1", METRICS[1], [0.9, 0.8])],
             "baselines": [point("tome_r1", METRICS[0]), point("tome_r8", METRICS[1]), point("top_k_0.50", METRICS[1])],
         }
