@@ -19,11 +19,22 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def leakgauge(tmp_path_factory: pytest.TempPathFactory) -> Leakgauge:
-    """Runs suites and checks leakage limits; runs are kept for the session."""
+def leakgauge(pytestconfig: pytest.Config) -> Leakgauge:
+    """Runs suites and checks leakage limits; runs are kept for the session, and shared by its worker processes."""
     from reports.testing import Leakgauge  # noqa: PLC0415
 
-    return Leakgauge(tmp_path_factory.mktemp("leakgauge"))
+    return Leakgauge(folder_of(pytestconfig))
+
+
+def folder_of(config: pytest.Config) -> Path:
+    """Returns the folder for a session's runs: with pytest-xdist one for all workers, so that a run is made once."""
+    # pytest keeps one factory of temporary folders a session, which its fixture of that name hands out.
+    factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]
+    worker: dict[str, str] | None = getattr(config, "workerinput", None)
+    if worker is None:
+        return factory.mktemp("leakgauge")
+    # The base folders of workers lie in one folder.
+    return factory.getbasetemp().parent / f"leakgauge-{worker['testrunuid']}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,9 +85,7 @@ class GatedSuite(pytest.Collector):
 
         if self._gate is None:
             option = self.config.getoption
-            # pytest keeps one factory of temporary folders a session, which its fixture of that name hands out.
-            folder: Path = self.config._tmp_path_factory.mktemp("leakgauge")  # type: ignore[attr-defined]
-            gauge = Leakgauge(folder)
+            gauge = Leakgauge(folder_of(self.config))
             run = gauge.run(option("--leakgauge"), option("--leakgauge-set"))
             self._gate = gauge.judge(run, option("--leakgauge-limits"), option("--leakgauge-baseline"))
         return self._gate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.locking import exclusive
 from harness.runner import choose_device, prepare, run_suite
 from harness.store import RunFolder
 from harness.suite import load_suite
@@ -44,7 +45,9 @@ class Leakgauge:
         chosen = choose_device(device)
         plan = prepare(load_suite(str(suite), overrides), chosen)
         folder = self._folder / f"{plan.suite.name}-{plan.key[:8]}"
-        store = run_suite(plan, folder, chosen, 1, lambda done, total: None)
+        # Processes of one test session share the folder: the first measures, the others find a run that is complete.
+        with exclusive(self._folder / f"{folder.name}.turn", wait_s=-1):
+            store = run_suite(plan, folder, chosen, 1, lambda done, total: None)
         return load_runs([store])[0]
 
     def load(self, folder: Path | str) -> LoadedRun:

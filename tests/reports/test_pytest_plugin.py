@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from simulated_runs import Simulation
 
 from reports.baseline import baseline_of, write_baseline
 from reports.loaded import load_runs
+from reports.pytest_plugin import folder_of
 from reports.testing import LeakageError, Leakgauge
 
 SUITE = """
@@ -89,3 +91,25 @@ def test_usage_errors_are_one_line(tmp_path, arguments, expected):
     assert result.returncode == 4
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_workers_of_a_session_share_the_folder_of_its_runs(tmp_path):
+    def config_of(worker, run):
+        factory = SimpleNamespace(getbasetemp=lambda: tmp_path / f"popen-{worker}", mktemp=lambda name: tmp_path / name)
+        return SimpleNamespace(_tmp_path_factory=factory, workerinput={"testrunuid": run})
+
+    assert folder_of(config_of("gw0", "a")) == folder_of(config_of("gw1", "a"))
+    assert folder_of(config_of("gw0", "a")) != folder_of(config_of("gw0", "b"))
+
+
+@pytest.mark.slow
+def test_two_workers_run_the_suite_once(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    (tmp_path / "limits.yaml").write_text("inconclusive: judge\nabsolute:\n  - {measure: leakage, at_most: 90}\n")
+    arguments = ("--leakgauge", "tiny.yaml", "--leakgauge-limits", "limits.yaml", "-n", "2", "--basetemp", "base")
+    result = session(tmp_path, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    runs = list((tmp_path / "base").glob("leakgauge-*/*/run.json"))
+    assert len(runs) == 1
+    log = (runs[0].parent / "log").read_text(encoding="utf-8")
+    assert log.count(" done ") == 4
