@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 
-.PHONY: demo test test-all planted gate lint format docs-check clean install
+.PHONY: demo test test-all planted faults gate lint format docs-check clean install
 
 install: $(STAMP)
 
@@ -34,6 +34,11 @@ test-all: install lint docs-check
 # Plants known faults in a copy of the code, one at a time: a test must catch each. Minutes; runs nightly.
 planted: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/planted/run.py
+
+# Kills, full disks, removed folders, flipped bits, two processes at a time, malformed files: every command must get
+# over each. Minutes; runs nightly.
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/run.py
 
 # Judges a run of `smoke` by the baseline in the repository: exit 1 where more leaks, 3 where that cannot be told. Its
 # limits accept that the attacker only bounds leakage from below, as benchmarks/baselines/smoke.yaml says.

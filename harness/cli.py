@@ -40,6 +40,7 @@ from harness.runner import check_complete, check_folder, choose_device, prepare,
 from harness.search_cli import choose, search
 from harness.store import RunFolder
 from harness.suite import Suite, load_suite, shipped_suites
+from harness.sweeping import sweep
 
 app = typer.Typer(
     add_completion=False,
@@ -207,6 +208,7 @@ def report(
     check_folder_free(out)
     stores = [RunFolder.open(path) for path in runs]
     with exclusive(out), staying("report"):
+        sweep(out, out / "figures")
         for name in sorted(plugins("reports")):
             load("reports", name)(stores, out)
     _out.print(f"report: {plain(str(out / 'index.html'))}", soft_wrap=True, markup=False)

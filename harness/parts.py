@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from harness.code_digest import Code, differences
 from harness.errors import FailedCellsError, StoreError
-from harness.store import RunFolder
+from harness.store import ORIGINALS, RunFolder
 
 Standing = Literal["done", "failed", "other code", "damaged", "missing"]
 KEPT: tuple[Standing, ...] = ("done", "failed")
@@ -27,6 +27,7 @@ class Parts:
         self._store, self._codes = store, codes
         self._known: dict[str, tuple[tuple[int, ...], Standing]] = {}
         self._pictured: set[str] = set()
+        self._seen: dict[str, tuple[int, ...]] = {}
 
     def standing(self, key: str) -> Standing:
         """Tells where a cell stands."""
@@ -34,8 +35,21 @@ class Parts:
         if key not in self._known or self._known[key][0] != stamp:
             self._known[key] = stamp, self._look(key) if stamp else "missing"
         found = self._known[key][1]
-        lost = found == "done" and key in self._pictured and not self._store.has_images(key)
+        lost = found == "done" and key in self._pictured and not self._has_images(key)
         return "damaged" if lost else found
+
+    def _has_images(self, key: str) -> bool:
+        """Tells whether the pictures of a cell are there, and are those that were written; looks once a writing."""
+        stamp = self._store.images_stamp(key)
+        if stamp and self._seen.get(key) != stamp:
+            try:
+                task = self._store.manifest()["task"]
+                _, height, width = task["image_shape"]
+                self._store.read_images(key, task["evaluation_images"], height, width)
+            except StoreError:
+                return False
+            self._seen[key] = stamp
+        return bool(stamp)
 
     def _look(self, key: str) -> Standing:
         try:
@@ -94,7 +108,7 @@ class Parts:
         if absent and len(short) == len(absent):
             raise FailedCellsError(f"{len(absent)} of {len(standing)} cells were not measured: {short[0]}")
         gone = [f"{count} cells {found}" for found, count in Counter(absent.values()).items()]
-        gone += [] if self._store.has_images("originals") else ["the original images missing"]
+        gone += [] if self._has_images(ORIGINALS) else ["the original images missing"]
         if gone:
             raise StoreError(
                 f"of {len(standing)} cells there are {', '.join(gone)}: the folder or the code was changed while the "

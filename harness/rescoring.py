@@ -39,11 +39,12 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         StoreError: The folder is in use, or cannot be read or written.
     """
     with exclusive(store.path):
+        store.sweep()
         manifest = store.manifest()
         suite = suite_of(store)
         bench = Bench.build(suite, device)
         count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
-        originals = torch.from_numpy(store.read_images("originals", count, height, width)).permute(0, 3, 1, 2)
+        originals = _pictures(store, "originals", count, height, width)
         code = scoring_code(suite)
         differs = _differences(manifest, bench, originals, code)
         if differs and not although_changed:
@@ -58,7 +59,7 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         for key in (key for key in manifest["cells"] if key in done):
             part = store.read_part(key)
             if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
-                rebuilt = torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2)
+                rebuilt = _pictures(store, key, count, height, width)
                 scores = score_reconstructions(bench, originals, rebuilt, gallery, judging)
                 part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
                 part["unscored"] = scores.reasons
@@ -75,6 +76,11 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         again = {"judge": dict(judging.described()), "scored_again": [*manifest.get("scored_again", []), session]}
         store.write_manifest({**manifest, **again})
         return len(parts)
+
+
+def _pictures(store: RunFolder, key: str, count: int, height: int, width: int) -> torch.Tensor:
+    """Returns stored images (N, 3, H, W), laid out as a run lays them out: kernels choose their last digits by that."""
+    return torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2).contiguous()
 
 
 def _differences(manifest: dict[str, Any], bench: Bench, originals: torch.Tensor, code: Code) -> list[str]:

@@ -26,6 +26,7 @@ from harness.search.remeasure import remeasure_front
 from harness.search.space import Space, load_space
 from harness.search.study import memo_folder, prepare_search, run_search
 from harness.search.trials import failures, finished
+from harness.sweeping import sweep
 from harness.table_file import unguarded
 
 _out = console.output()
@@ -67,6 +68,7 @@ def search(
         folder = out or Path("runs") / f"search-{resolved.name}"
         # Held from the first measurement to the last file: figures and tables belong to one search.
         with staying(space), exclusive(folder):
+            sweep(folder, *memo_folder(folder).glob("*"))
             _search(resolved, folder, device, workers, storage, remeasure)
     except KeyboardInterrupt:
         raise InterruptError(

@@ -39,6 +39,7 @@ from harness.results import (
 )
 from harness.sheet import read_sheet, sheet
 from harness.stored_shapes import Curve, Manifest, Part, check_shape
+from harness.sweeping import sweep
 from harness.table_file import checked_keys, read_csv, read_parquet
 
 
@@ -84,6 +85,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def _checksum(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class RunFolder:
@@ -169,15 +178,11 @@ class RunFolder:
 
     def stamp(self, key: str) -> tuple[int, ...]:
         """Returns what tells one writing of a part from another; empty where there is no part."""
-        try:
-            stat = self._part(key).stat()
-        except OSError:
-            return ()
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return _stamp(self._part(key))
 
-    def has_images(self, key: str) -> bool:
-        """Tells whether the pictures of a cell are there."""
-        return (self.path / "reconstructions" / f"{key}.png").is_file()
+    def images_stamp(self, key: str) -> tuple[int, ...]:
+        """Returns what tells one writing of the pictures of a cell from another; empty where there are none."""
+        return _stamp(self._file("reconstructions", key, ".png"))
 
     def note_shortage(self, key: str, why: str) -> None:
         """Notes that a cell could not be measured for lack of memory; forgotten once it is."""
@@ -190,9 +195,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Deletes what processes that were killed left half written; only for who holds the folder."""
-        for folder in ("", "parts", "reconstructions", "attacks"):
-            for path in (self.path / folder).glob(".*.????????"):
-                path.unlink(missing_ok=True)
+        sweep(self.path, *(self.path / folder for folder in ("parts", "reconstructions", "attacks")))
 
     def write_part(self, key: str, part: dict[str, Any]) -> None:
         """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
@@ -279,14 +282,14 @@ class RunFolder:
 
     def write_images(self, key: str, images: NDArray[np.uint8]) -> None:
         """Stores uint8 images (N, H, W, 3) losslessly as one PNG sheet."""
-        write_atomic(self._file("reconstructions", key, ".png"), sheet(images))
+        write_atomic(self._file("reconstructions", key, ".png"), sheet(images, key))
 
     def read_images(self, key: str, count: int, height: int, width: int) -> NDArray[np.uint8]:
         """Reads ``count`` images back as uint8 (N, H, W, 3); ``originals`` is the key of the originals."""
         path = self._file("reconstructions", key, ".png")
         columns = max(1, int(np.ceil(np.sqrt(count))))
         size = (columns * width, -(-count // columns) * height)
-        canvas = read_sheet(path, size, count)
+        canvas = read_sheet(path, size, count, key)
         grid = canvas.reshape(-1, height, columns, width, 3).swapaxes(1, 2)
         return np.ascontiguousarray(grid.reshape(-1, height, width, 3)[:count])
 

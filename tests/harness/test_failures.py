@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from toy_task import register
@@ -19,8 +20,10 @@ from harness.contracts import Attack
 from harness.errors import FailedCellsError, PluginError, ResourceError, StoreError
 from harness.locking import exclusive
 from harness.parts import Parts
+from harness.rescoring import rescore
 from harness.run_summary import check_none_failed
 from harness.runner import prepare, run_suite
+from harness.sheet import sheet
 from harness.store import RunFolder
 from harness.suite import parse_suite
 
@@ -231,6 +234,38 @@ def test_a_damaged_part_is_measured_again(tmp_path, damage):
     assert again.cells().drop(columns=["latency_ms", "attack_seconds"]).equals(before)
 
 
+@pytest.mark.parametrize("damage", ["bit", "swapped", "missing"])
+def test_pictures_that_changed_are_never_scored_and_are_measured_again(tmp_path, damage):
+    folder = run(tmp_path / "run")
+    before = folder.cells().drop(columns=["latency_ms", "attack_seconds"])
+    keys = folder.manifest()["cells"]
+    first, second = (folder.path / "reconstructions" / f"{key}.png" for key in keys[1:])
+    good = first.read_bytes()
+    if damage == "bit":
+        # Of one pixel; the file is a sound PNG.
+        pixels = folder.read_images(first.stem, 4, 16, 16)
+        pixels[0, 0, 0, 0] ^= 1
+        whole = good.replace(good[good.index(b"IDAT") - 4 :], b"")
+        changed = sheet(pixels, "other")
+        first.write_bytes(whole + changed[changed.index(b"IDAT") - 4 :])
+    elif damage == "swapped":
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(good)
+    else:
+        first.unlink()
+    with pytest.raises(StoreError, match="cannot read"):
+        rescore(folder, CPU)
+    assert folder.cells().drop(columns=["latency_ms", "attack_seconds"]).equals(before)
+    said = []
+    again = run(tmp_path / "run", said)
+    assert said == [f"{2 if damage == 'swapped' else 1} cells are damaged and are measured again"]
+    assert first.read_bytes() == good
+    pd.testing.assert_frame_equal(
+        again.cells().drop(columns=["latency_ms", "attack_seconds"]), before, check_exact=True
+    )
+    assert rescore(again, CPU) == 3
+
+
 def test_cells_of_other_code_are_measured_again(tmp_path, monkeypatch):
     module = tmp_path / "edited_attack.py"
     text = Path(__file__).read_text(encoding="utf-8")
@@ -290,7 +325,11 @@ def test_errors_come_whole_out_of_worker_processes():
 def test_temporaries_of_killed_writers_are_swept(tmp_path):
     folder = run(tmp_path / "run")
     left = folder.path / "parts" / ".0123456789abcdef.json.ab12cd_3"
-    left.write_bytes(b"half")
-    run(tmp_path / "run")
-    assert not left.exists()
+    own = folder.path / ".notes.txt.ab12cd_3"
+    own.write_bytes(b"of the user")
+    for writer in (lambda: run(tmp_path / "run"), lambda: rescore(folder, CPU)):
+        left.write_bytes(b"half")
+        writer()
+        assert not left.exists()
+    assert own.exists()
     assert Parts(folder, dict.fromkeys(folder.done(), "")).counts()["other code"] == 3

@@ -1,0 +1,16 @@
+"""What ``harness.store.write_atomic`` leaves behind where its process is killed: found by its name, and deleted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_LEFT = re.compile(r"\.[^/]+\.(csv|html|json|md|parquet|pdf|png|short|svg|tex|yaml)\.[a-z0-9_]{8}")
+
+
+def sweep(*folders: Path) -> None:
+    """Deletes half-written files directly in these folders; only for who holds them (``harness.locking``)."""
+    for folder in folders:
+        for path in folder.glob(".*.????????"):
+            if _LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
