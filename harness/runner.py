@@ -138,19 +138,15 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     if shifted is not None:
         splits["shifted"] = shifted
     seen = {name: images.full_digest() for name, images in splits.items()}
-    key = content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()})
-    if key not in _DISJOINT:
-        check_once(key, lambda: check_disjoint(splits))
-        _DISJOINT.add(key)
+    check_once(
+        content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()}),
+        lambda: check_disjoint(splits),
+    )
     data = data_of(bench) | ({} if shifted is None else {"split_shifted": shifted.digest()})
     cells = plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
     return Plan(suite, bench, data, cells, _read(bench))
-
-
-_DISJOINT: set[str] = set()
-"""Keys of the splits that passed in this process, where no cache remembers them."""
 
 
 def data_of(bench: Bench) -> dict[str, str]:

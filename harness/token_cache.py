@@ -45,14 +45,20 @@ def cache_folder() -> Path | None:
     return base / "leakgauge" / "tokens"
 
 
+_PASSED: set[str] = set()
+"""Keys of the checks that passed in this process, for where no cache is kept."""
+
+
 def check_once(key: str, check: Callable[[], None]) -> None:
-    """Runs a check of unchanging things, unless a note in the cache says that it passed before.
+    """Runs a check of unchanging things, unless it passed in this process or a note in the cache says that it did.
 
     Args:
         key: Content hash of all that the check looks at, its own code included.
         check: Raises where something is wrong; then nothing is noted.
     """
     folder = cache_folder()
+    if folder is None and key in _PASSED:
+        return
     note = None if folder is None else folder / f"{key}.passed"
     passed = f"passed {key}\n".encode()
     if note is not None and note.is_file():
@@ -61,7 +67,9 @@ def check_once(key: str, check: Callable[[], None]) -> None:
                 return
         _log.warning("token cache: %s is damaged; what it stands for is checked again", note)
     check()
-    if note is not None:
+    if note is None:
+        _PASSED.add(key)
+    else:
         try:
             write_atomic(note, passed)
         except (OSError, StoreError) as error:
