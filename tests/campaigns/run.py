@@ -58,18 +58,18 @@ def malformed_files(folder: Path) -> list[Tally]:
     from malformed import campaign
 
     found = campaign(folder)
+    for failure in (failure for one in found.values() for failure in one.failures):
+        print(f"    FAILED {ascii(failure)[1:-1]}", flush=True)
     return [Tally(f"malformed {name}", one.tried, one.failures) for name, one in found.items()]
 
 
 def campaign(folder: Path, seed: int, only: str, share: float) -> list[Tally]:
-    """Tries faults of all kinds whose name holds ``only``; prints the failures as they come."""
+    """Tries faults of all kinds whose name holds ``only``; failures are printed as they come."""
     tallies: list[Tally] = []
 
     def add(found: list[Tally], begun: float) -> None:
         for one in found:
             print(f"{one.kind}: {one.tried} tried, {len(one.failures)} failed", flush=True)
-            for failure in one.failures:
-                print(f"    {ascii(failure)[1:-1]}", flush=True)
         print(f"    in {time.monotonic() - begun:.0f} s", flush=True)
         tallies.extend(found)
 

@@ -19,6 +19,7 @@ class Tally:
         self.tried += 1
         if wrong:
             self.failures.append(f"{self.kind}, {name}: {'; '.join(wrong)}")
+            print(f"    FAILED {ascii(self.failures[-1])[1:-1]}", flush=True)
 
 
 def table(tallies: list[Tally]) -> str:

@@ -29,7 +29,7 @@ def pairs(world: World) -> Iterator[tuple[str, Callable[[Path], Pair], Callable[
         def commands(place: Path) -> Pair:
             out = world.prepared("score" if "score" in {first, second} else first, place)
             made = [world.arguments(name, out) for name in (first, second)]
-            if second == "report":
+            if second == "report" and first != second:
                 made[1] = world.arguments("report", place / "report", out)
             return made[0], made[1]
 
