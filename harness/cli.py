@@ -22,12 +22,11 @@ from rich.progress import (
 from rich.table import Table
 
 from harness import console
-from harness.containment import staying
+from harness.containment import shortage, staying
 from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
 from harness.locking import exclusive
-from harness.memory import out_of_memory
 from harness.output_paths import check_folder_free
 from harness.plain_text import plain, shortened
 from harness.plugin_commands import add_command
@@ -263,7 +262,7 @@ def _unforeseen(error: BaseException) -> int:
         _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
         return 2
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
-    if out_of_memory(error):
+    if shortage(error) == "memory":
         return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", 2)
     return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", 70)
 

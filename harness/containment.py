@@ -14,7 +14,7 @@ import torch
 from harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
-_MEMORY_WORDS = ("allocate memory", "out of memory", "not enough memory")
+_MEMORY_WORDS = ("allocate memory", "out of memory", "not enough memory", "bad_alloc")
 _MEND = "free some, or lower --workers or the suite's batch_size; the same command again measures what is missing"
 
 
@@ -34,7 +34,7 @@ def shortage(error: BaseException | None) -> str:
             isinstance(error, OSError) and error.errno == errno.ENOMEM
         ):
             return "memory"
-        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS):
+        if isinstance(error, RuntimeError | OSError) and any(words in str(error).lower() for words in _MEMORY_WORDS):
             return "memory"
         if isinstance(error, OSError) and error.errno in _DISK:
             return "disk"

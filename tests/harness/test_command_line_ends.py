@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from harness import cli, console, plugin_commands, registry, token_cache
 from harness.cli import app
+from harness.containment import shortage
 from harness.errors import ConfigError, PluginError, StoreError
-from harness.memory import out_of_memory
 from harness.output_paths import check_file_free, check_folder_free
 from harness.plugin_commands import add_command
 
@@ -76,10 +76,10 @@ def test_whatever_is_raised_ends_in_one_line_and_never_with_1(monkeypatch, capsy
 
 
 def test_memory_is_told_from_other_errors():
-    assert not out_of_memory(RuntimeError("shape mismatch"))
+    assert not shortage(RuntimeError("shape mismatch"))
     failed = PluginError("attack failed")
     failed.__cause__ = MemoryError()
-    assert out_of_memory(failed)
+    assert shortage(failed) == "memory"
 
 
 class Gone(io.StringIO):
