@@ -215,8 +215,8 @@ def score_reconstructions(
         judging: The judge before the originals.
     """
     scores = score_images(bench.suite, originals, rebuilt, bench.device)
-    scores.values["reid_top1"] = reid_top1(bench.features(rebuilt), gallery)
-    scores.values["label_agreement"] = bench.label_agreement(rebuilt)
+    features, scores.values["label_agreement"] = bench.look(rebuilt)
+    scores.values["reid_top1"] = reid_top1(features, gallery)
     if bool(scores.values["label_agreement"].isnan().any()):
         scores.reasons["label_agreement"] = NO_CLASSES
     judged = judging.scores(rebuilt)

@@ -77,22 +77,27 @@ class Bench:
             ]
         return torch.cat(parts)
 
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``features`` and ``label_agreement`` do, in one run of the victim where it can."""
+        if self.task.questions(self.evaluation) is not None:
+            return self.features(images), self._same_answers(images)
+        if self.top1 is None:
+            return self.features(images), torch.full((len(images),), torch.nan)
+        with torch.no_grad():
+            seen = [
+                self.victim.look(part.to(self.device).float() / 255.0)
+                for part in torch.split(images, self.suite.batch_size)
+            ]
+        best = torch.cat([output.argmax(dim=1).cpu() for output, _ in seen])
+        return torch.cat([features.cpu() for _, features in seen]), (best == self.top1).float()
+
     def label_agreement(self, images: Tensor) -> Tensor:
         """Returns (B,) 1 where the victim's top class on uint8 reconstructions is that on the originals, else 0.
 
         Where the task asks, the share of an image's questions that it answers as on the original. NaN where the
         victim's answer is no vector of classes: the largest entry of a feature means nothing.
         """
-        if self.task.questions(self.evaluation) is not None:
-            return self._same_answers(images)
-        if self.top1 is None:
-            return torch.full((len(images),), torch.nan)
-        with torch.no_grad():
-            parts = [
-                self.victim.predict(part.to(self.device).float() / 255.0).argmax(dim=1).cpu()
-                for part in torch.split(images, self.suite.batch_size)
-            ]
-        return (torch.cat(parts) == self.top1).float()
+        return self.look(images)[1]
 
     def _same_answers(self, images: Tensor) -> Tensor:
         """Returns (B,) the share of each image's questions answered on uint8 reconstructions as on the originals."""

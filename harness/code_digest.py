@@ -62,7 +62,7 @@ def code_of(packages: Iterable[str]) -> Code:
 
 def forget() -> None:
     """Forgets what was read of files: they are read again, for whoever edits code beside a living process."""
-    for known in (code_digest, _code_of, _read):
+    for known in (code_digest, _code_of, _read, _places):
         known.cache_clear()
 
 
@@ -103,12 +103,11 @@ def _code_of(packages: frozenset[str]) -> tuple[tuple[str, str], ...]:
         if top in seen or top in sys.stdlib_module_names:
             continue
         seen.add(top)
-        files = _files(top)
         # Whatever lies among installed packages has a version, unless it is a plug-in: those are edited in place.
-        if top not in packages and top != "harness" and any("site-packages" in path.parts for _, path in files):
+        if top not in packages and top != "harness" and any("site-packages" in place.parts for place in _places(top)):
             name, number = _distribution(top)
             found[name] = number
-        elif files:
+        elif _files(top):
             found[top], imported = _read(top)
             waiting += imported
     return tuple(sorted(found.items()))
@@ -144,20 +143,29 @@ def _read(top: str) -> tuple[str, tuple[str, ...]]:
     return digest.hexdigest()[:16], tuple(sorted(imported))
 
 
-def _files(top: str) -> list[tuple[str, Path]]:
-    """Returns the files of a top-level package that decide what it computes, or the one file of a lone module."""
+@cache
+def _places(top: str) -> tuple[Path, ...]:
+    """Returns the folders of a top-level package, or the one file of a lone module; nothing for what is not there."""
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):
-        return []
+        return ()
     if spec is None:
-        return []
+        return ()
     if spec.submodule_search_locations:
-        found = [
+        return tuple(map(Path, spec.submodule_search_locations))
+    return () if spec.origin is None or not Path(spec.origin).is_file() else (Path(spec.origin),)
+
+
+def _files(top: str) -> list[tuple[str, Path]]:
+    """Returns the files of a top-level package that decide what it computes, or the one file of a lone module."""
+    found = []
+    for place in _places(top):
+        if place.is_file():
+            return [(top, place)]
+        found += [
             (path.relative_to(place).as_posix(), path)
-            for place in map(Path, spec.submodule_search_locations)
             for path in place.rglob("*")
             if path.suffix not in _NO_CODE and "__pycache__" not in path.parts and path.is_file()
         ]
-        return sorted(found)
-    return [] if spec.origin is None or not Path(spec.origin).is_file() else [(top, Path(spec.origin))]
+    return sorted(found)

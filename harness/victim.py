@@ -71,17 +71,27 @@ class Victim:
         if features is not None and head is not None:
             pooled: Tensor = head(features(self.normalise(images)), pre_logits=True)
             return pooled.float()
-        classifier = getattr(self.model, "classifier", None)
-        if not isinstance(classifier, nn.Module):
-            return self.predict(images)
-        # The classifiers of transformers: what enters that layer is listened to, and the listener taken off again.
-        seen: list[Tensor] = []
-        listener = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        return self.look(images)[1]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``predict`` and ``embed`` do, (B, classes) and (B, D), in one run of the model where it can."""
+        classifier, seen = self._classifier(), list[Tensor]()
+        # What enters that layer is listened to, and the listener taken off again.
+        listener = classifier and classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             output = self.predict(images)
         finally:
-            listener.remove()
-        return seen[-1].float() if seen else output
+            if listener is not None:
+                listener.remove()
+        if len(seen) == 1 and seen[0].ndim == 2:
+            return output, seen[0].float()
+        return output, self.embed(images) if hasattr(self.model, "forward_head") else output
+
+    def _classifier(self) -> nn.Module | None:
+        """Returns the layer that features enter, as timm and transformers name it; None where there is no such."""
+        named = getattr(self.model, "get_classifier", None)
+        layer = named() if callable(named) else getattr(self.model, "classifier", None)
+        return layer if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity) else None
 
 
 def answer(output: Any) -> Tensor:

@@ -62,8 +62,12 @@ def runs_exactly(loaded) -> torch.Tensor:
     victim = Victim(loaded.model, loaded.mean, loaded.std, loaded.weights_hash, "x")
     pipeline = SplitPipeline(victim, CPU, cut=1)
     assert pipeline._backbone.image_size == (loaded.px, loaded.px)
+    image = torch.rand(1, 3, loaded.px, loaded.px, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return victim.predict(torch.rand(1, 3, loaded.px, loaded.px, generator=torch.Generator().manual_seed(1)))
+        answer, features = victim.look(image)
+        assert torch.equal(features, victim.embed(image))
+        assert torch.equal(answer, victim.predict(image))
+    return answer
 
 
 @pytest.mark.parametrize("classes", [0, 7])
