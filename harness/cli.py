@@ -27,7 +27,7 @@ from harness.errors import ConfigError, InterruptError, LeakgaugeError
 from harness.executors import default_workers
 from harness.inspecting import inspect_photograph, layer_table
 from harness.locking import exclusive
-from harness.output_paths import check_folder_free
+from harness.output_paths import check_folder_free, check_still_there
 from harness.plain_text import plain, shortened
 from harness.plugin_commands import add_command
 from harness.reading_table import print_line, print_reading
@@ -208,8 +208,8 @@ def report(
     stores = [RunFolder.open(path) for path in runs]
     with exclusive(out), staying("report"):
         sweep(out, out / "figures")
-        for name in sorted(plugins("reports")):
-            load("reports", name)(stores, out)
+        written = [load("reports", name)(stores, out) for name in sorted(plugins("reports"))]
+        check_still_there((path for paths in written for path in paths or ()), out)
     _out.print(f"report: {plain(str(out / 'index.html'))}", soft_wrap=True, markup=False)
 
 

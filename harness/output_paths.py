@@ -45,6 +45,22 @@ def check_file_free(path: Path, inputs: Iterable[Path] = (), option: str = "--ou
             raise StoreError("that file is read by this command", where=str(path), mend=mend)
 
 
+def check_still_there(paths: Iterable[Path], out: Path) -> None:
+    """Checks, after the last was written, that what a command says it wrote is there.
+
+    Raises:
+        StoreError: Files were taken away meanwhile.
+    """
+    written = list(dict.fromkeys(paths))
+    gone = [path for path in written if not _there(path)]
+    if gone:
+        raise StoreError(
+            f"of {len(written)} files {len(gone)} were taken away while others were written: {gone[0].name} first",
+            where=str(out),
+            mend="write them again with the same command",
+        )
+
+
 def _run_folder_above(path: Path) -> Path | None:
     """Returns the run whose parts, pictures or curves lie beside this path; None where it is no such place."""
     folder = path.absolute().parent

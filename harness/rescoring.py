@@ -11,15 +11,16 @@ from harness.assembly import Assembler
 from harness.attempt import score_reconstructions
 from harness.bench import Bench
 from harness.code_digest import Code, differences, scoring_code
-from harness.errors import DataError
+from harness.errors import DataError, StoreError
 from harness.judging import JudgedGallery
 from harness.locking import exclusive
 from harness.measures import described
 from harness.planning import content_hash
 from harness.runner import data_of, suite_of
 from harness.scoring.metrics import metrics_of
-from harness.store import RunFolder
+from harness.store import ORIGINALS, RunFolder
 
+_AGAIN = "run its suite again: it measures what is missing"
 _DATA = {"split_evaluation": "evaluation images", "victim": "victim's weights", "task": "task or its version"}
 
 
@@ -44,7 +45,7 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         suite = suite_of(store)
         bench = Bench.build(suite, device)
         count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
-        originals = _pictures(store, "originals", count, height, width)
+        originals = _pictures(store, ORIGINALS, count, height, width)
         code = scoring_code(suite)
         differs = _differences(manifest, bench, originals, code)
         if differs and not although_changed:
@@ -55,11 +56,14 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
             )
         judging = JudgedGallery.of(suite, bench.victim, originals, device)
         gallery = bench.features(originals)
-        done, parts = store.done(), []
-        for key in (key for key in manifest["cells"] if key in done):
+        done, parts, pictured = store.done(), [], [ORIGINALS]
+        cells = [key for key in manifest["cells"] if key in done]
+        _check_there(store, manifest, cells)
+        for key in cells:
             part = store.read_part(key)
             if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
                 rebuilt = _pictures(store, key, count, height, width)
+                pictured.append(key)
                 scores = score_reconstructions(bench, originals, rebuilt, gallery, judging)
                 part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
                 part["unscored"] = scores.reasons
@@ -75,7 +79,22 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         session = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "differs": differs, "code": code}
         again = {"judge": dict(judging.described()), "scored_again": [*manifest.get("scored_again", []), session]}
         store.write_manifest({**manifest, **again})
+        left = [key for key in cells if store.stamp(key)] + [key for key in pictured if store.images_stamp(key)]
+        if len(left) < len(cells) + len(pictured):
+            raise StoreError("parts of it were taken away while it was scored", where=str(store.path), mend=_AGAIN)
         return len(parts)
+
+
+def _check_there(store: RunFolder, manifest: dict[str, Any], cells: list[str]) -> None:
+    """Checks that there is something to score, and all of it where the run was complete.
+
+    Raises:
+        StoreError: Cells are missing.
+    """
+    planned = manifest["cells"]
+    if not cells or (manifest.get("status") == "complete" and len(cells) < len(planned)):
+        what = f"of {len(planned)} cells {len(planned) - len(cells)} are missing"
+        raise StoreError(what, where=str(store.path), mend=_AGAIN)
 
 
 def _pictures(store: RunFolder, key: str, count: int, height: int, width: int) -> torch.Tensor:

@@ -275,6 +275,8 @@ def run_suite(
             _measure_missing(plan_, store, parts, workers, progress, {"retry": retry_failed, "fail_fast": fail_fast})
             assemble(store, plan_, parts)
             parts.check_all_there()
+            end("complete")
+            parts.check_all_there()
         except BaseException as error:
             # What was measured so far can be read and reported before the run is resumed. The cause is what is told.
             with suppress(LeakgaugeError):
@@ -284,7 +286,6 @@ def run_suite(
             if isinstance(error, BrokenProcessPool):
                 raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
             raise
-        end("complete")
     return store
 
 

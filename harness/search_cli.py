@@ -14,18 +14,21 @@ from harness import console
 from harness.containment import staying
 from harness.errors import ConfigError, InterruptError
 from harness.locking import exclusive
-from harness.output_paths import check_folder_free
+from harness.output_paths import check_folder_free, check_still_there
 from harness.registry import load, plugins
+from harness.run_summary import check_none_failed
 from harness.runner import choose_device
 from harness.search.front import Front, FrontPoint, read_front
 from harness.search.memo import Memo
-from harness.search.output import write_results
+from harness.search.output import RESULTS, write_results
 from harness.search.policy import Limits
 from harness.search.policy import choose as choose_point
-from harness.search.remeasure import remeasure_front
+from harness.search.remeasure import EVALUATION, remeasure_front
 from harness.search.space import Space, load_space
+from harness.search.storage import DATABASE
 from harness.search.study import memo_folder, prepare_search, run_search
 from harness.search.trials import failures, finished
+from harness.store import RunFolder
 from harness.sweeping import sweep
 from harness.table_file import unguarded
 
@@ -60,7 +63,7 @@ def search(
     ] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
 ) -> None:
-    """Searches Pareto-optimal operating points on the search split."""
+    """Searches Pareto-optimal operating points on the search split; exit 4 where cells of --remeasure failed."""
     stated = {"trials": trials, "sampler": sampler, "seed": seed}
     options = [f"{key}={value}" for key, value in stated.items() if value is not None]
     resolved = load_space(space, [*(overrides or []), *options])
@@ -101,6 +104,7 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
     front = write_results(prepared, finished(study), out, failed)
     for name in sorted(plugins("search_figures")):
         load("search_figures", name)(out)
+    check_still_there((out / name for name in (*RESULTS, *([] if storage else [DATABASE]))), out)
     # Communication cost is told both ways: papers count tokens, radios bytes.
     sent = ("tokens",) if "payload_bytes" in front.objectives and "tokens" not in front.objectives else ()
     _out.print(_table(front.points, (*front.objectives, *sent)))
@@ -112,6 +116,7 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
         path = remeasure_front(front, space.remeasure, out, chosen, workers)
         _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
         _out.print(_relations(unguarded(pd.read_csv(path.with_name("dominance.csv")))))
+        check_none_failed(RunFolder(path.parent / EVALUATION))
 
 
 def _relations(pairs: pd.DataFrame) -> Table:

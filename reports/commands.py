@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import console
-from harness.output_paths import check_file_free, check_folder_free
+from harness.output_paths import check_file_free, check_folder_free, check_still_there
 from harness.store import RunFolder
 from reports.baseline import baseline_of, read_baseline, write_baseline
 from reports.compare import compare as compare_runs
@@ -59,6 +59,7 @@ def compare(
     runs = load_runs([RunFolder.open(base), RunFolder.open(new)])
     found = compare_runs(*runs)
     written = write_comparison(found, out) if out is not None else ()
+    check_still_there(written, out or Path())
     for outcome in ("worse", "better", "not comparable", *(("no clear change", "identical") if everything else ())):
         if found.of(outcome):
             _out.print(_table(compare_grid(found, outcome)))

@@ -18,6 +18,9 @@ from harness.store import write_atomic
 from harness.suite import OperatingPoint
 from harness.table_file import guarded_csv
 
+RESULTS = ("study.json", "trials.csv", "hypervolume.csv", "front.csv", "front.json")
+"""Files that a search leaves in its folder."""
+
 
 def hypervolumes(records: Sequence[TrialRecord], objectives: Objectives) -> list[float]:
     """Returns the hypervolume after each trial; over several channels, the mean of their hypervolumes."""

@@ -19,6 +19,8 @@ from harness.suite import Suite
 from harness.table_file import guarded_csv
 
 UNDEFENDED = "undefended"
+EVALUATION = "evaluation"
+"""Folder of the run, within that of the search."""
 _MEASURED = ("quality", "gflops_edge", "gflops_total", "tokens", "payload_bytes", "channel_uses", "latency_ms")
 _ENDS = ("quality_lo", "quality_hi", "payload_bytes_lo", "payload_bytes_hi", "gflops_total_lo", "gflops_total_hi")
 
@@ -73,7 +75,7 @@ def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.devic
         LeakgaugeError: The suite cannot run; splits that share an image are found here too.
     """
     plan = prepare(suite_of(front, how), device)
-    store = run_suite(plan, out / "evaluation", device, workers, lambda done, total: None)
+    store = run_suite(plan, out / EVALUATION, device, workers, lambda done, total: None)
     path = out / "front_measured.csv"
     for name, table in ((path, side_by_side(front, store)), (out / "dominance.csv", dominance(front, store))):
         write_atomic(name, guarded_csv(table, "NaN"))

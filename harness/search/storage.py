@@ -34,12 +34,14 @@ variable may say otherwise."""
 SQLITE_WAIT_S = 60
 BEGUN = "begun"
 """Set on a trial once its worker has given a sign of life."""
+DATABASE = "trials.db"
+"""File of a search that shares its trials with nobody, in its folder."""
 POSTGRES_DRIVER = "postgresql+psycopg"
 
 
 def sqlite_url(folder: Path) -> str:
     """Returns the address of the database in an output folder."""
-    return f"sqlite:///{(folder / 'trials.db').absolute()}"
+    return f"sqlite:///{(folder / DATABASE).absolute()}"
 
 
 def _engine_url(url: str) -> str:

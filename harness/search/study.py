@@ -35,7 +35,7 @@ from harness.search.objectives import Objectives, directions
 from harness.search.samplers import make_sampler, quiet
 from harness.search.schedule import Schedule
 from harness.search.space import Space
-from harness.search.storage import Reclaimer, fail_running, open_storage, open_study, sqlite_url
+from harness.search.storage import DATABASE, Reclaimer, fail_running, open_storage, open_study, sqlite_url
 from harness.search.trials import TrialFailedError, has_ended, run_trial
 from harness.store import write_atomic
 from harness.suite_options import check_space
@@ -110,9 +110,11 @@ def run_search(
     with exclusive(out):
         _claim(prepared, out, device, workers, storage)
         url = sqlite_url(out) if storage is None else storage
+        before: tuple[int, int] | None = None
         try:
             study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
             if storage is None:
+                before = _same_file(out / DATABASE)
                 fail_running(study)
             if workers == 1:
                 with one_thread():
@@ -123,7 +125,25 @@ def run_search(
             raise StoreError(
                 f"the database failed: {type(error).__name__}", where="--storage", mend="run again to resume"
             ) from error
+        except Exception as error:
+            # What Optuna makes of a file that vanishes under it depends on where it just was.
+            if before is None or _same_file(out / DATABASE) == before:
+                raise
+            raise StoreError(
+                "its trials were taken away while it was searching",
+                where=str(out / DATABASE),
+                mend="run it again: what was measured need not be measured again if `measured` is still there",
+            ) from error
         return study
+
+
+def _same_file(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another of its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, storage: str | None) -> None:
@@ -145,7 +165,7 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
         "schema_version": 1,
         "key": prepared.key,
         "study_name": prepared.study_name,
-        "storage": "trials.db" if storage is None else "shared",
+        "storage": DATABASE if storage is None else "shared",
         "space": space.model_dump(mode="json"),
         "data": evaluator.data,
         "calibration_ids": list(evaluator.calibration.ids),
