@@ -14,7 +14,7 @@ from search_spaces import CPU, prepared, searched
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import ConfigError, LeakgaugeError, ResourceError, StoreError
+from harness.errors import ConfigError, FailedCellsError, LeakgaugeError, ResourceError, StoreError
 from harness.search.front import front_of, read_front
 from harness.search.objectives import directions
 from harness.search.output import hypervolumes, write_results
@@ -242,3 +242,44 @@ def test_an_extra_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna_integration", None)
     with pytest.raises(ConfigError, match=r"pip install 'leakgauge\[botorch\]'"):
         prepared(sampler="botorch")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_search_misses_its_trials_where_they_are_taken_away(tmp_path, empty):
+    ready = prepared(trials=3)
+    path = tmp_path / "trials.db"
+
+    def take(done, total):
+        if done == 1:
+            path.unlink()
+            if empty:
+                path.touch()
+
+    with pytest.raises(StoreError, match=r"taken away while it was searching|the database failed"):
+        run_search(ready, tmp_path, CPU, 1, None, take)
+    path.unlink(missing_ok=True)
+    study = run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
+    assert len(finished(study)) == 3
+
+
+def test_a_search_that_measures_again_fails_where_cells_do(tmp_path, monkeypatch):
+    from search_spaces import small
+
+    def refuse(*_):
+        raise FailedCellsError("1 of 2 cells failed")
+
+    path, out = tmp_path / "mine.yaml", tmp_path / "out"
+    space = {**small().model_dump(mode="json", exclude_none=True), "remeasure": {"attacks": ["floor_mean"]}}
+    path.write_text(json.dumps(space))
+    (out / "evaluation").mkdir(parents=True)
+
+    def remeasured(*_):
+        (out / "dominance.csv").write_text("other,relation\n")
+        return out / "front_measured.csv"
+
+    monkeypatch.setattr("harness.search_cli.remeasure_front", remeasured)
+    monkeypatch.setattr("harness.search_cli.check_none_failed", refuse)
+    done = CliRunner().invoke(
+        app, ["search", str(path), "--out", str(out), "--trials", "2", "--device", "cpu", "--remeasure"]
+    )
+    assert isinstance(done.exception, FailedCellsError), done.output
