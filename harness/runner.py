@@ -39,6 +39,7 @@ from harness.splits import check_disjoint
 from harness.store import RunFolder
 from harness.suite import Suite, parse_suite
 from harness.suite_options import check_suite
+from harness.sweeping import half_written
 from harness.token_cache import check_once
 from harness.undefended import undefended
 from harness.views import eavesdropping_channel
@@ -191,7 +192,7 @@ def check_folder(out: Path) -> None:
         raise StoreError("cannot write there: a file is in the way", where=str(there), mend="choose another --out")
     store = RunFolder(out)
     if not store.exists():
-        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK and not half_written(path) for path in out.iterdir()):
             raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
         return
     version = store.manifest()["schema_version"]

@@ -8,9 +8,14 @@ from pathlib import Path
 _LEFT = re.compile(r"\.[^/]+\.(csv|html|json|md|parquet|pdf|png|short|svg|tex|yaml)\.[a-z0-9_]{8}")
 
 
+def half_written(path: Path) -> bool:
+    """Tells whether this is what a killed process left of a file."""
+    return _LEFT.fullmatch(path.name) is not None
+
+
 def sweep(*folders: Path) -> None:
     """Deletes half-written files directly in these folders; only for who holds them (``harness.locking``)."""
     for folder in folders:
         for path in folder.glob(".*.????????"):
-            if _LEFT.fullmatch(path.name):
+            if half_written(path):
                 path.unlink(missing_ok=True)

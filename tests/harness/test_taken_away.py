@@ -74,6 +74,16 @@ def test_a_run_is_complete_only_if_all_is_there_after_its_last_word(tmp_path, mo
     assert again.manifest()["status"] == "complete"
 
 
+def test_a_run_killed_at_its_first_file_starts_again(tmp_path):
+    plan = prepare(parse_suite(SUITE), CPU)
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".run.json.abcdefg1").write_text("{")
+    run = run_suite(plan, out, CPU, 1, lambda done, total: None)
+    assert not (out / ".run.json.abcdefg1").exists()
+    assert run.manifest()["status"] == "complete"
+
+
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_complete_run_that_lost_cells_is_not_scored(run, lost):
     before = (run.path / "cells.csv").read_bytes()
