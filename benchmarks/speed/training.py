@@ -32,7 +32,7 @@ from harness.views import GrantedView
 MASKS = {"native": {}, "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 TYPES = {"float32": "none", "bfloat16": "all"}
 ATTACK = "set_decoder"
-DECODER = {"batch_size": 32, "layers": 2, "peak_lr": 0.004, "double_check": False}
+DECODER = {"width": 48, "layers": 1, "peak_lr": 0.006, "double_check": False}
 """As in the suite `quick`."""
 THRESHOLD = 0.9
 IMAGES = 512
