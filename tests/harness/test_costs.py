@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from toy_task import register
+from toy_task import Toy, register
 
 from benchmarks.tasks.scenes_vqa import ScenesVqa
 from defenses.pipeline import SplitPipeline
@@ -34,6 +34,7 @@ SUITE = {
     "threat_models": [{"name": "server", "auxiliary": {"n": 8}}, {"name": "blind", "knows": {"order": False}}],
     "attacks": [{"name": "floor_mean"}],
     "metrics": ["psnr_db"],
+    "judge": "victim",
     "evaluation_images": 5,
 }
 
@@ -65,42 +66,46 @@ def test_cold_warm_resumed_and_reordered_runs_give_the_same_costs(tmp_path, monk
     assert 0.9 * edge["merged"] < edge["dropped"] < edge["merged"]
 
 
-def victims(victim, photographs):
+def toy_pipeline(**options) -> SplitPipeline:
+    return SplitPipeline(Toy().victim(), CPU, cut=1, reduction=MATCHED, **options)
+
+
+def toy_images(count: int):
+    return Toy().split("evaluation").select(range(count))
+
+
+def pixels():
+    return toy_pipeline, toy_images(2), None
+
+
+def lost_packets():
+    return lambda: toy_pipeline(channel={"name": "erasure", "loss": 0.2}), toy_images(2), None
+
+
+def questions():
     scenes = ScenesVqa()
     asked = scenes.split("search").select(range(3))
-    return {
-        "pixels": (lambda: SplitPipeline(victim, CPU, cut=2, reduction=MATCHED), photographs.select(range(2)), None),
-        "lost packets": (
-            lambda: SplitPipeline(victim, CPU, cut=2, reduction=MATCHED, channel={"name": "erasure", "loss": 0.2}),
-            photographs.select(range(2)),
-            None,
-        ),
-        "questions": (
-            lambda: VqaPipeline(scenes.victim(), CPU, reduction=MATCHED),
-            asked,
-            scenes.questions(asked),
-        ),
-    }
+    return lambda: VqaPipeline(scenes.victim(), CPU, reduction=MATCHED), asked, scenes.questions(asked)
 
 
-@pytest.mark.parametrize("name", ["pixels", "lost packets", "questions"])
-def test_flops_do_not_depend_on_what_the_defense_has_run_before(name, victim, photographs):
-    build, images, questions = victims(victim, photographs)[name]
+@pytest.mark.parametrize("sent", [pixels, lost_packets, questions])
+def test_flops_do_not_depend_on_what_the_defense_has_run_before(sent):
+    build, images, asked = sent()
     used = build()
     used.prepare(images, RNG)
     encoded = transmit_all(used, images, RNG, 4)
-    sent = used.send(encoded, RNG.child("channel"))
-    output = respond_all(used, sent, 4, questions)
+    received = used.send(encoded, RNG.child("channel"))
+    output = respond_all(used, received, 4, asked)
     anew = build()
     anew.prepare(images, RNG)
-    found = [measure_flops(one, images, sent, RNG, questions, output) for one in (used, anew, anew)]
+    found = [measure_flops(one, images, received, RNG, asked, output) for one in (used, anew, anew)]
     for other in found[1:]:
         assert torch.equal(other.edge, found[0].edge)
         assert torch.equal(other.total, found[0].total)
     assert bool((found[0].edge > 0).all())
 
 
-def test_latency_is_taken_on_the_same_path_whatever_ran_before(victim, photographs, monkeypatch):
+def test_latency_is_taken_on_the_same_path_whatever_ran_before(monkeypatch):
     """The clock of this test counts the blocks that were run."""
     ran: list[int] = []
     run_edge = SplitPipeline._run_blocks
@@ -111,8 +116,8 @@ def test_latency_is_taken_on_the_same_path_whatever_ran_before(victim, photograp
 
     monkeypatch.setattr(SplitPipeline, "_run_blocks", counted)
     monkeypatch.setattr(compute.time, "perf_counter", lambda: 1e-3 * len(ran))
-    images = photographs.select(range(6))
-    anew, used = (SplitPipeline(victim, CPU, cut=1, reduction=MATCHED) for _ in range(2))
+    images = toy_images(6)
+    anew, used = toy_pipeline(), toy_pipeline()
     transmit_all(used, images, RNG, 4)
     found = [measure_latency_ms(one, images, RNG, CPU) for one in (anew, used)]
     assert np.allclose(found, 1.0)

@@ -1,16 +1,23 @@
 """Whatever a plug-in is handed is its own: one that writes into all of it changes no number of any other."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
-from toy_task import register
+from toy_task import Toy, register
 
-from harness import views
+from defenses.pipeline import SplitPipeline
+from harness import measure, views
 from harness.contracts import Attack, Knowledge, Metric
 from harness.errors import SpoiledError
+from harness.observation import Observation
+from harness.planning import plan
 from harness.probing import AttributeProbe, IdentityProbe
 from harness.results import TIME_COLUMNS
 from harness.runner import prepare, run_suite
+from harness.seeding import Streams
+from harness.store import RunFolder
 from harness.suite import parse_suite
 
 CPU = torch.device("cpu")
@@ -114,6 +121,65 @@ def numbers(out, **changes) -> pd.DataFrame:
         columns=[*TIME_COLUMNS, "cell", "code", "ssim", "ssim_lo", "ssim_hi"]
     )
     return ours.reset_index(drop=True)
+
+
+def tensors(thing) -> list[torch.Tensor]:
+    return [value.clone() for value in vars(thing).values() if isinstance(value, torch.Tensor)]
+
+
+def same(some, others) -> bool:
+    return len(some) == len(others) > 0 and all(map(torch.equal, some, others))
+
+
+@pytest.fixture
+def two_views():
+    """Two attacks' handles on one operating point."""
+    suite = parse_suite(SUITE)
+    pipeline = SplitPipeline(Toy().victim(), CPU, cut=1, reduction=suite.operating_points[0].options["reduction"])
+    how = {"image_shape": (3, 16, 16), "streams": Streams(0), "batch_size": 8, "device": CPU}
+    view = views.GrantedView(Toy().victim(), pipeline, suite.threat_models[0], **how)
+    return view.anew(), view.anew()
+
+
+@pytest.mark.parametrize("look", ["observe", "trace", "unreduced"])
+def test_what_an_attack_is_shown_of_its_own_images_is_its_own(two_views, look):
+    first, second = (getattr(view, look) for view in two_views)
+    images = Toy().split("attacker").select(range(4))
+    before = tensors(first(images))
+    spoil(first(images))
+    assert same(tensors(second(images)), before)
+
+
+def test_a_victim_that_an_attack_is_given_is_its_own(two_views):
+    first, second = two_views
+    before = [weight.clone() for weight in Toy().victim().model.parameters()]
+    spoil(*first.white_box().model.parameters())
+    assert same(list(second.white_box().model.parameters()), before)
+    assert same(list(Toy().victim().model.parameters()), before)
+
+
+def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, monkeypatch):
+    cells = plan(parse_suite(SUITE), "data")[: len(OTHERS)]
+    observed = Observation(torch.ones(6, 2), torch.tensor([3, 3]), 1, (1, 2), torch.ones(6), torch.ones(2, 2))
+    measured = SimpleNamespace(costs={}, latency_ms=1.0, kinds={}, observation=observed, hides="")
+    monkeypatch.setattr(measure, "measure_exposure", lambda *_: measured)
+    view = SimpleNamespace(check_victim=lambda: None)
+    monkeypatch.setattr(measure, "_view", lambda *_: SimpleNamespace(anew=lambda: view))
+    for name in ("cell_code", "code_digest"):
+        monkeypatch.setattr(measure, name, lambda *_: {})
+    seen = []
+
+    def attack(bench, cell, observation, *_):
+        seen.append(tensors(observation))
+        spoil(observation)
+        return {"scores": {}, "floor": False}
+
+    monkeypatch.setattr(measure, "run_attack", attack)
+    bench = SimpleNamespace(suite=parse_suite(SUITE), task=Toy(), device=CPU)
+    measure.run_exposure(bench, cells, RunFolder(tmp_path / "run"), lambda cell, status: None)
+    assert len(seen) == len(OTHERS)
+    assert all(same(own, tensors(observed)) for own in seen)
+    assert float(observed.tokens.sum()) == 12
 
 
 @pytest.mark.usefixtures("_vandals")

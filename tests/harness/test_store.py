@@ -83,6 +83,21 @@ def test_a_part_may_quote_anything_and_is_read_again(tmp_path):
     assert run.read_part(KEY)["reason"] == "\\x1b[2J \\ud800\\r"
 
 
+@pytest.mark.parametrize("damage", ["bit", "swapped", "cut short"])
+def test_a_part_that_changed_is_not_read(tmp_path, damage):
+    run, other = RunFolder(tmp_path), "f" * 16
+    for key, value in ((KEY, 12.5), (other, 13.5)):
+        run.write_part(key, {**PART, "identity": {**PART["identity"], "cell": key}, "scores": {"psnr_db": [value]}})
+    first, second = (tmp_path / "parts" / f"{key}.json" for key in (KEY, other))
+    data = first.read_bytes()
+    changed = {"bit": data.replace(b"12.5", b"13.5"), "swapped": second.read_bytes(), "cut short": data[:-9]}
+    first.write_bytes(changed[damage])
+    said = {"bit": "its checksum fails", "swapped": "it is of another cell", "cut short": "part cannot be read"}
+    with pytest.raises(StoreError, match=said[damage]):
+        run.read_part(KEY)
+    assert run.read_part(other)["scores"] == {"psnr_db": [13.5]}
+
+
 def curve_of(values, planned=None):
     curve = LearningCurve(planned or 10 * len(values))
     for i, value in enumerate(values):

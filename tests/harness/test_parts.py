@@ -1,0 +1,75 @@
+"""Where a cell stands, what of it is measured again, and when a run is complete: on parts that are made up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness import runner
+from harness.errors import StoreError
+from harness.images import ImageSet
+from harness.parts import Parts
+from harness.runner import run_suite
+from harness.store import RunFolder
+
+CPU = torch.device("cpu")
+DONE, FAILED, OTHER, MISSING = (digit * 16 for digit in "abcd")
+NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")
+CODES = dict.fromkeys((DONE, FAILED, OTHER, MISSING), "now")
+
+
+@pytest.fixture
+def store(tmp_path) -> RunFolder:
+    """Holds a cell that is done, one that failed, and one that other code measured; one is missing."""
+    folder = RunFolder(tmp_path / "run")
+    for key, status, code in ((DONE, "done", "now"), (FAILED, "failed", "now"), (OTHER, "done", "then")):
+        identity = {"cell": key, **dict.fromkeys(NAMES, "x"), "snr_db": None, "seed": 0}
+        shared = {"costs": {}, "latency_ms": 1.0, "floor": False, "scores": {}, "kind": "attribute"}
+        folder.write_part(key, {"identity": identity, "status": status, "code": code, **shared})
+    return folder
+
+
+def test_parts_of_other_code_are_not_done(store):
+    parts = Parts(store, CODES)
+    assert list(parts.all().values()) == ["done", "failed", "other code", "missing"]
+    assert [part["identity"]["cell"] for part in parts.read()] == [DONE, FAILED]
+    assert Parts(store, {**CODES, DONE: "then", OTHER: "then"}).all()[OTHER] == "done"
+
+
+@pytest.mark.parametrize(("retry", "again"), [(True, [FAILED, OTHER, MISSING]), (False, [OTHER, MISSING])])
+def test_failed_cells_are_measured_again_unless_they_are_to_stay(store, monkeypatch, retry, again):
+    measured: list[str] = []
+    monkeypatch.setattr(runner, "measure_cells", lambda bench, cells, *_, **how: measured.extend(c.key for c in cells))
+    plan = SimpleNamespace(cells=[SimpleNamespace(key=key) for key in CODES], bench=None)
+    how = {"retry": retry, "fail_fast": False}
+    runner._measure_missing(plan, store, Parts(store, CODES), 1, lambda done, total: None, how)
+    assert measured == again
+    assert store.done() == set(CODES) - set(again), "what is measured again counts for nothing meanwhile"
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_run_is_complete_where_every_cell_was_measured(store, tmp_path, monkeypatch, measured):
+    """Whatever measures cells, here it does nothing: a cell that was not there is not there afterwards."""
+    monkeypatch.setattr(runner, "measure_cells", lambda *_, **how: None)
+    monkeypatch.setattr(runner, "assemble", lambda *_: None)
+    images = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    task = {"image_shape": [3, 4, 4], "evaluation_images": 2}
+    manifest = {"plan_key": "plan", "task": task, "provenance": {"commit": None}}
+    monkeypatch.setattr(runner, "manifest_of", lambda plan, device: manifest)
+    keys = [DONE] if measured else [DONE, MISSING]
+    plan = SimpleNamespace(
+        key="plan",
+        code={},
+        codes=dict.fromkeys(keys, "now"),
+        cells=[SimpleNamespace(key=key) for key in keys],
+        bench=SimpleNamespace(evaluation=images),
+    )
+    store.write_manifest({**manifest, "status": "running", "sessions": []})
+    if measured:
+        assert run_suite(plan, store.path, CPU, 1, lambda done, total: None).manifest()["status"] == "complete"
+        return
+    with pytest.raises(StoreError, match="of 2 cells there are 1 cells missing"):
+        run_suite(plan, store.path, CPU, 1, lambda done, total: None)
+    assert store.manifest()["status"] == "failed"
