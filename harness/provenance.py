@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -58,6 +59,10 @@ def _git(*arguments: str) -> str | None:
     return _run_git(root, *arguments)
 
 
+_OF_HOOKS = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"})
+"""Where git tells its hooks, and every git below them, which repository they are of; the code may lie in another."""
+
+
 def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
@@ -66,6 +71,7 @@ def _run_git(folder: Path, *arguments: str) -> str | None:
             text=True,
             timeout=10,
             check=True,
+            env={name: value for name, value in os.environ.items() if name not in _OF_HOOKS},
         )
     except (OSError, subprocess.SubprocessError):
         return None
