@@ -19,7 +19,6 @@ from harness.code_digest import forget
 from harness.contracts import Attack
 from harness.errors import FailedCellsError, PluginError, ResourceError, StoreError
 from harness.locking import exclusive
-from harness.parts import Parts
 from harness.rescoring import rescore
 from harness.run_summary import check_none_failed
 from harness.runner import prepare, run_suite
@@ -312,16 +311,3 @@ def test_errors_come_whole_out_of_worker_processes():
     error.missing = "memory"
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.missing, type(copy)) == (str(error), "memory", ResourceError)
-
-
-def test_temporaries_of_killed_writers_are_swept(tmp_path):
-    folder = run(tmp_path / "run")
-    left = folder.path / "parts" / ".0123456789abcdef.json.ab12cd_3"
-    own = folder.path / ".notes.txt.ab12cd_3"
-    own.write_bytes(b"of the user")
-    for writer in (lambda: run(tmp_path / "run"), lambda: rescore(folder, CPU)):
-        left.write_bytes(b"half")
-        writer()
-        assert not left.exists()
-    assert own.exists()
-    assert Parts(folder, dict.fromkeys(folder.done(), "")).counts()["other code"] == 3

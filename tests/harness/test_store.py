@@ -8,6 +8,7 @@ import pytest
 from harness.errors import StoreError
 from harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
 from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
+from harness.sheet import sheet
 from harness.store import RunFolder, write_atomic
 
 KEY = "0123456789abcdef"
@@ -96,6 +97,23 @@ def test_a_part_that_changed_is_not_read(tmp_path, damage):
     with pytest.raises(StoreError, match=said[damage]):
         run.read_part(KEY)
     assert run.read_part(other)["scores"] == {"psnr_db": [13.5]}
+
+
+@pytest.mark.parametrize("damage", ["bit", "swapped", "cut short"])
+def test_pictures_that_changed_are_not_read(tmp_path, damage):
+    run, other = RunFolder(tmp_path), "f" * 16
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
+    run.write_images(KEY, images)
+    run.write_images(other, images[::-1].copy())
+    first, second = (tmp_path / "reconstructions" / f"{key}.png" for key in (KEY, other))
+    images[1, 2, 3, 0] ^= 1  # of one pixel; the file stays a sound PNG
+    data, changed = first.read_bytes(), sheet(images, KEY)
+    # What is written before the pixels stays: whose they are and their checksum.
+    bit = data[: data.index(b"IDAT") - 4] + changed[changed.index(b"IDAT") - 4 :]
+    first.write_bytes({"bit": bit, "swapped": second.read_bytes(), "cut short": data[:-30]}[damage])
+    with pytest.raises(StoreError, match="cannot read the images"):
+        run.read_images(KEY, 2, 6, 5)
+    assert len(run.read_images(other, 2, 6, 5)) == 2
 
 
 def curve_of(values, planned=None):
