@@ -27,6 +27,22 @@ def test_every_run_has_its_row(tmp_path):
     assert dict(zip(columns, rows["deep/second"], strict=True))["Inconclusive"].text == "2"
 
 
+@pytest.mark.parametrize("verdict", ["inconclusive", "lower bound"])
+def test_what_leaks_least_is_no_point_without_a_verdict(tmp_path, verdict):
+    """An attack that did not get far is no merit of the defense."""
+    run = Simulation(shift=-3.0).write(tmp_path / "run")
+    cells = run.cells()
+    doubtful = (cells["operating_point"] == "merged") & (cells["attack"] == "sharp")
+    rows = cells.assign(verdict=cells["verdict"].mask(doubtful, verdict)).to_dict("records")
+    run.write_tables(rows, run.images().to_dict("records"))
+    Simulation(verdict=verdict).write(tmp_path / "without")
+    grid = runs_grid(tmp_path)
+    place = [heading.text for heading in grid.headings].index("Least leaks")
+    least = {row[0].text: row[place] for row in grid.rows}
+    assert least["run"].detail.startswith("plain [")
+    assert least["without"].text == "unscored"
+
+
 def test_nothing_to_list(tmp_path):
     with pytest.raises(StoreError, match="no run in it"):
         find_runs(tmp_path)
