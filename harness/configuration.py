@@ -32,6 +32,15 @@ def shipped(group: str) -> dict[str, str]:
     return texts
 
 
+def description_of(text: str) -> str:
+    """Returns what a shipped YAML text says of itself, or why it cannot be read."""
+    try:
+        read = read_yaml(text)
+    except LeakgaugeError as error:
+        return f"cannot be read: {error.what}"
+    return str(read.get("description", "")) if isinstance(read, dict) else "cannot be read: it holds no keys"
+
+
 def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Applies ``key.path=value`` overrides (values in YAML; list items by number) to configuration."""
     for text in overrides:

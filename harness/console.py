@@ -11,6 +11,15 @@ from rich.console import Console
 
 from harness.plain_text import plain
 
+DEBUG = "LEAKGAUGE_DEBUG"
+"""Environment variable that is set where ``--debug`` asks for tracebacks, in worker processes too."""
+
+
+def debugging() -> bool:
+    """Tells whether ``--debug`` asks for tracebacks."""
+    return bool(os.environ.get(DEBUG))
+
+
 WIDTH = 140
 """Columns where there is no terminal: pipes and logs have no width of their own; tables need about this much."""
 

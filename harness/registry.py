@@ -1,4 +1,7 @@
-"""Finds plug-ins through entry points; built-ins and third parties register the same way."""
+"""Finds plug-ins through entry points; built-ins and third parties register the same way.
+
+What checks plug-ins needs pydantic and torch, and is imported when one is built: finding them is quick.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from harness.declarations import check_declarations
 from harness.errors import ConfigError, LeakgaugeError, PluginError
-from harness.options import check_options, nested_plugins, shown, signature_of
 from harness.plain_text import quoted
 
 GROUPS = (
@@ -108,6 +109,8 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
         ConfigError: The name or an option is unknown, an option is missing, or not what its annotation allows.
         PluginError: The plug-in cannot be imported.
     """
+    from harness.options import check_options, nested_plugins, signature_of  # noqa: PLC0415 - heavy
+
     factory = load(group, name, where=where)
     place = _place(where, group, name)
     options = check_options(factory, options, place, given)
@@ -127,6 +130,8 @@ def _place(where: str, group: str, name: str) -> str:
 
 def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
     """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
+    from harness.options import shown  # noqa: PLC0415 - heavy
+
     options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -141,6 +146,8 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         ConfigError: The name or an option is unknown, or an option's value is refused.
         PluginError: The constructor failed in another way.
     """
+    from harness.declarations import check_declarations  # noqa: PLC0415 - heavy
+
     factory = load(group, name, where=where)
     place = _place(where, group, name)
     options = check(group, name, options, where=where)

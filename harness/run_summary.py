@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -11,16 +10,11 @@ import pandas as pd
 from rich.table import Table
 
 from harness import console
+from harness.console import debugging
 from harness.errors import FailedCellsError
 from harness.store import RunFolder
 
-DEBUG = "LEAKGAUGE_DEBUG"
 _out, _err = console.output(), console.errors()
-
-
-def debugging() -> bool:
-    """Tells whether ``--debug`` asks for tracebacks."""
-    return bool(os.environ.get(DEBUG))
 
 
 def check_none_failed(store: RunFolder) -> None:

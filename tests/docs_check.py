@@ -15,7 +15,7 @@ from harness.suite import parse_suite, shipped_suites
 from harness.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = set(typer.main.get_command(app).commands)
+COMMANDS = set(typer.main.get_command(app).list_commands(None))
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness import cli, rescoring, runner, search_cli
+from harness import cli, rescoring, runner
+from harness.cli import report as reporting
+from harness.cli import search as searching
 from harness.errors import StoreError
 from harness.rescoring import rescore
 from harness.runner import run_suite
@@ -93,7 +95,7 @@ def score(folder: Path, monkeypatch) -> None:
 def report(folder: Path, monkeypatch) -> None:
     other = RunFolder(folder.parent / "a run")
     other.write_manifest({"plan_key": "plan"})
-    monkeypatch.setattr(cli, "plugins", lambda group: {})
+    monkeypatch.setattr(reporting, "plugins", lambda group: {})
     ended = CliRunner().invoke(cli.app, ["report", str(other.path), "--out", str(folder)])
     if isinstance(ended.exception, StoreError):
         raise ended.exception
@@ -103,8 +105,8 @@ def report(folder: Path, monkeypatch) -> None:
 def search(folder: Path, monkeypatch) -> None:
     space = folder.parent / "space.yaml"
     space.write_text("name: some\ntask: photos\nobjectives: [quality]\n")
-    monkeypatch.setattr(search_cli, "_search", lambda *_: None)
-    search_cli.search(str(space), out=folder)
+    monkeypatch.setattr(searching, "_search", lambda *_: None)
+    searching.search(str(space), out=folder)
 
 
 COMMANDS = {

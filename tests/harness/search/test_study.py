@@ -277,8 +277,8 @@ def test_a_search_that_measures_again_fails_where_cells_do(tmp_path, monkeypatch
         (out / "dominance.csv").write_text("other,relation\n")
         return out / "front_measured.csv"
 
-    monkeypatch.setattr("harness.search_cli.remeasure_front", remeasured)
-    monkeypatch.setattr("harness.search_cli.check_none_failed", refuse)
+    monkeypatch.setattr("harness.cli.search.remeasure_front", remeasured)
+    monkeypatch.setattr("harness.cli.search.check_none_failed", refuse)
     done = CliRunner().invoke(
         app, ["search", str(path), "--out", str(out), "--trials", "2", "--device", "cpu", "--remeasure"]
     )

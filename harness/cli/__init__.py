@@ -1,0 +1,92 @@
+"""The command line. Commands are plug-ins of the group ``leakgauge.commands``, ours too; a mistake prints one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from harness import console
+from harness.cli.commands import Commands
+from harness.console import DEBUG, debugging
+from harness.errors import LeakgaugeError
+from harness.plain_text import plain, shortened
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
+)
+_err = console.errors()
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option(help="Show tracebacks, of cells that failed too; may stand after the command.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+def main() -> None:
+    """Entry point; turns errors into one line and an exit code. ``--debug`` may stand anywhere."""
+    console.prepare_streams()
+    code = _code()
+    console.flush_streams()
+    sys.exit(code)
+
+
+def _code() -> int:
+    """Runs the command that the arguments name; returns its exit code.
+
+    Not in typer's own mode, which ends with 1 on a broken pipe, on an abort and on some mistakes: 1 is the gate's word
+    for more leakage.
+    """
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    if len(arguments) < len(sys.argv) - 1:
+        os.environ[DEBUG] = "1"
+    try:
+        ended = app(arguments, standalone_mode=False)
+    except LeakgaugeError as error:
+        return _fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # of the help text, which typer prints by itself
+        console.discard(sys.stdout)
+        return 0
+    except OSError as error:
+        where = plain(str(error.filename or "system"), keep="")
+        return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", 2)
+    except (Exception, SystemExit) as error:
+        return _unforeseen(error)
+    return ended if isinstance(ended, int) else 0
+
+
+def _unforeseen(error: BaseException) -> int:
+    """Says what ended a command that is no mistake of a suite, a file or a plug-in; returns the exit code."""
+    said = getattr(error, "format_message", None)
+    if said is not None:  # typer's own: a mistake on the command line
+        context = getattr(error, "ctx", None)
+        usage = f"{context.get_usage()}\n" if context is not None else ""
+        _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    from harness.containment import shortage  # noqa: PLC0415 - heavy
+
+    text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
+    if shortage(error) == "memory":
+        return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", 2)
+    return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", 70)
+
+
+def _fail(message: str, code: int) -> int:
+    if debugging():
+        traceback.print_exc()
+    _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -1,0 +1,6 @@
+"""``python -m harness.cli`` is the command ``leakgauge``."""
+
+from harness.cli import main
+
+if __name__ == "__main__":
+    main()

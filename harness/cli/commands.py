@@ -1,0 +1,99 @@
+"""Commands come from packages, and are imported when they are called: help and typing errors cost no import.
+
+One that cannot be loaded says so when it is called, and does not take the others with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+
+from harness.cli.summaries import summary_of
+from harness.errors import LeakgaugeError, PluginError
+from harness.plain_text import plain, shortened
+from harness.registry import load, plugins
+
+GATE = "gate"
+"""The one command that ends with exit code 1: it means that a run leaks more."""
+FIRST = (
+    "run",
+    "report",
+    "validate",
+    "list",
+    "inspect",
+    "score",
+    "compare",
+    "baseline",
+    "gate",
+    "runs",
+    "search",
+    "choose",
+)
+"""Commands in the order of the help; those of other packages follow."""
+Command = Callable[..., Any]
+
+
+class Commands(TyperGroup):
+    """The commands that are registered under ``leakgauge.commands``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names of all commands."""
+        known = set(plugins("commands"))
+        return [name for name in FIRST if name in known] + sorted(known - set(FIRST))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns what the help shows of a command, None where there is no such; nothing is imported."""
+        point = plugins("commands").get(cmd_name)
+        if point is None:
+            return None
+        return TyperCommand(name=cmd_name, help=escape(shortened(plain(summary_of("commands", point), keep=""), 200)))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the name, the command itself, imported now, and the rest of the arguments."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, None if found is None else command(str(name)), rest
+
+
+def command(name: str) -> Any:
+    """Returns the command that is registered under a name, or one that says why it cannot be used."""
+    try:
+        function = load("commands", name)
+        # What typer refuses, such as an annotation that it does not know, it refuses here.
+        return _alone(name, function if name == GATE else _never_one(function))
+    except (Exception, SystemExit) as error:
+        what = error.what if isinstance(error, LeakgaugeError) else f"{type(error).__name__}: {error}"
+        return _broken(name, plain(" ".join(what.split()), keep=""))
+
+
+def _alone(name: str, function: Command, **how: Any) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name=name, **how)(function)
+    return typer.main.get_command(app)
+
+
+def _never_one(function: Command) -> Command:
+    """Returns a command whose exit code 1 becomes 70."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            ended = function(*arguments, **options)
+        except typer.Exit as error:
+            raise typer.Exit(70 if error.exit_code == 1 else error.exit_code) from None
+        return 70 if ended == 1 and isinstance(ended, int) else ended
+
+    return wrapped
+
+
+def _broken(name: str, what: str) -> Any:
+    def broken() -> None:
+        raise PluginError(f"cannot be loaded: {what}", where=f"command {name!r}", mend="reinstall its package")
+
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+    told = f"Cannot be loaded: {escape(shortened(what, 80))}"
+    return _alone(name, broken, help=told, context_settings=anything)

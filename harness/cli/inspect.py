@@ -1,0 +1,34 @@
+"""The command ``inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import console
+from harness.cli.arguments import Device, Overrides
+from harness.inspecting import inspect_photograph, layer_table
+from harness.output_paths import check_folder_free
+from harness.runner import choose_device
+from harness.suite import load_suite
+
+_out = console.output()
+
+
+def inspect(
+    image: Annotated[Path, typer.Argument(help="An image file; its centre square is used.")],
+    suite: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped suite.")] = "quick",
+    defense: Annotated[str | None, typer.Option(help="An operating point; default: all but the baseline.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
+    device: Device = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Draws which patches of an image merge into which token, block by block, with FLOPs and bytes."""
+    check_folder_free(out)
+    resolved = load_suite(suite, overrides)
+    for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
+        _out.print(layer_table(seen))
+        for path in figures:
+            _out.print(str(path), soft_wrap=True, markup=False, highlight=False)

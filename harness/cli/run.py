@@ -1,0 +1,86 @@
+"""The commands ``run`` and ``validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from harness import console
+from harness.cli.arguments import Device, Overrides, SuiteArgument
+from harness.containment import staying
+from harness.errors import InterruptError
+from harness.executors import default_workers
+from harness.reading_table import print_line, print_reading
+from harness.run_summary import check_none_failed, show
+from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
+from harness.suite import Suite, load_suite
+
+_out = console.output()
+
+
+def run(
+    suite: SuiteArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder; an interrupted run in it is resumed.")] = None,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed/--no-retry-failed", help="Whether a resumed run tries failed cells again.")
+    ] = True,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+) -> None:
+    """Runs a suite and stores its results; exit 4 where cells failed."""
+    how = {"retry_failed": retry_failed, "fail_fast": fail_fast}
+    try:
+        with staying(suite):
+            _run(load_suite(suite, overrides), out, choose_device(device), workers, how)
+    except KeyboardInterrupt:
+        # Here, because typer would turn it into a bare "Aborted".
+        raise InterruptError(
+            "interrupted; what was measured is kept", mend="run the same command again to resume"
+        ) from None
+
+
+def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None, how: dict[str, bool]) -> None:
+    if out is not None:
+        check_folder(out)
+    plan = prepare(resolved, chosen)
+    folder = out or Path("runs") / f"{resolved.name}-{plan.key[:8]}"
+    count = default_workers(chosen) if workers is None else workers
+    _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
+    print_line(plan.reading, _out)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left, if cells take as long as those done:"),
+        # Cells take minutes: over rich's default of the last 30 seconds there would be no estimate.
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_out, transient=True, speed_estimate_period=3600) as bar:
+        task = bar.add_task("cells", total=len(plan.cells))
+        store = run_suite(
+            plan,
+            folder,
+            chosen,
+            count,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            say=lambda line: _out.print(f"note: {line}", markup=False, soft_wrap=True),
+            **how,
+        )
+    show(store)
+    check_none_failed(store)
+
+
+def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:
+    """Checks a suite without running it: schema, plug-ins and options, data, weights, splits, knowledge."""
+    loaded, chosen = load_suite(suite, overrides), choose_device(device)
+    check_complete(loaded)
+    plan = prepare(loaded, chosen)
+    print_reading(plan.reading, _out)
+    _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")

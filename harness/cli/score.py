@@ -1,0 +1,33 @@
+"""The command ``score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import console
+from harness.cli.arguments import Device
+from harness.containment import staying
+from harness.rescoring import rescore
+from harness.run_summary import show
+from harness.runner import choose_device
+from harness.store import RunFolder
+
+_out = console.output()
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    device: Device = "auto",
+    although_changed: Annotated[
+        bool, typer.Option("--although-changed", help="Although data, weights or code are not the run's.")
+    ] = False,
+) -> None:
+    """Scores the stored reconstructions of a run again."""
+    store = RunFolder.open(run)
+    with staying("score"):
+        count = rescore(store, choose_device(device), although_changed=although_changed)
+    _out.print(f"{count} cells scored again")
+    show(store)
