@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,6 +26,7 @@ app = typer.Typer(
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
 _err = console.errors()
+_interrupts: list[int] = []
 
 
 @app.callback()
@@ -52,6 +56,7 @@ def _code() -> int:
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         os.environ[DEBUG] = "1"
+    _note_interrupts()
     try:
         ended = app(arguments, standalone_mode=False)
     except LeakgaugeError as error:
@@ -65,8 +70,23 @@ def _code() -> int:
         where = plain(str(error.filename or "system"), keep="")
         return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", 2)
     except (Exception, SystemExit) as error:
-        return _unforeseen(error)
+        # Libraries that are interrupted within a callback may raise something else.
+        return _fail("interrupted", 130) if _interrupts else _unforeseen(error)
     return ended if isinstance(ended, int) else 0
+
+
+def _note_interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def _note_interrupts() -> None:
+    """Has Ctrl-C noted before it interrupts as ever."""
+    _interrupts.clear()
+    if threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGINT, _note_interrupt)
 
 
 def _unforeseen(error: BaseException) -> int:

@@ -121,11 +121,11 @@ def run_search(
                     _work(study, prepared, progress)
             else:
                 _work_together(study, prepared, out, device, workers, url, progress)
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise StoreError(
-                f"the database failed: {type(error).__name__}", where="--storage", mend="run again to resume"
-            ) from error
         except Exception as error:
+            failed = _of_the_database(error)
+            if failed is not None:
+                what = f"the database failed: {type(failed).__name__}"
+                raise StoreError(what, where="--storage", mend="run again to resume") from error
             # What Optuna makes of a file that vanishes under it depends on where it just was.
             if before is None or _same_file(out / DATABASE) == before:
                 raise
@@ -135,6 +135,17 @@ def run_search(
                 mend="run it again: what was measured need not be measured again if `measured` is still there",
             ) from error
         return study
+
+
+def _of_the_database(error: BaseException | None) -> BaseException | None:
+    """Returns the failure of the database that led to an error: Optuna may hide it behind an assertion."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, SQLAlchemyError | StorageInternalError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _same_file(path: Path) -> tuple[int, int] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +75,23 @@ def test_whatever_is_raised_ends_in_one_line_and_never_with_1(monkeypatch, capsy
     assert said in err
     assert err.count("\n") <= 1
     assert len(err) < 300
+
+
+def test_ctrl_c_is_told_whatever_a_library_makes_of_it(monkeypatch, capsys):
+    def masking(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ValueError("Invalid bounding box") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "app", masking)
+    try:
+        assert cli._code() == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 def test_memory_is_told_from_other_errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 from search_spaces import CPU, prepared, searched
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -260,6 +262,21 @@ def test_a_search_misses_its_trials_where_they_are_taken_away(tmp_path, empty):
     path.unlink(missing_ok=True)
     study = run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
     assert len(finished(study)) == 3
+
+
+def test_a_database_that_fails_is_named_though_optuna_hides_it(tmp_path, monkeypatch):
+    """A full disk, for one: what Optuna raises is an assertion, and the cause stands behind it."""
+    ready = prepared(trials=2)
+
+    def masked(*_, **__):
+        try:
+            raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
+        finally:
+            raise AssertionError("Should not reach.")
+
+    monkeypatch.setattr(optuna.study.Study, "optimize", masked)
+    with pytest.raises(StoreError, match="the database failed: OperationalError"):
+        run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
 
 
 def test_a_search_that_measures_again_fails_where_cells_do(tmp_path, monkeypatch):
