@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
+from harness.interrupts import may_be_the_users
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _MEMORY_WORDS = ("allocate memory", "out of memory", "not enough memory", "bad_alloc")
@@ -85,8 +86,12 @@ def contained(what: str, where: str) -> Iterator[None]:
     try:
         with _staying():
             yield
-    except (KeyboardInterrupt, ResourceError, StoreError):
+    except (ResourceError, StoreError):
         raise
+    except KeyboardInterrupt as error:
+        if may_be_the_users():
+            raise
+        raise PluginError(f"{what} raised KeyboardInterrupt", where=where, mend="raise an error instead") from error
     except BaseException as error:
         missing = shortage(error)
         if missing:

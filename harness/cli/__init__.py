@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,6 +13,7 @@ from harness import console
 from harness.cli.commands import Commands
 from harness.console import DEBUG, debugging
 from harness.errors import LeakgaugeError
+from harness.interrupts import interrupted, note_interrupts
 from harness.plain_text import plain, shortened
 
 app = typer.Typer(
@@ -26,7 +24,6 @@ app = typer.Typer(
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
 )
 _err = console.errors()
-_interrupts: list[int] = []
 
 
 @app.callback()
@@ -56,7 +53,7 @@ def _code() -> int:
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         os.environ[DEBUG] = "1"
-    _note_interrupts()
+    note_interrupts()
     try:
         ended = app(arguments, standalone_mode=False)
     except LeakgaugeError as error:
@@ -71,22 +68,8 @@ def _code() -> int:
         return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", 2)
     except (Exception, SystemExit) as error:
         # Libraries that are interrupted within a callback may raise something else.
-        return _fail("interrupted", 130) if _interrupts else _unforeseen(error)
+        return _fail("interrupted", 130) if interrupted() else _unforeseen(error)
     return ended if isinstance(ended, int) else 0
-
-
-def _note_interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupts.append(number)
-    signal.default_int_handler(number, frame)
-
-
-def _note_interrupts() -> None:
-    """Has Ctrl-C noted before it interrupts as ever."""
-    _interrupts.clear()
-    if threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):
-        signal.signal(signal.SIGINT, _note_interrupt)
 
 
 def _unforeseen(error: BaseException) -> int:

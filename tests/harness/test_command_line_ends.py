@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from harness import cli, console, registry, token_cache
 from harness.cli import app, commands
 from harness.cli.commands import Commands
-from harness.containment import shortage
+from harness.containment import contained, shortage
 from harness.errors import ConfigError, PluginError, StoreError
 from harness.output_paths import check_file_free, check_folder_free
 
@@ -92,6 +92,27 @@ def test_ctrl_c_is_told_whatever_a_library_makes_of_it(monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_plug_in_cannot_pose_as_the_user(monkeypatch):
+    def posing(*_, **__):
+        with contained("fitting", "attack 'odd'"):
+            raise KeyboardInterrupt
+
+    def pressed(*_, **__):
+        with contained("fitting", "attack 'odd'"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for call, code in ((posing, PluginError.exit_code), (pressed, 130)):
+            monkeypatch.setattr(cli, "app", call)
+            assert cli._code() == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):  # nobody notes the user's here
+        posing()
 
 
 def test_memory_is_told_from_other_errors():
