@@ -111,16 +111,8 @@ class World:
         toy_task.model(4)
         # Drawing is tried with reports; searches would spend half of their time on it.
         plugins("search_figures").clear()
-        for group in (
-            "reports",
-            "search_figures",
-            "defenses",
-            "reductions",
-            "attacks",
-            "codecs",
-            "channels",
-            "commands",
-        ):
+        built = ("defenses", "reductions", "attacks", "codecs", "channels")
+        for group in ("reports", "search_figures", "commands", *built):
             for name in plugins(group):
                 with suppress(Exception):
                     load(group, name)
