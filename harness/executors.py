@@ -21,7 +21,11 @@ THREADS_PER_WORKER = 1
 
 def default_workers(device: torch.device) -> int:
     """One worker a core on a CPU; one on a GPU."""
-    return 1 if device.type == "cuda" else max(1, len(os.sched_getaffinity(0)))
+    if device.type == "cuda":
+        return 1
+    # What this process may use, where the system tells; else all there are.
+    usable: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable is not None else os.cpu_count() or 1
 
 
 @contextmanager

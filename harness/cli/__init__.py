@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -18,7 +19,6 @@ from harness.plain_text import plain, shortened
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
@@ -26,8 +26,17 @@ app = typer.Typer(
 _err = console.errors()
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"leakgauge {version('leakgauge')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    of: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option(help="Show tracebacks, of cells that failed too; may stand after the command.")
     ] = False,

@@ -15,28 +15,33 @@ from harness.errors import ConfigError
 from harness.plain_text import plain, shortened
 from harness.registry import GROUPS, plugins, suggest
 
+TEXTS = ("suites", "spaces")
+"""Groups of YAML texts; all others are of Python objects."""
+LISTED = (*GROUPS, "spaces", "commands")
 _out = console.output()
 
 
-def list_(group: Annotated[str | None, typer.Argument(help=f"One of {', '.join(GROUPS)}.")] = None) -> None:
-    """Lists installed plug-ins and shipped suites."""
-    if group is not None and group not in GROUPS:
-        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, list(GROUPS)))
-    for name in [group] if group else GROUPS:
+def list_(
+    group: Annotated[str | None, typer.Argument(help=f"One of {', '.join(LISTED)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: group, name, what it is.")] = False,
+) -> None:
+    """Lists installed plug-ins, shipped suites and spaces, and commands."""
+    if group is not None and group not in LISTED:
+        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, list(LISTED)))
+    found = {name: _rows(name) for name in ([group] if group else LISTED)}
+    if as_json:
+        _out.print_json(data={name: dict(rows) for name, rows in found.items()})
+        return
+    for name, rows in found.items():
         table = Table(title=name, title_justify="left", show_header=False, box=None)
-        for row in _suite_rows() if name == "suites" else _plugin_rows(name):
-            table.add_row(*row)
+        for row in rows:
+            table.add_row(*(escape(text) for text in row))
         _out.print(table)
 
 
-def _suite_rows() -> list[tuple[str, str]]:
-    return [
-        (escape(name), escape(shortened(description_of(text), 200))) for name, text in sorted(shipped("suites").items())
-    ]
-
-
-def _plugin_rows(group: str) -> list[tuple[str, str]]:
-    return [
-        (escape(plain(name, keep="")), escape(plain(shortened(summary_of(group, point), 200), keep="")))
-        for name, point in sorted(plugins(group).items())
-    ]
+def _rows(group: str) -> list[tuple[str, str]]:
+    if group in TEXTS:
+        found = {name: description_of(text) for name, text in shipped(group).items()}
+    else:
+        found = {name: summary_of(group, point) for name, point in plugins(group).items()}
+    return [(plain(name, keep=""), plain(shortened(summary, 200), keep="")) for name, summary in sorted(found.items())]
