@@ -77,7 +77,9 @@ class Victim:
         """Returns what ``predict`` and ``embed`` do, (B, classes) and (B, D), in one run of the model where it can."""
         classifier, seen = self._classifier(), list[Tensor]()
         # What enters that layer is listened to, and the listener taken off again.
-        listener = classifier and classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        listener = None
+        if classifier is not None:
+            listener = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             output = self.predict(images)
         finally:
@@ -89,7 +91,7 @@ class Victim:
 
     def _classifier(self) -> nn.Module | None:
         """Returns the layer that features enter, as timm and transformers name it; None where there is no such."""
-        named = getattr(self.model, "get_classifier", None)
+        named: Any = getattr(self.model, "get_classifier", None)
         layer = named() if callable(named) else getattr(self.model, "classifier", None)
         return layer if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity) else None
 
