@@ -20,6 +20,7 @@ from harness.planning import build_attack
 from harness.probing import AttributeProbe, IdentityProbe, kind_of
 from harness.rescoring import rescore
 from harness.results import SCORE_NAMES
+from harness.run_summary import show
 from harness.runner import prepare, run_suite
 from harness.suite import NamedPlugin, ThreatModel, parse_suite
 
@@ -325,7 +326,7 @@ def test_the_calibration_split_is_loaded_only_where_it_is_needed(plan, monkeypat
 
 
 def test_the_command_line_shows_answers_in_a_table_of_their_own(run, capsys):
-    cli._summary(run)
+    show(run)
     pictures, answers = capsys.readouterr().out.split("┏")[1:]
     assert "ridge" in pictures
     assert "centroids" not in pictures
@@ -340,7 +341,7 @@ def test_a_failed_cell_leaves_its_traceback_and_debug_shows_it(run, capsys, monk
         assert "Traceback (most recent call last)" in run.read_part(key)["traceback"]
         assert "PluginError" in run.read_part(key)["traceback"]
     assert "broken on undefended failed: " in (run.path / "log").read_text()
-    cli._summary(run)
+    show(run)
     shown = capsys.readouterr()
     assert f"{len(failed)} failed" in shown.out
     assert sum("failed" in line and "broken" in line and "\u2502" in line for line in shown.out.splitlines()) == len(
@@ -349,7 +350,7 @@ def test_a_failed_cell_leaves_its_traceback_and_debug_shows_it(run, capsys, monk
     assert "Traceback" not in shown.out + shown.err
     assert "--debug shows them" in shown.out
     monkeypatch.setenv("LEAKGAUGE_DEBUG", "1")
-    cli._summary(run)
+    show(run)
     assert capsys.readouterr().err.count("Traceback (most recent call last)") >= len(failed)
 
 
