@@ -30,10 +30,13 @@ def _job(suite_json: str, device: str, cells: list[Cell], out: str, fail_fast: b
     _measure(_worker_bench(suite_json, device), cells, RunFolder(out), fail_fast)
 
 
-def _measure(bench: Bench, cells: list[Cell], store: RunFolder, fail_fast: bool) -> None:
+def _measure(
+    bench: Bench, cells: list[Cell], store: RunFolder, fail_fast: bool, tick: Callable[[], None] = lambda: None
+) -> None:
     def log(cell: Cell, status: str) -> None:
         names = f"{cell.exposure.point.name} / {cell.exposure.channel.label} / {cell.attack.label}"
         store.log(f"{datetime.now(UTC).isoformat(timespec='seconds')} {cell.key} {status} {names}")
+        tick()
 
     run_exposure(bench, cells, store, log, fail_fast=fail_fast)
 
@@ -53,13 +56,13 @@ def measure_cells(
         bench: The bench; other processes build one of their own.
         cells: What to measure.
         store: The run folder.
-        workers: Processes; 1 measures here.
-        tick: Called now and then while cells are measured.
+        workers: Processes; 1 measures here, and so is a single exposure, whose bench stands already.
+        tick: Called after every cell that is measured here, and now and then while others measure.
         fail_fast: Whether the first cell that fails ends it.
     """
     groups = by_exposure(list(cells))
-    if workers == 1:
-        run_jobs(_measure, [(bench, group, store, fail_fast) for group in groups], 1, tick)
+    if workers == 1 or len(groups) <= 1:
+        run_jobs(_measure, [(bench, group, store, fail_fast, tick) for group in groups], 1, tick)
     else:
         text = bench.suite.model_dump_json()
         jobs = [(text, str(bench.device), group, str(store.path), fail_fast) for group in groups]

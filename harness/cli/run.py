@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from harness import console
 from harness.cli.arguments import Device, Overrides, SuiteArgument
@@ -69,12 +79,27 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
             folder,
             chosen,
             count,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            _progress(bar, task),
             say=lambda line: _out.print(f"note: {line}", markup=False, soft_wrap=True),
             **how,
         )
     show(store)
     check_none_failed(store)
+
+
+def _progress(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+    """Returns what shows how many cells are measured: the bar, and where it cannot move a line for every cell."""
+    begun, shown = time.monotonic(), -1
+
+    def show_cells(done: int, total: int) -> None:
+        nonlocal shown
+        bar.update(task, completed=done, total=total)
+        if done > max(shown, 0) and not bar.console.is_terminal:
+            minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+            _out.print(f"{done} of {total} cells after {minutes}:{seconds:02d}", highlight=False)
+        shown = done
+
+    return show_cells
 
 
 def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:
