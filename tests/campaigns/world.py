@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-for _folder in (ROOT / "tests" / "harness", ROOT):
+for _folder in (ROOT / "tests", ROOT):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
@@ -82,19 +82,13 @@ class World:
 
     def _register(self) -> None:
         """Registers the task as a third party does, so that worker processes find it too."""
-        home = self.folder / "plugins" / "toy_task-0.dist-info"
-        home.mkdir(parents=True)
-        (home / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-task\nVersion: 0\n")
-        (home / "entry_points.txt").write_text("[leakgauge.tasks]\ntoy = toy_task:Toy\n")
-        sys.path.insert(0, str(home.parent))
+        os.environ |= {"LEAKGAUGE_CACHE": "off", "OMP_NUM_THREADS": "1", "LEAKGAUGE_SEARCH_GRACE_S": "3"}
+        from toy_task import install  # only now: it imports torch, which reads how many threads there are to be
+
+        plugins = self.folder / "plugins"
+        os.environ["PYTHONPATH"] = install(plugins)
+        sys.path.insert(0, str(plugins))
         importlib.invalidate_caches()
-        places = [str(home.parent), str(ROOT), str(ROOT / "tests" / "harness"), os.environ.get("PYTHONPATH", "")]
-        os.environ |= {
-            "PYTHONPATH": os.pathsep.join(places),
-            "LEAKGAUGE_CACHE": "off",
-            "OMP_NUM_THREADS": "1",
-            "LEAKGAUGE_SEARCH_GRACE_S": "3",
-        }
 
     def _import(self) -> None:
         """Imports once what every child needs."""

@@ -2,7 +2,6 @@
 
 import os
 
-import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -16,10 +15,8 @@ from harness.errors import ConfigError, StoreError
 from harness.images import ImageSet
 from harness.link import Encoded
 from harness.machine import machine_of
-from harness.results import TIME_COLUMNS
-from harness.runner import prepare, run_suite
 from harness.seeding import Streams
-from harness.suite import ThreatModel, parse_suite
+from harness.suite import ThreatModel
 from harness.token_cache import TokenCache, check_once
 from harness.tokens import TokenBatch
 from harness.transmitting import transmit_all
@@ -233,78 +230,6 @@ def test_every_file_that_a_plugin_is_made_of_is_in_its_digest(tmp_path, monkeypa
         {differs[change]} if change in differs else set()
     )
     forget()
-
-
-SUITE = {
-    "name": "cached",
-    "task": "photos",
-    "defense": {"name": "split_pipeline", "cut": 1, "codec": "float16"},
-    "operating_points": [{"name": "merged", "reduction": {"name": "threshold", "thresholds": 0.9}}],
-    "threat_models": [
-        {"name": "server", "auxiliary": {"n": 200}},
-        {"name": "shuffled", "auxiliary": {"n": 200}, "knows": {"order": False}},
-    ],
-    "attacks": ["ridge"],
-    "metrics": ["psnr_db"],
-    "evaluation_images": 12,
-}
-
-
-@pytest.fixture
-def edge_images(monkeypatch):
-    """How many images the edge was run on to send them; latency is measured on one image at a time."""
-    counts: list[int] = []
-    encode = SplitPipeline.encode
-
-    def counted(self, images, rng):
-        counts.extend([len(images)] if len(images) > 1 else [])
-        return encode(self, images, rng)
-
-    monkeypatch.setattr(SplitPipeline, "encode", counted)
-    return counts
-
-
-def run(out, **changes):
-    folder = run_suite(prepare(parse_suite({**SUITE, **changes}), CPU), out, CPU, 1, lambda done, total: None)
-    cells = folder.cells()
-    assert (cells["status"] == "done").all()
-    return cells.drop(columns=[*TIME_COLUMNS, "cell"])
-
-
-def test_another_attack_on_the_same_operating_point_skips_the_victim(tmp_path, monkeypatch, edge_images):
-    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "cache"))
-    first = run(tmp_path / "ridge")
-    # Two threat models share one run of the victim on 12 images under attack and about 200 of the attacker's own.
-    once = sum(edge_images)
-    assert 190 <= once - 12 <= 200
-    edge_images.clear()
-    run(tmp_path / "floor", attacks=["floor_mean", {"name": "conv_inverse", "epochs": 1, "channels": [8, 8, 8]}])
-    assert edge_images == []
-    again = run(tmp_path / "again")
-    assert edge_images == []
-    pd.testing.assert_frame_equal(again, first, check_exact=True)
-    monkeypatch.setenv("LEAKGAUGE_CACHE", "off")
-    pd.testing.assert_frame_equal(run(tmp_path / "anew"), first, check_exact=True)
-    assert sum(edge_images) == 2 * once
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seeds": [1]},
-        {"batch_size": 32},
-        {"defense": {**SUITE["defense"], "codec": "float32"}},
-        {"operating_points": [{"name": "merged", "reduction": {"name": "threshold", "thresholds": 0.95}}]},
-    ],
-    ids=["seed", "batch size", "codec", "threshold"],
-)
-def test_what_decides_the_tokens_is_part_of_the_key(tmp_path, monkeypatch, edge_images, changes):
-    monkeypatch.setenv("LEAKGAUGE_CACHE", str(tmp_path / "cache"))
-    run(tmp_path / "before")
-    once = sum(edge_images)
-    edge_images.clear()
-    run(tmp_path / "after", **changes)
-    assert sum(edge_images) == once
 
 
 def test_pixels_that_changed_under_their_names_are_not_taken_from_the_cache(few):

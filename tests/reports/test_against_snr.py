@@ -94,8 +94,12 @@ def sweep(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     return make_run(tmp_path_factory.mktemp("runs") / "sweep", SWEEP, lost_tokens=1.5)
 
 
-def test_the_section_appears_with_three_snrs(sweep: RunFolder, tmp_path: Path) -> None:
-    page = write_html([sweep], tmp_path)[0].read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(sweep: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_html([sweep], tmp_path_factory.mktemp("page"))[0].read_text(encoding="utf-8")
+
+
+def test_the_section_appears_with_three_snrs(sweep: RunFolder, page: str, tmp_path: Path) -> None:
     assert '<h3 id="run1-snr">Against SNR</h3>' in page
     assert page.count('id="run1-snr1-title"') == 1
     assert "path wire" in page
@@ -112,13 +116,13 @@ def test_the_section_does_not_appear_without(make_run: MakeRun, tmp_path: Path) 
     assert snr_plots(loaded, point_rows(loaded)) == []
 
 
-def test_costs_of_the_link_are_shown(sweep: RunFolder, make_run: MakeRun, tmp_path: Path) -> None:
+def test_costs_of_the_link_are_shown(sweep: RunFolder, page: str, make_run: MakeRun, tmp_path: Path) -> None:
     loaded = load_runs([sweep])[0]
     grid = points_grid(loaded, point_rows(loaded))
     row = dict(zip((heading.text for heading in grid.headings), grid.rows[0], strict=True))
     shown = {name: row[name].text for name in ("Lost tokens", "Side bytes", "Channel uses", "Air time")}
     assert shown == {"Lost tokens": "1.5", "Side bytes": "27", "Channel uses": "128", "Air time": "0.13"}
-    assert "bandwidth of 1 MHz" in write_html([sweep], tmp_path)[0].read_text(encoding="utf-8")
+    assert "bandwidth of 1 MHz" in page
     whole = load_runs([make_run(tmp_path / "whole")])[0]
     assert "Lost tokens" not in [heading.text for heading in points_grid(whole, point_rows(whole)).headings]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from simulated_runs import Simulation
+from toy_task import install
 
 from reports.baseline import baseline_of, write_baseline
 from reports.loaded import load_runs
@@ -17,21 +19,30 @@ from reports.testing import LeakageError, Leakgauge
 
 SUITE = """
 name: tiny
-task: photos
-defense: {name: split_pipeline, cut: 3, codec: float16}
+task: toy
+defense: {name: split_pipeline, cut: 1, codec: float16}
 operating_points:
   - name: undefended
   - {name: merged, reduction: {name: threshold, thresholds: 0.9}}
 threat_models:
-  - {name: server, auxiliary: {n: 128}}
+  - {name: server, auxiliary: {n: 48}}
 attacks: [floor_mean, ridge]
-evaluation_images: 32
+metrics: [psnr_db]
+judge: victim
+evaluation_images: 24
 """
 
 
-def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory) -> str:
+    """Where sessions find the task of tiny images."""
+    return install(tmp_path_factory.mktemp("plugins"))
+
+
+def session(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments],
+        env=os.environ if path is None else {**os.environ, "PYTHONPATH": path},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -64,16 +75,16 @@ def test_checks_without_pytest(tmp_path):
         gauge.check(worse, baseline=tmp_path / "b.json")
 
 
-def test_a_suite_becomes_a_test_an_operating_point(tmp_path):
+def test_a_suite_becomes_a_test_an_operating_point(tmp_path, plugins):
     (tmp_path / "tiny.yaml").write_text(SUITE)
     # So few images limit ridge by its data, and it cannot find positions: here only the limits are to be judged.
     (tmp_path / "limits.yaml").write_text(
-        "inconclusive: judge\nlower_bounds: judge\n"
+        "inconclusive: judge\nlower_bounds: judge\nminimum_images: 20\n"
         "absolute:\n"
         "  - {measure: leakage, operating_point: merged, at_most: 90}\n"
         "  - {measure: leakage, operating_point: undefended, at_most: 1}\n"
     )
-    result = session(tmp_path, "--leakgauge", "tiny.yaml", "--leakgauge-limits", "limits.yaml", "-rA")
+    result = session(tmp_path, "--leakgauge", "tiny.yaml", "--leakgauge-limits", "limits.yaml", "-rA", path=plugins)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "1 failed, 2 passed" in result.stdout
     assert "leaks more: undefended, channel ideal, threat model server: leakage" in result.stdout
@@ -103,11 +114,13 @@ def test_workers_of_a_session_share_the_folder_of_its_runs(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_run_the_suite_once(tmp_path):
+def test_two_workers_run_the_suite_once(tmp_path, plugins):
     (tmp_path / "tiny.yaml").write_text(SUITE)
-    (tmp_path / "limits.yaml").write_text("inconclusive: judge\nabsolute:\n  - {measure: leakage, at_most: 90}\n")
+    (tmp_path / "limits.yaml").write_text(
+        "inconclusive: judge\nminimum_images: 20\nabsolute:\n  - {measure: leakage, at_most: 90}\n"
+    )
     arguments = ("--leakgauge", "tiny.yaml", "--leakgauge-limits", "limits.yaml", "-n", "2", "--basetemp", "base")
-    result = session(tmp_path, *arguments)
+    result = session(tmp_path, *arguments, path=plugins)
     assert result.returncode == 0, result.stdout + result.stderr
     runs = list((tmp_path / "base").glob("leakgauge-*/*/run.json"))
     assert len(runs) == 1

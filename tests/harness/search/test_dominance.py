@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from search_spaces import CPU, searched
+from toy_task import register
 
 from harness.errors import ConfigError
 from harness.scoring.statistics import Interval
@@ -63,17 +64,20 @@ BASELINES = [
     {"name": "nothing_merged", "reduction": "none"},
 ]
 HOW = Remeasure.model_validate(
-    {"attacks": ["floor_mean", "ridge"], "threat_models": [{"auxiliary": {"n": 64}}], "evaluation_images": 16}
+    {"attacks": ["floor_mean", "ridge"], "threat_models": [{"auxiliary": {"n": 48}}], "evaluation_images": 16}
 )
+TOY = {"task": "toy", "defense": {"name": "split_pipeline", "cut": 1, "codec": "float16"}, "search_images": 4}
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("search")
-    ready, records = searched(out, baselines=BASELINES, trials=2)
-    front = write_results(ready, records, out)
-    remeasure_front(front, HOW, out, CPU, 1)
-    return front, out
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch, tasks_toy="toy_task:Toy")
+        ready, records = searched(out, **TOY, baselines=BASELINES, trials=2)
+        front = write_results(ready, records, out)
+        remeasure_front(front, HOW, out, CPU, 1)
+        yield front, out
 
 
 def test_searched_stands_beside_measured(measured):
