@@ -140,7 +140,7 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
             evaluation=targets,
             gallery=targets.images().flatten(1),
             features=lambda pixels: pixels.float().flatten(1),
-            label_agreement=lambda pixels: torch.zeros(len(pixels)),
+            look=lambda pixels: (pixels.float().flatten(1), torch.zeros(len(pixels))),
             top1=None,
             judging=SimpleNamespace(scores=lambda pixels: ImageScores({}, {})),
             suite=SimpleNamespace(metrics=[PluginConfig(name="psnr_db")]),

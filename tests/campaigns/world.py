@@ -115,7 +115,7 @@ class World:
         _ = prepare(load_suite(str(self.suite)), torch.device("cpu")).codes
         provenance.installed_versions = cache(provenance.installed_versions)
         provenance.package_versions = cache(provenance.package_versions)
-        assert Path(harness.cli.__file__).parents[1] == ROOT, f"{harness.cli.__file__} is other code"
+        assert Path(harness.cli.__file__).parents[2] == ROOT, f"{harness.cli.__file__} is other code"
 
     def fresh(self, name: str) -> Path:
         """Returns a new folder for one fault."""

@@ -8,6 +8,7 @@ from toy_task import register
 from defenses.pipeline import SplitPipeline
 from harness.results import TIME_COLUMNS
 from harness.runner import prepare, run_suite
+from harness.scoring import compute
 from harness.suite import parse_suite
 
 CPU = torch.device("cpu")
@@ -35,15 +36,21 @@ def _toy(monkeypatch):
 
 @pytest.fixture
 def edge_images(monkeypatch):
-    """How many images the edge was run on to send them; latency is measured on one image at a time."""
+    """How many images the edge was run on to send them; what FLOPs and latency are measured on does not count."""
     counts: list[int] = []
-    encode = SplitPipeline.encode
+    encode, ready = SplitPipeline.encode, compute._ready
 
     def counted(self, images, rng):
         counts.extend([len(images)] if len(images) > 1 else [])
         return encode(self, images, rng)
 
+    def uncounted(*arguments):
+        before = len(counts)
+        ready(*arguments)
+        del counts[before:]
+
     monkeypatch.setattr(SplitPipeline, "encode", counted)
+    monkeypatch.setattr(compute, "_ready", uncounted)
     return counts
 
 

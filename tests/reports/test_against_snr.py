@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,15 @@ def test_an_unscored_value_leaves_a_gap_and_is_named() -> None:
         figure, missing = against_snr(snr_lines(SWEEP, rows, "server"), marks(["plain", "merged"], "plain"))
     assert missing == ["plain over air"]
     assert len(figure.axes) == 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_other_figures() -> Iterator[None]:
+    """Figures of other sections, which other tests are about, are not drawn: each takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("html", "markdown"):
+            patch.setattr(f"reports.{module}.plots", lambda run, rows: [])
+        yield
 
 
 @pytest.fixture(scope="module")
