@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attacks.networks.attention import padding_bias
-from attacks.networks.layout import token_statistics
-from attacks.networks.trainee import Trainee
-from attacks.networks.training import Schedule, batches, hold_out, to_device
-from harness.contracts import AttackerView
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, Positive
-from harness.probing import AttributeProbe
-from harness.seeding import Streams
+from leakgauge.attacks.networks.attention import padding_bias
+from leakgauge.attacks.networks.layout import token_statistics
+from leakgauge.attacks.networks.trainee import Trainee
+from leakgauge.attacks.networks.training import Schedule, batches, hold_out, to_device
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive
+from leakgauge.harness.probing import AttributeProbe
+from leakgauge.harness.seeding import Streams
 
 HEADS = 8
 SIDE_VALUES = 2

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from attacks.networks.grid_network import GridNetwork
-from attacks.networks.layout import token_statistics
-from attacks.networks.training import Schedule, predict, train
-from harness.contracts import Attack, AttackerView
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, Positive, Widths
-from harness.seeding import Streams
+from leakgauge.attacks.networks.grid_network import GridNetwork
+from leakgauge.attacks.networks.layout import token_statistics
+from leakgauge.attacks.networks.training import Schedule, predict, train
+from leakgauge.harness.contracts import Attack, AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive, Widths
+from leakgauge.harness.seeding import Streams
 
 
 class ConvInverse(Attack):

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from attacks.wrapped import AttackSpec, Wrapped
-from harness.contracts import AttackerView
-from harness.errors import ConfigError
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.seeding import Streams
+from leakgauge.attacks.wrapped import AttackSpec, Wrapped
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.seeding import Streams
 
 
 class DataEfficiency(Wrapped):

@@ -8,17 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure, truth_losses
-from attacks.networks.edge_profile import EdgeProfile, made_up_images
-from attacks.networks.image_priors import total_variation
-from attacks.networks.matching import Distance, Matching
-from attacks.networks.skip_network import SkipNetwork
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, Positive, Weight, Widths
-from harness.seeding import Streams
+from leakgauge.attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure, truth_losses
+from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.networks.image_priors import total_variation
+from leakgauge.attacks.networks.matching import Distance, Matching
+from leakgauge.attacks.networks.skip_network import SkipNetwork
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive, Weight, Widths
+from leakgauge.harness.seeding import Streams
 
 PROFILE_IMAGES = 256
 

@@ -10,17 +10,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.networks.descent import best_rows, chunks, clipped, repeated, search_failure, truth_losses
-from attacks.networks.diffusion_prior import DiffusionPrior
-from attacks.networks.edge_profile import EdgeProfile
-from attacks.networks.matching import Distance, Matching
-from attacks.networks.training import Schedule
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, NotNegative, Positive, Share, Weight
-from harness.seeding import Streams
+from leakgauge.attacks.networks.descent import best_rows, chunks, clipped, repeated, search_failure, truth_losses
+from leakgauge.attacks.networks.diffusion_prior import DiffusionPrior
+from leakgauge.attacks.networks.edge_profile import EdgeProfile
+from leakgauge.attacks.networks.matching import Distance, Matching
+from leakgauge.attacks.networks.training import Schedule
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, NotNegative, Positive, Share, Weight
+from leakgauge.harness.seeding import Streams
 
 PROFILE_IMAGES = 512
 RATE = 0.06

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count
-from harness.seeding import Streams
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count
+from leakgauge.harness.seeding import Streams
 
 
 def mean_image(images: ImageSet, rows: Tensor | None = None) -> Tensor:

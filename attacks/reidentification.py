@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.contracts import AttackerView
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, Weight
-from harness.probing import IdentityProbe
-from harness.seeding import Streams
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Weight
+from leakgauge.harness.probing import IdentityProbe
+from leakgauge.harness.seeding import Streams
 
 
 class Reidentification(IdentityProbe):

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attacks.networks.closed_form import solve_ridge
-from attacks.networks.layout import from_patches, on_grid, patches_of
-from harness.contracts import Attack, AttackerView
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Positive
-from harness.seeding import Streams
+from leakgauge.attacks.networks.closed_form import solve_ridge
+from leakgauge.attacks.networks.layout import from_patches, on_grid, patches_of
+from leakgauge.harness.contracts import Attack, AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Positive
+from leakgauge.harness.seeding import Streams
 
 BATCH = 256
 

@@ -9,17 +9,25 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from attacks.floors import mean_image
-from attacks.networks.descent import Descent, best_rows, chunks, descend, repeated, search_failure, truth_losses
-from attacks.networks.edge_profile import EdgeProfile, made_up_images
-from attacks.networks.image_priors import energy, patch_seams, total_variation
-from attacks.networks.matching import Distance, Matching
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, Positive, Weight
-from harness.seeding import Streams
+from leakgauge.attacks.floors import mean_image
+from leakgauge.attacks.networks.descent import (
+    Descent,
+    best_rows,
+    chunks,
+    descend,
+    repeated,
+    search_failure,
+    truth_losses,
+)
+from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.networks.image_priors import energy, patch_seams, total_variation
+from leakgauge.attacks.networks.matching import Distance, Matching
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive, Weight
+from leakgauge.harness.seeding import Streams
 
 Start = Literal["noise", "mean", "ridge"]
 PROFILE_IMAGES = 512
@@ -33,7 +41,7 @@ class RegularisedMLE(Attack):
     after DRAG (ICML 2025): cosine distance a token, learning rate 5e-2, TV 1.5, patch prior 1e-3, gradient clip 1.
     Their defaults are sized for GPUs and unmerged tokens. Ours (assumed): squared distance of standardised tokens, a
     CPU's number of steps with an annealed rate, and all restarts for the first fifth only, after which the one with the
-    lowest observation loss goes on. Merged tokens are compared as ``attacks.networks.matching`` says.
+    lowest observation loss goes on. Merged tokens are compared as ``leakgauge.attacks.networks.matching`` says.
 
     Restarts draw the same noise for all images, so that an image's result does not depend on its batch mates.
 

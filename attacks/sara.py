@@ -10,17 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from attacks.networks.grid_network import GridNetwork
-from attacks.networks.imputer import FeatureImputer, imputation_loss
-from attacks.networks.layout import on_grid, patches_of, token_statistics
-from attacks.networks.positions import Assignment, PositionPredictor, lay, position_loss
-from attacks.networks.training import Rebuild, Schedule, hold_out, predict, train, train_part
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.options import Count, KeptShare, Positive, Widths
-from harness.seeding import Streams
+from leakgauge.attacks.networks.grid_network import GridNetwork
+from leakgauge.attacks.networks.imputer import FeatureImputer, imputation_loss
+from leakgauge.attacks.networks.layout import on_grid, patches_of, token_statistics
+from leakgauge.attacks.networks.positions import Assignment, PositionPredictor, lay, position_loss
+from leakgauge.attacks.networks.training import Rebuild, Schedule, hold_out, predict, train, train_part
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, KeptShare, Positive, Widths
+from leakgauge.harness.seeding import Streams
 
 HEADS = 4
 WidthOfHeads = Annotated[int, Field(ge=HEADS, multiple_of=HEADS)]

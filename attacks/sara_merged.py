@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from attacks.networks.set_network import SetNetwork
-from attacks.networks.training import Forward, Source
-from attacks.networks.withheld import like_seen
-from attacks.set_decoder import SetDecoder
-from harness.contracts import AttackerView, Knowledge
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.options import Count, Positive, Weight
+from leakgauge.attacks.networks.set_network import SetNetwork
+from leakgauge.attacks.networks.training import Forward, Source
+from leakgauge.attacks.networks.withheld import like_seen
+from leakgauge.attacks.set_decoder import SetDecoder
+from leakgauge.harness.contracts import AttackerView, Knowledge
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive, Weight
 
 
 class SaraMerged(SetDecoder):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attacks.networks.set_network import MappedNetwork
-from attacks.set_decoder import SetDecoder
-from harness.contracts import Knowledge
+from leakgauge.attacks.networks.set_network import MappedNetwork
+from leakgauge.attacks.set_decoder import SetDecoder
+from leakgauge.harness.contracts import Knowledge
 
 
 class SourceMapOracle(SetDecoder):

@@ -9,17 +9,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss, relu
 
-from attacks.networks.layout import token_statistics
-from attacks.networks.set_network import SetNetwork
-from attacks.networks.substitute import SubstituteEncoder, TokenJudge, described, merged_like, mmd
-from attacks.networks.training import Schedule, hold_out, mean_psnr_db, predict, to_device
-from harness.contracts import Attack, AttackerView, Knowledge
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.learning import LearningCurve, convergence_failure
-from harness.observation import Observation
-from harness.options import Count, Positive, Weight
-from harness.seeding import Streams
+from leakgauge.attacks.networks.layout import token_statistics
+from leakgauge.attacks.networks.set_network import SetNetwork
+from leakgauge.attacks.networks.substitute import SubstituteEncoder, TokenJudge, described, merged_like, mmd
+from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db, predict, to_device
+from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve, convergence_failure
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import Count, Positive, Weight
+from leakgauge.harness.seeding import Streams
 
 COMPARED_TOKENS = 512
 CURVE_POINTS = 12

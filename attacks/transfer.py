@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.networks.withheld import as_seen
-from attacks.wrapped import Wrapped
-from harness.contracts import AttackerView, Knowledge, Victim
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.attacks.networks.withheld import as_seen
+from leakgauge.attacks.wrapped import Wrapped
+from leakgauge.harness.contracts import AttackerView, Knowledge, Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 COMPARED_IMAGES = 16
 

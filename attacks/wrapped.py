@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from harness.contracts import Attack, Knowledge
-from harness.declarations import check_knowledge_type
-from harness.errors import ConfigError
-from harness.observation import Observation
-from harness.options import NestedPlugin, Spec
-from harness.registry import create, load, name_and_options
-from harness.seeding import Streams
+from leakgauge.harness.contracts import Attack, Knowledge
+from leakgauge.harness.declarations import check_knowledge_type
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.options import NestedPlugin, Spec
+from leakgauge.harness.registry import create, load, name_and_options
+from leakgauge.harness.seeding import Streams
 
 AttackSpec = Annotated[Spec, NestedPlugin("attacks")]
 

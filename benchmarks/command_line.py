@@ -8,7 +8,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
-from harness.errors import LeakgaugeError
+from leakgauge.harness.errors import LeakgaugeError
 
 
 def start(main: Callable[..., None]) -> None:

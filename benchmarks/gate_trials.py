@@ -1,4 +1,4 @@
-"""How often the gate is right, on real runs: ``python -m benchmarks.gate_trials --out DIR``.
+"""How often the gate is right, on real runs: ``python -m leakgauge.benchmarks.gate_trials --out DIR``.
 
 One baseline of seed 0, then for every further seed a run of the unchanged code and one of each planted regression.
 Resumed where it was interrupted: a run that is complete is not run again.
@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command_line import start
-from harness.cli import app
-from harness.errors import PluginError
-from harness.store import write_atomic
-from harness.yaml_text import write_yaml
+from leakgauge.benchmarks.command_line import start
+from leakgauge.harness.cli import app
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.yaml_text import write_yaml
 
 CODES = {0: "pass", 1: "worse than allowed", 3: "cannot tell"}
 STEPS = 60

@@ -1,4 +1,4 @@
-"""Races samplers on one search space: ``python -m benchmarks.search_race --space photos --out DIR``.
+"""Races samplers on one search space: ``python -m leakgauge.benchmarks.search_race --space photos --out DIR``.
 
 Every sampler gets equal trials, seed by seed. Trials repeat exactly, and what any of them measured is kept and used by
 all. The record is resumed: a sampler and seed that it holds with enough trials is not run again.
@@ -17,20 +17,20 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command_line import start
-from harness.errors import ConfigError, StoreError
-from harness.executors import one_thread
-from harness.provenance import collect
-from harness.runner import choose_device
-from harness.scoring.statistics import Interval, mean_interval
-from harness.search.memo import Memo
-from harness.search.output import hypervolumes
-from harness.search.samplers import ADAPTIVE
-from harness.search.space import SAMPLERS, Space, load_space
-from harness.search.study import Prepared, prepare_search, run_search
-from harness.search.trials import finished
-from harness.seeding import Streams
-from harness.store import write_atomic
+from leakgauge.benchmarks.command_line import start
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.executors import one_thread
+from leakgauge.harness.provenance import collect
+from leakgauge.harness.runner import choose_device
+from leakgauge.harness.scoring.statistics import Interval, mean_interval
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.output import hypervolumes
+from leakgauge.harness.search.samplers import ADAPTIVE
+from leakgauge.harness.search.space import SAMPLERS, Space, load_space
+from leakgauge.harness.search.study import Prepared, prepare_search, run_search
+from leakgauge.harness.search.trials import finished
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import write_atomic
 
 COLD = "_cold"
 """Suffix of an adaptive sampler that goes without the warm start."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from defenses.backbones.backbone import Backbone, Projected
-from harness.reduction import Feature
-from harness.tokens import TokenBatch, offsets_of, packed_rows
+from leakgauge.defenses.backbones.backbone import Backbone, Projected
+from leakgauge.harness.reduction import Feature
+from leakgauge.harness.tokens import TokenBatch, offsets_of, packed_rows
 
 CPU = "cpu"
 CPU_BYTES = 12 * 2**20

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from defenses.backbones.backbone import Backbone
-from defenses.edge import run_edge
-from defenses.reductions.bipartite import OrderName, Pairs, SplitName
-from defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
-from defenses.reductions.threshold import NEVER
-from harness.errors import ConfigError
-from harness.reduction import LayerState
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
+from leakgauge.defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
+from leakgauge.defenses.reductions.threshold import NEVER
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.reduction import LayerState
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 @torch.no_grad()

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from defenses.backbones.backbone import Backbone
-from defenses.edge import run_edge
-from defenses.reductions.none import NoReduction
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.reductions.none import NoReduction
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 @contextmanager

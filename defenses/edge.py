@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from defenses.attention import Attended, attention_half, mlp_half
-from defenses.backbones.backbone import Backbone
-from defenses.merging import apply_assignment
-from harness.contracts import Victim
-from harness.images import ImageSet
-from harness.reduction import LayerState, Reduction
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.attention import Attended, attention_half, mlp_half
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.merging import apply_assignment
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.reduction import LayerState, Reduction
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 EMBEDDED_IMAGES = 8
 AfterBlock = Callable[[int, TokenBatch], None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from defenses.backbones.backbone import Backbone
-from defenses.edge import embed
-from harness.contracts import Victim
-from harness.images import ImageSet
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.edge import embed
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.tokens import TokenBatch
 
 
 class Embeddings:

@@ -12,8 +12,8 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from typing_extensions import TypedDict
 
-from harness.errors import ConfigError
-from harness.options import Count, Share
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.options import Count, Share
 
 RUNS = ("LlamaModel", "MistralModel", "Qwen2Model")
 """Language models whose layers are called one by one: those with the layers of Llama."""

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from defenses.attention import attention_half, mlp_half
-from defenses.backbones.backbone import Backbone
-from defenses.edge import embed, layer_state
-from defenses.reductions.none import NoReduction
-from defenses.reductions.similarity_merge import SimilarityMerge
-from harness.contracts import Victim
-from harness.images import ImageSet
-from harness.link import Encoded, Transmission
-from harness.reduction import Reduction
-from harness.scoring.compute import Flops
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.attention import attention_half, mlp_half
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.edge import embed, layer_state
+from leakgauge.defenses.reductions.none import NoReduction
+from leakgauge.defenses.reductions.similarity_merge import SimilarityMerge
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Encoded, Transmission
+from leakgauge.harness.reduction import Reduction
+from leakgauge.harness.scoring.compute import Flops
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 _NONE = torch.empty(1, 0, dtype=torch.long)
 

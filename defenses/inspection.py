@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from defenses.edge import AfterBlock
-from harness.inspection import LayerView
-from harness.tokens import TokenBatch
+from leakgauge.defenses.edge import AfterBlock
+from leakgauge.harness.inspection import LayerView
+from leakgauge.harness.tokens import TokenBatch
 
 
 def inspect_layers(

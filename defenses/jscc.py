@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.jscc_coder import Coder, Layers
-from harness.errors import ConfigError, PayloadError, PluginError
-from harness.link import SymbolCodec
-from harness.options import Decibel
-from harness.seeding import Streams
+from leakgauge.defenses.jscc_coder import Coder, Layers
+from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
+from leakgauge.harness.link import SymbolCodec
+from leakgauge.harness.options import Decibel
+from leakgauge.harness.seeding import Streams
 
 _RUN, _RUNS = 32, 16
 """Rows of a run, and runs of a training batch. Neighbouring rows are mostly tokens of one image: runs stand for it."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from defenses.fastv import FastV, Stream, run_layers
-from harness.questions import ABSENT, Questions
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.defenses.fastv import FastV, Stream, run_layers
+from leakgauge.harness.questions import ABSENT, Questions
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 SEQUENCES = 64
 """Questions that are answered side by side."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from harness.errors import PluginError
-from harness.reduction import Assignment
-from harness.tokens import DROPPED, TokenBatch, offsets_of
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.reduction import Assignment
+from leakgauge.harness.tokens import DROPPED, TokenBatch, offsets_of
 
 
 class _Moves(NamedTuple):

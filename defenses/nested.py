@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.options import Spec
-from harness.registry import create, name_and_options
+from leakgauge.harness.options import Spec
+from leakgauge.harness.registry import create, name_and_options
 
 
 def build_nested(group: str, spec: Spec) -> Any:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import PayloadError
-from harness.tokens import DROPPED
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.tokens import DROPPED
 
 DAMAGED = "the payload is damaged or truncated; send it again"
 OTHER_SENDER = "give both ends the same version, victim, codec, options and calibration"

@@ -38,10 +38,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.packet_layout import DAMAGED, OTHER_SENDER, Known, Layout, check_map, check_order, payload_error
-from harness.errors import PayloadError, PluginError
-from harness.link import Codec
-from harness.tokens import DROPPED
+from leakgauge.defenses.packet_layout import DAMAGED, OTHER_SENDER, Known, Layout, check_map, check_order, payload_error
+from leakgauge.harness.errors import PayloadError, PluginError
+from leakgauge.harness.link import Codec
+from leakgauge.harness.tokens import DROPPED
 
 MAGIC, VERSION = b"LKG", 2
 _HEADER = struct.Struct("<3sBHBHHHHB")

@@ -9,30 +9,30 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from defenses.backbones.exactness import check_exact
-from defenses.backbones.families import adapt
-from defenses.calibration import calibrate_thresholds
-from defenses.channels.analog import restored_tokens
-from defenses.differentiation import differentiable_tokens
-from defenses.edge import AfterBlock, run_edge, run_server
-from defenses.embeddings import Embeddings
-from defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
-from defenses.inspection import inspect_layers
-from defenses.nested import build_nested
-from defenses.payload import Serialised
-from defenses.precision import Precision, dtype_of
-from defenses.serialisation import encoded_tokens
-from defenses.transport import NoValues, OnLoss, Stand, known_of, mean_stand, pack, received_batch, unpack
-from harness.contracts import Defense, Victim
-from harness.errors import ConfigError, PluginError
-from harness.images import ImageSet
-from harness.inspection import LayerView
-from harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
-from harness.options import Count, NestedPlugin, Spec
-from harness.reduction import Reduction
-from harness.scoring.compute import Flops
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.exactness import check_exact
+from leakgauge.defenses.backbones.families import adapt
+from leakgauge.defenses.calibration import calibrate_thresholds
+from leakgauge.defenses.channels.analog import restored_tokens
+from leakgauge.defenses.differentiation import differentiable_tokens
+from leakgauge.defenses.edge import AfterBlock, run_edge, run_server
+from leakgauge.defenses.embeddings import Embeddings
+from leakgauge.defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
+from leakgauge.defenses.inspection import inspect_layers
+from leakgauge.defenses.nested import build_nested
+from leakgauge.defenses.payload import Serialised
+from leakgauge.defenses.precision import Precision, dtype_of
+from leakgauge.defenses.serialisation import encoded_tokens
+from leakgauge.defenses.transport import NoValues, OnLoss, Stand, known_of, mean_stand, pack, received_batch, unpack
+from leakgauge.harness.contracts import Defense, Victim
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.inspection import LayerView
+from leakgauge.harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
+from leakgauge.harness.options import Count, NestedPlugin, Spec
+from leakgauge.harness.reduction import Reduction
+from leakgauge.harness.scoring.compute import Flops
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 PREPARATION_IMAGES = 128
 
@@ -159,7 +159,7 @@ class SplitPipeline(Defense):
             return run_server(self._backbone, batch, layers, proportional=self._proportional)
 
     def calibrated_thresholds(self, images: ImageSet, shares: float | Sequence[float]) -> list[float]:
-        """Returns for each edge block the tau at which a share of the matches merges (``defenses.calibration``).
+        """Returns for each edge block the tau at which a share of matches merges (``leakgauge.defenses.calibration``).
 
         Args:
             images: What to calibrate on.
@@ -183,7 +183,7 @@ class SplitPipeline(Defense):
     def flops(
         self, images: ImageSet, transmission: Transmission, questions: Any = None, output: Tensor | None = None
     ) -> Flops | None:
-        """Returns what measuring each image alone would (``defenses.flop_table``); None where counts do not decide."""
+        """Returns what each image alone costs (``leakgauge.defenses.flop_table``); None where counts do not decide."""
         if not self._counts_by_tokens:
             return None
         with torch.no_grad(), self._autocast():

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from defenses.payload import Serialised, parse
-from defenses.transport import account_of, known_of
-from harness.link import Codec, Encoded, SymbolCodec
-from harness.tokens import TokenBatch
+from leakgauge.defenses.payload import Serialised, parse
+from leakgauge.defenses.transport import account_of, known_of
+from leakgauge.harness.link import Codec, Encoded, SymbolCodec
+from leakgauge.harness.tokens import TokenBatch
 
 
 def encoded_tokens(

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from defenses.packet_layout import Known
-from defenses.payload import ByteAccount, ParsedPayload, Serialised, parse, serialise
-from harness.errors import PayloadError
-from harness.link import Codec
-from harness.tokens import DROPPED, TokenBatch, offsets_of
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import ByteAccount, ParsedPayload, Serialised, parse, serialise
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.link import Codec
+from leakgauge.harness.tokens import DROPPED, TokenBatch, offsets_of
 
 OnLoss = Literal["drop", "mean"]
 

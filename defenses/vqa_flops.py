@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
 
-from defenses.fastv import RUNS, FastV, check_layers, last_attention, run_layers
-from defenses.language_half import LanguageHalf
-from harness.errors import ConfigError
-from harness.questions import ABSENT
+from leakgauge.defenses.fastv import RUNS, FastV, check_layers, last_attention, run_layers
+from leakgauge.defenses.language_half import LanguageHalf
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.questions import ABSENT
 
 SHORT, LONG, CHECK = 8, 16, 24
 """Tokens of the made-up prompts that are counted: two settle the law, the third checks it."""

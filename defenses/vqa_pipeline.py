@@ -9,27 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from defenses.attention import attention_half, mlp_half
-from defenses.backbones.exactness import check_mode, check_same, noise_image, once
-from defenses.backbones.hf_llava import HfLlava, joined_tiles, tokens_of_images
-from defenses.differentiation import differentiable_tokens
-from defenses.edge import AfterBlock, run_edge
-from defenses.fastv import FastV, FastVOptions
-from defenses.language_half import LanguageHalf
-from defenses.pipeline import SplitPipeline
-from defenses.reductions.none import NoReduction
-from defenses.vqa_flops import QuestionFlops
-from harness.contracts import Victim
-from harness.errors import ConfigError, PluginError
-from harness.images import ImageSet
-from harness.link import Transmission
-from harness.questions import Questions, spread_rows
-from harness.reduction import Reduction
-from harness.registry import suggest
-from harness.scoring.compute import Flops, with_parts
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.defenses.attention import attention_half, mlp_half
+from leakgauge.defenses.backbones.exactness import check_mode, check_same, noise_image, once
+from leakgauge.defenses.backbones.hf_llava import HfLlava, joined_tiles, tokens_of_images
+from leakgauge.defenses.differentiation import differentiable_tokens
+from leakgauge.defenses.edge import AfterBlock, run_edge
+from leakgauge.defenses.fastv import FastV, FastVOptions
+from leakgauge.defenses.language_half import LanguageHalf
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.reductions.none import NoReduction
+from leakgauge.defenses.vqa_flops import QuestionFlops
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Transmission
+from leakgauge.harness.questions import Questions, spread_rows
+from leakgauge.harness.reduction import Reduction
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.scoring.compute import Flops, with_parts
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 _WHERE = "defense 'vqa_pipeline'"
 _OWN = ("projector_on_edge", "fastv")
@@ -45,7 +45,7 @@ class VqaPipeline(SplitPipeline):
         device: Where to compute.
         projector_on_edge: Whether the projector runs before the payload is written, so that it carries tokens of the
             language model's width; it needs all blocks on the edge.
-        fastv: ``{layer, keep}`` drops image tokens in the language model as well (``defenses.fastv``).
+        fastv: ``{layer, keep}`` drops image tokens in the language model as well (``leakgauge.defenses.fastv``).
         options: As for ``split_pipeline``. ``cut`` counts the blocks before the layer that the language model reads.
     """
 

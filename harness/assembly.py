@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.learning import DOUBLING_DB
-from harness.results import ATTRIBUTE_CORRECT, SCORE_NAMES
-from harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
+from leakgauge.harness.learning import DOUBLING_DB
+from leakgauge.harness.results import ATTRIBUTE_CORRECT, SCORE_NAMES
+from leakgauge.harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
 
 Part = dict[str, Any]
 Row = dict[str, Any]

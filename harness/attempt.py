@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import guards
-from harness.attributes import answers
-from harness.bench import Bench
-from harness.contracts import Attack, AttackerView
-from harness.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
-from harness.images import ImageSet
-from harness.judging import JudgedGallery
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.planning import Cell, build_attack, content_hash
-from harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
-from harness.scoring.attributes import auc_interval, informed_guess
-from harness.scoring.identification import ranked_first, reid_top1
-from harness.scoring.metrics import ImageScores, score_images
-from harness.scoring.statistics import bootstrap_streams
-from harness.seeding import Streams
-from harness.store import RunFolder
-from harness.views import GrantedView
+from leakgauge.harness import guards
+from leakgauge.harness.attributes import answers
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.contracts import Attack, AttackerView
+from leakgauge.harness.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.judging import JudgedGallery
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.planning import Cell, build_attack, content_hash
+from leakgauge.harness.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
+from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
+from leakgauge.harness.scoring.identification import ranked_first, reid_top1
+from leakgauge.harness.scoring.metrics import ImageScores, score_images
+from leakgauge.harness.scoring.statistics import bootstrap_streams
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.views import GrantedView
 
 NO_CLASSES = "the victim's answer is no vector of classes"
 

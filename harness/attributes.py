@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness import guards
-from harness.contracts import Task
-from harness.errors import ConfigError, PluginError
-from harness.images import ImageSet
-from harness.probing import LABEL, AttributeProbe
+from leakgauge.harness import guards
+from leakgauge.harness.contracts import Task
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.probing import LABEL, AttributeProbe
 
 
 def answers(task: Task, images: ImageSet, probe: AttributeProbe, where: str) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.contracts import Task
-from harness.errors import ConfigError, PluginError
-from harness.images import ImageSet
-from harness.suite import Auxiliary, ThreatModel
+from leakgauge.harness.contracts import Task
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.suite import Auxiliary, ThreatModel
 
 
 def shifted_images(task: Task, model: str) -> ImageSet:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness import guards
-from harness.auxiliary import auxiliary_images
-from harness.contracts import Task, Victim
-from harness.errors import ConfigError
-from harness.images import ImageSet
-from harness.judging import JudgedGallery
-from harness.registry import create
-from harness.suite import Suite, ThreatModel
-from harness.transmitting import joined
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.harness import guards
+from leakgauge.harness.auxiliary import auxiliary_images
+from leakgauge.harness.contracts import Task, Victim
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.judging import JudgedGallery
+from leakgauge.harness.registry import create
+from leakgauge.harness.suite import Suite, ThreatModel
+from leakgauge.harness.transmitting import joined
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError
-from harness.plain_text import plain, quoted
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.plain_text import plain, quoted
 
 MIB = 2**20
 MAX_DEPTH = 40

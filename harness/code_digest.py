@@ -12,13 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import registry
-from harness.planning import Cell, content_hash
-from harness.provenance import package_versions
-from harness.suite import PluginConfig, Suite
+from leakgauge.harness import registry
+from leakgauge.harness.planning import Cell, content_hash
+from leakgauge.harness.provenance import package_versions
+from leakgauge.harness.suite import PluginConfig, Suite
 
 Code = dict[str, str]
-"""Packages by name: a digest of the files of those that are read here, the version of all others."""
+"""Packages by name: a digest of the files of those that are read here, the version of all others.
+
+The folders of this package are told apart, as ``leakgauge.attacks``: what draws reports moves no number.
+"""
+OWN = "leakgauge"
 GROUPS = ("defenses", "reductions", "perturbations", "codecs", "channels", "tasks")
 """Plug-ins that have a say in what the edge sends."""
 SCORING = ("attacks", "metrics", "judges")
@@ -28,7 +32,7 @@ _KEPT_BY = "filelock optuna pandas psycopg pyarrow pydantic pytest sqlalchemy ya
 PRESENTATION = frozenset(f"{_SHOWN_BY} {_KEPT_BY}".split())
 """Packages that draw, print, parse and store: none of them moves a number."""
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "sionna": "sionna-no-rt"}
-_IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
+_IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+((?:leakgauge\.)?[A-Za-z_]\w*)", re.MULTILINE)
 _NO_CODE = frozenset({".pyc", ".pyo", ".md", ".yaml", ".yml", ".png", ".svg", ".html", ".j2", ".log"})
 
 
@@ -36,7 +40,7 @@ _NO_CODE = frozenset({".pyc", ".pyo", ".md", ".yaml", ".yml", ".png", ".svg", ".
 def code_digest() -> str:
     """Returns 16 hex digits over all code that has a say in what the edge sends, whichever of it is used."""
     modules = {point.value.split(":")[0] for group in GROUPS for point in registry.plugins(group).values()}
-    return content_hash(code_of(module.split(".")[0] for module in modules))
+    return content_hash(code_of(map(_package, modules)))
 
 
 def cell_code(suite: Suite, cell: Cell) -> Code:
@@ -76,11 +80,16 @@ def differences(old: Code, new: Code) -> str:
     return ", ".join(found)
 
 
+def _package(module: str) -> str:
+    """Returns the top-level package of a module; of this package's own modules their folder."""
+    return ".".join(module.split(".")[: 2 if module.startswith(f"{OWN}.") else 1])
+
+
 def _packages(settings: Any) -> set[str]:
-    """Returns the top-level packages of the plug-ins that settings name, at whatever depth."""
+    """Returns the packages of the plug-ins that settings name, at whatever depth."""
     names = set(_words(settings))
     groups = [registry.plugins(group) for group in (*GROUPS, *SCORING)]
-    return {known[name].value.split(":")[0].split(".")[0] for known in groups for name in names & set(known)}
+    return {_package(known[name].value.split(":")[0]) for known in groups for name in names & set(known)}
 
 
 def _words(settings: Any) -> Iterator[str]:
@@ -97,14 +106,19 @@ def _words(settings: Any) -> Iterator[str]:
 @cache
 def _code_of(packages: frozenset[str]) -> tuple[tuple[str, str], ...]:
     found: Code = dict(package_versions())
-    waiting, seen = ["harness", *sorted(packages)], set(PRESENTATION)
+    # The front door only names what lies in the folders; `harness` is always read.
+    waiting, seen = [f"{OWN}.harness", *sorted(packages)], {OWN, *PRESENTATION}
     while waiting:
         top = waiting.pop()
         if top in seen or top in sys.stdlib_module_names:
             continue
         seen.add(top)
         # Whatever lies among installed packages has a version, unless it is a plug-in: those are edited in place.
-        if top not in packages and top != "harness" and any("site-packages" in place.parts for place in _places(top)):
+        if (
+            top not in packages
+            and not top.startswith(f"{OWN}.")
+            and any("site-packages" in place.parts for place in _places(top))
+        ):
             name, number = _distribution(top)
             found[name] = number
         elif _files(top):
@@ -129,7 +143,7 @@ def _distribution(top: str) -> tuple[str, str]:
 
 @cache
 def _read(top: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a digest over the files of a top-level package, and the names of those that it imports."""
+    """Returns a digest over the files of a package, and the names of those that it imports."""
     digest, imported = hashlib.sha256(), set()
     for name, path in _files(top):
         try:
@@ -158,7 +172,7 @@ def _places(top: str) -> tuple[Path, ...]:
 
 
 def _files(top: str) -> list[tuple[str, Path]]:
-    """Returns the files of a top-level package that decide what it computes, or the one file of a lone module."""
+    """Returns the files of a package that decide what it computes, or the one file of a lone module."""
     found = []
     for place in _places(top):
         if place.is_file():

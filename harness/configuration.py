@@ -7,11 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.bounded_file import read_text
-from harness.errors import ConfigError, LeakgaugeError, StoreError
-from harness.plain_text import is_plain, quoted
-from harness.registry import load, plugins, suggest
-from harness.yaml_text import MAX_CHARACTERS, read_yaml
+from leakgauge.harness.bounded_file import read_text
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError
+from leakgauge.harness.plain_text import is_plain, quoted
+from leakgauge.harness.registry import load, plugins, suggest
+from leakgauge.harness.yaml_text import MAX_CHARACTERS, read_yaml
 
 Kind = Literal["suite", "space"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.plain_text import plain
+from leakgauge.harness.plain_text import plain
 
 DEBUG = "LEAKGAUGE_DEBUG"
 """Environment variable that is set where ``--debug`` asks for tracebacks, in worker processes too."""

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
-from harness.interrupts import may_be_the_users
+from leakgauge.harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
+from leakgauge.harness.interrupts import may_be_the_users
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _MEMORY_WORDS = ("allocate memory", "out of memory", "not enough memory", "bad_alloc")

@@ -1,6 +1,6 @@
 """The contracts that plug-ins implement: Task, Defense, Attack, Metric; reductions and links have modules of their own.
 
-The author writes the small method; the harness owns the guarded call around it (``harness.guards``).
+The author writes the small method; the harness owns the guarded call around it (``leakgauge.harness.guards``).
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from harness.declarations import Declarations
-from harness.declarations import Knowledge as Knowledge  # noqa: PLC0414 - likewise
-from harness.decoding import decode
-from harness.errors import ConfigError, DataError, PluginError
-from harness.images import ImageSet
-from harness.inspection import LayerView
-from harness.learning import LearningCurve
-from harness.link import Channel, Encoded, Transmission
-from harness.observation import Observation
-from harness.reading import Reading, plain_reading
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
-from harness.victim import Victim as Victim  # noqa: PLC0414 - named here for all who import contracts
+from leakgauge.harness.declarations import Declarations
+from leakgauge.harness.declarations import Knowledge as Knowledge  # noqa: PLC0414 - likewise
+from leakgauge.harness.decoding import decode
+from leakgauge.harness.errors import ConfigError, DataError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.inspection import LayerView
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.link import Channel, Encoded, Transmission
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.reading import Reading, plain_reading
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.victim import Victim as Victim  # noqa: PLC0414 - named here for all who import contracts
 
 SplitName = Literal["attacker", "calibration", "search", "evaluation"]
 SPLITS: tuple[SplitName, ...] = ("attacker", "calibration", "search", "evaluation")
@@ -52,7 +52,7 @@ class Task(ABC):
         """Returns (B,) quality in [0, 1] of the victim's outputs (B, ...)."""
 
     def questions(self, images: ImageSet) -> Any:
-        """Returns what is asked about the images (``harness.questions``), which the server learns; None: nothing."""
+        """Returns what is asked about images (``leakgauge.harness.questions``), which the server learns, or None."""
         return None
 
     def shifted(self) -> ImageSet | None:
@@ -130,7 +130,8 @@ class Defense(ABC):
     def server_flops(self, transmission: Transmission, context: Any, output: Tensor) -> dict[str, Tensor] | None:
         """Returns GFLOP (B,) of the server by part, for questions ``context`` and the answers to them; None: measured.
 
-        The parts are ``tower``, ``projector``, ``prefill`` and ``decoding`` (``harness.scoring.compute.with_parts``).
+        The parts are ``tower``, ``projector``, ``prefill`` and ``decoding``
+        (``leakgauge.harness.scoring.compute.with_parts``).
         """
         return None
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from harness.contracts import AttackerView
-from harness.errors import LeakgaugeError
-from harness.images import ImageSet
-from harness.learning import DOUBLING_DB, LearningCurve, convergence_failure
-from harness.observation import Observation
-from harness.probing import Attacker
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
-from harness.victim import Victim
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import DOUBLING_DB, LearningCurve, convergence_failure
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.probing import Attacker
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.victim import Victim
 
 HELDOUT_IMAGES = 128
 REFIT_IMAGES = 2000

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.images import ImageSet
+from leakgauge.harness.images import ImageSet
 
 SIDE = 64
 MAX_SHIFT = 2

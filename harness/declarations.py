@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from harness.errors import PluginError
+from leakgauge.harness.errors import PluginError
 
 Training = Literal["closed_form", "learned", "search"]
 """How an attacker arrives at its answers.
@@ -77,7 +77,7 @@ def check_knowledge_type(found: object, where: str) -> Knowledge:
         raise PluginError(
             f"knowledge is {_shown(found)}, not a Knowledge",
             where=where,
-            mend='write knowledge = Knowledge(victim="query"), from harness.contracts',
+            mend='write knowledge = Knowledge(victim="query"), from leakgauge.harness.contracts',
         )
     for field, hint in typing.get_type_hints(Knowledge).items():
         value = getattr(found, field)
@@ -101,7 +101,7 @@ def check_declarations(plugin: object, where: str) -> None:
         PluginError: One is missing or of another type.
     """
     kind = plugin if isinstance(plugin, type) else type(plugin)
-    for contract in (base for base in kind.__mro__ if base.__module__.split(".")[0] == "harness"):
+    for contract in (base for base in kind.__mro__ if base.__module__.startswith("leakgauge.harness.")):
         for name, hint in _declared(contract).items():
             value = getattr(plugin, name, _MISSING)
             if isinstance(value, property) or (value is _MISSING and isinstance(plugin, type)):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageFile, ImageOps
 from torch import Tensor
 
-from harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 64 * 2**20

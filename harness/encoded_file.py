@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from harness.link import Encoded, Packets
-from harness.tokens import TokenBatch
+from leakgauge.harness.link import Encoded, Packets
+from leakgauge.harness.tokens import TokenBatch
 
 VERSION = "2"
 _NUMBERS = ("payload_bytes", "side_bytes", "tokens_per_layer")

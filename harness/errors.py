@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.plain_text import plain, shortened
+from leakgauge.harness.plain_text import plain, shortened
 
 
 class LeakgaugeError(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness import number_type
+from leakgauge.harness import number_type
 
 THREADS_PER_WORKER = 1
 """Every worker computes on one thread: sums then run in one order, whatever the number of workers."""
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# Bound now: while a plug-in runs, ``os._exit`` is another (harness.containment).
+# Bound now: while a plug-in runs, ``os._exit`` is another (leakgauge.harness.containment).
 _leave = os._exit
 
 

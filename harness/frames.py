@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.plain_text import plain
-from harness.results import Column
+from leakgauge.harness.plain_text import plain
+from leakgauge.harness.results import Column
 
 _PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
 

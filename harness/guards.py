@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.containment import contained
-from harness.contracts import Attack, AttackerView, Metric, Task
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.probing import Attacker, AttributeProbe, IdentityProbe
-from harness.seeding import Streams
+from leakgauge.harness.containment import contained
+from leakgauge.harness.contracts import Attack, AttackerView, Metric, Task
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.probing import Attacker, AttributeProbe, IdentityProbe
+from leakgauge.harness.seeding import Streams
 
 
 def _curve(found: object, where: str) -> LearningCurve | None:

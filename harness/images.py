@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.errors import DataError
+from leakgauge.harness.errors import DataError
 
 
 def content_id(pixels: Tensor) -> str:

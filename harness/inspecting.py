@@ -10,17 +10,17 @@ from PIL import UnidentifiedImageError
 from rich.table import Table
 from torch import Tensor
 
-from harness.contracts import Task
-from harness.decoding import MAX_FILE_BYTES
-from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError
-from harness.executors import one_thread
-from harness.images import ImageSet
-from harness.inspection import Inspection
-from harness.planning import build_defense, defense_config
-from harness.registry import create, load, plugins, suggest
-from harness.seeding import Streams
-from harness.store import write_atomic
-from harness.suite import OperatingPoint, Suite
+from leakgauge.harness.contracts import Task
+from leakgauge.harness.decoding import MAX_FILE_BYTES
+from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, PluginError
+from leakgauge.harness.executors import one_thread
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.inspection import Inspection
+from leakgauge.harness.planning import build_defense, defense_config
+from leakgauge.harness.registry import create, load, plugins, suggest
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.suite import OperatingPoint, Suite
 
 
 def read_photograph(path: Path, read: Callable[[bytes], Tensor]) -> Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.errors import PluginError
-from harness.tokens import DROPPED
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.tokens import DROPPED
 
 
 @dataclass(frozen=True)

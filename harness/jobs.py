@@ -8,13 +8,13 @@ from functools import cache
 
 import torch
 
-from harness.bench import Bench
-from harness.containment import contained
-from harness.executors import run_jobs
-from harness.measure import run_exposure
-from harness.planning import Cell, by_exposure
-from harness.store import RunFolder
-from harness.suite import Suite
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.containment import contained
+from leakgauge.harness.executors import run_jobs
+from leakgauge.harness.measure import run_exposure
+from leakgauge.harness.planning import Cell, by_exposure
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite
 
 
 @cache

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from harness.errors import PluginError
-from harness.registry import create
-from harness.scoring.identification import reid_top1
-from harness.suite import Suite
-from harness.victim import Victim
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.registry import create
+from leakgauge.harness.scoring.identification import reid_top1
+from leakgauge.harness.suite import Suite
+from leakgauge.harness.victim import Victim
 
 
 class Judge(ABC):

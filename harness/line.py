@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 
-from harness.contracts import Defense
-from harness.images import ImageSet
-from harness.link import Channel, Encoded, Transmission
-from harness.seeding import Streams
-from harness.transmitting import send, transmit_all
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Channel, Encoded, Transmission
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.transmitting import send, transmit_all
 
 Recall = Callable[[str, Callable[[], Encoded]], Encoded]
 """Returns what the edge sent for a named set of images: what was kept under that name, or what is computed now."""

@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 Packets = tuple[tuple[bytes, ...], ...]
 """The packets of each image, in order."""

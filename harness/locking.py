@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import StoreError
+from leakgauge.harness.errors import StoreError
 
 LOCK = ".lock"
 

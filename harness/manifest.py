@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.code_digest import code_digest
-from harness.executors import THREADS_PER_WORKER
-from harness.measures import described
-from harness.planning import build_attack
-from harness.probing import adapts, kind_of
-from harness.provenance import collect
-from harness.scoring.metrics import metrics_of
+from leakgauge.harness.code_digest import code_digest
+from leakgauge.harness.executors import THREADS_PER_WORKER
+from leakgauge.harness.measures import described
+from leakgauge.harness.planning import build_attack
+from leakgauge.harness.probing import adapts, kind_of
+from leakgauge.harness.provenance import collect
+from leakgauge.harness.scoring.metrics import metrics_of
 
 if TYPE_CHECKING:
-    from harness.runner import Plan
+    from leakgauge.harness.runner import Plan
 
 
 def manifest_of(plan_: Plan, device: torch.device) -> dict[str, Any]:

@@ -10,27 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import guards
-from harness.attempt import run_attack
-from harness.bench import Bench
-from harness.code_digest import cell_code, code_digest
-from harness.containment import contained
-from harness.contracts import Defense
-from harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
-from harness.line import Recall, compute_anew
-from harness.link import Encoded, Transmission
-from harness.machine import machine_of
-from harness.observation import Observation
-from harness.planning import Cell, Exposure, build_defense, content_hash
-from harness.questions import QuestionTask
-from harness.scoring.compute import measure_flops, measure_latency_ms
-from harness.seeding import Streams
-from harness.store import RunFolder
-from harness.suite import ThreatModel
-from harness.token_cache import TokenCache
-from harness.tokens import TokenBatch
-from harness.transmitting import respond_all, send, transmit_all
-from harness.views import GrantedView, Preparation, eavesdropping_channel, observe
+from leakgauge.harness import guards
+from leakgauge.harness.attempt import run_attack
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.code_digest import cell_code, code_digest
+from leakgauge.harness.containment import contained
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
+from leakgauge.harness.line import Recall, compute_anew
+from leakgauge.harness.link import Encoded, Transmission
+from leakgauge.harness.machine import machine_of
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.planning import Cell, Exposure, build_defense, content_hash
+from leakgauge.harness.questions import QuestionTask
+from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.token_cache import TokenCache
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.transmitting import respond_all, send, transmit_all
+from leakgauge.harness.views import GrantedView, Preparation, eavesdropping_channel, observe
 
 LATENCY_IMAGES = 19
 Kinds = dict[str, dict[str, list[float]]]
@@ -55,7 +55,7 @@ class Measured:
 
 
 def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
-    """Returns what sending each image cost, (B,) a column, by its name in ``harness.results``.
+    """Returns what sending each image cost, (B,) a column, by its name in ``leakgauge.harness.results``.
 
     Args:
         transmission: What the server received.

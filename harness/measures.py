@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from harness.contracts import Metric
-from harness.errors import PluginError, StoreError
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, SCORE_NAMES, Column
+from leakgauge.harness.contracts import Metric
+from leakgauge.harness.errors import PluginError, StoreError
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, SCORE_NAMES, Column
 
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TAKEN = {column.name for column in (*CELL_COLUMNS, *IMAGE_COLUMNS)} - set(SCORE_NAMES)

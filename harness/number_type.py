@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from harness.errors import ConfigError, StoreError
-from harness.store import write_atomic
-from harness.token_cache import cache_folder
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.token_cache import cache_folder
 
 Use = Literal["autocast", "orthogonalise"]
 """``autocast``: layers of a network in training; ``orthogonalise``: products of small square matrices, as in Muon."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from harness.errors import ConfigError
-from harness.hints import choices_of, describe, parts_of
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.hints import choices_of, describe, parts_of
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1: steps, images, layers, channels."""
@@ -39,7 +39,7 @@ KeptShare = Annotated[float, Field(gt=0, le=1)]
 Widths = Annotated[Sequence[Count], Field(min_length=1)]
 """Channels of layers, one number each."""
 ColourOption = str | Annotated[Sequence[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
-"""A colour as a suite states it; ``harness.decoding.as_colour`` reads it."""
+"""A colour as a suite states it; ``leakgauge.harness.decoding.as_colour`` reads it."""
 _T = TypeVar("_T")
 PerBlock: TypeAlias = _T | Annotated[Sequence[_T], Field(min_length=1)]
 """One value for all edge blocks, or a list with one for each: ``PerBlock[Share]``."""
@@ -260,6 +260,6 @@ def shown(value: Any) -> str:
 
 
 def _closest(name: str, known: list[str]) -> str:
-    from harness.registry import suggest  # noqa: PLC0415 - the registry needs this module
+    from leakgauge.harness.registry import suggest  # noqa: PLC0415 - the registry needs this module
 
     return suggest(name, known) if known else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.errors import StoreError
+from leakgauge.harness.errors import StoreError
 
 _HOLDS = {"run.json": "a run", "study.json": "a search"}
 _OF_A_RUN = frozenset({"parts", "reconstructions", "attacks"})

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.assembly import Assembler
-from harness.errors import StoreError
-from harness.images import ImageSet
-from harness.results import KIND_COLUMNS
-from harness.store import Frames, RunFolder, typed_frame, write_atomic
-from harness.suite import Suite
+from leakgauge.harness.assembly import Assembler
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.results import KIND_COLUMNS
+from leakgauge.harness.store import Frames, RunFolder, typed_frame, write_atomic
+from leakgauge.harness.suite import Suite
 
 INDEX = "evaluation.json"
 
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """What the tables say of the evaluation images, without their pixels; see ``harness.images.ImageSet``."""
+    """What the tables say of the evaluation images, without their pixels; see ``leakgauge.harness.images.ImageSet``."""
 
     ids: tuple[str, ...]
     labels: Tensor | None

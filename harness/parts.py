@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from harness.code_digest import Code, differences
-from harness.errors import FailedCellsError, StoreError
-from harness.store import ORIGINALS, RunFolder
+from leakgauge.harness.code_digest import Code, differences
+from leakgauge.harness.errors import FailedCellsError, StoreError
+from leakgauge.harness.store import ORIGINALS, RunFolder
 
 Standing = Literal["done", "failed", "other code", "damaged", "missing"]
 KEPT: tuple[Standing, ...] = ("done", "failed")

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from harness.contracts import Defense, Knowledge, Victim
-from harness.declarations import check_knowledge_type
-from harness.errors import AccessDeniedError, PluginError
-from harness.probing import Attacker, kind_of
-from harness.registry import create, load
-from harness.suite import CellBlock, NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
+from leakgauge.harness.contracts import Defense, Knowledge, Victim
+from leakgauge.harness.declarations import check_knowledge_type
+from leakgauge.harness.errors import AccessDeniedError, PluginError
+from leakgauge.harness.probing import Attacker, kind_of
+from leakgauge.harness.registry import create, load
+from leakgauge.harness.suite import CellBlock, NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
 
 _VICTIM_ACCESS = ("none", "query", "white-box")
 

@@ -11,12 +11,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from harness.contracts import Attack, AttackerView
-from harness.declarations import Declarations
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.observation import Observation
-from harness.seeding import Streams
+from leakgauge.harness.contracts import Attack, AttackerView
+from leakgauge.harness.declarations import Declarations
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
 
 LABEL = "label"
 """Name under which the task's own label is asked for as an attribute."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from harness import number_type
-from harness.machine import kernels, processor
-from harness.registry import GROUPS
+from leakgauge.harness import number_type
+from leakgauge.harness.machine import kernels, processor
+from leakgauge.harness.registry import GROUPS
 
 PACKAGES = (
     "leakgauge",

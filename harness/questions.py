@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.contracts import Task
-from harness.errors import PluginError
-from harness.images import ImageSet
+from leakgauge.harness.contracts import Task
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
 
 ABSENT = -1
 """Fills token numbers after an answer's end, and questions that an image does not have."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.images import ImageSet
+from leakgauge.harness.images import ImageSet
 
 if TYPE_CHECKING:  # a contract names the record that this module defines
-    from harness.contracts import SplitName, Task
-    from harness.victim import Victim
+    from leakgauge.harness.contracts import SplitName, Task
+    from leakgauge.harness.victim import Victim
 
 UNNAMED = "not stated"
 

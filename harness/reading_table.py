@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.reading import Reading
+from leakgauge.harness.reading import Reading
 
 SHOWN_CLASSES = 20
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
-from harness.seeding import Streams
+from leakgauge.harness.seeding import Streams
 
 Feature = Literal["attention", "significance", "value_norm"]
 

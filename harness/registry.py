@@ -11,8 +11,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from harness.errors import ConfigError, LeakgaugeError, PluginError
-from harness.plain_text import quoted
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError
+from leakgauge.harness.plain_text import quoted
 
 GROUPS = (
     "attacks",
@@ -109,7 +109,7 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
         ConfigError: The name or an option is unknown, an option is missing, or not what its annotation allows.
         PluginError: The plug-in cannot be imported.
     """
-    from harness.options import check_options, nested_plugins, signature_of  # noqa: PLC0415 - heavy
+    from leakgauge.harness.options import check_options, nested_plugins, signature_of  # noqa: PLC0415 - heavy
 
     factory = load(group, name, where=where)
     place = _place(where, group, name)
@@ -130,7 +130,7 @@ def _place(where: str, group: str, name: str) -> str:
 
 def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
     """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
-    from harness.options import shown  # noqa: PLC0415 - heavy
+    from leakgauge.harness.options import shown  # noqa: PLC0415 - heavy
 
     options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
     name = options.pop("name", None)
@@ -146,7 +146,7 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         ConfigError: The name or an option is unknown, or an option's value is refused.
         PluginError: The constructor failed in another way.
     """
-    from harness.declarations import check_declarations  # noqa: PLC0415 - heavy
+    from leakgauge.harness.declarations import check_declarations  # noqa: PLC0415 - heavy
 
     factory = load(group, name, where=where)
     place = _place(where, group, name)

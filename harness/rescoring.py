@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-from harness.assembly import Assembler
-from harness.attempt import score_reconstructions
-from harness.bench import Bench
-from harness.code_digest import Code, differences, scoring_code
-from harness.errors import DataError, StoreError
-from harness.judging import JudgedGallery
-from harness.locking import exclusive
-from harness.measures import described
-from harness.planning import content_hash
-from harness.runner import data_of, suite_of
-from harness.scoring.metrics import metrics_of
-from harness.store import ORIGINALS, RunFolder
+from leakgauge.harness.assembly import Assembler
+from leakgauge.harness.attempt import score_reconstructions
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.code_digest import Code, differences, scoring_code
+from leakgauge.harness.errors import DataError, StoreError
+from leakgauge.harness.judging import JudgedGallery
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.measures import described
+from leakgauge.harness.planning import content_hash
+from leakgauge.harness.runner import data_of, suite_of
+from leakgauge.harness.scoring.metrics import metrics_of
+from leakgauge.harness.store import ORIGINALS, RunFolder
 
 _AGAIN = "run its suite again: it measures what is missing"
 _DATA = {"split_evaluation": "evaluation images", "victim": "victim's weights", "task": "task or its version"}

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.table import Table
 
-from harness import console
-from harness.console import debugging
-from harness.errors import FailedCellsError
-from harness.store import RunFolder
+from leakgauge.harness import console
+from leakgauge.harness.console import debugging
+from leakgauge.harness.errors import FailedCellsError
+from leakgauge.harness.store import RunFolder
 
 _out, _err = console.output(), console.errors()
 

@@ -15,34 +15,35 @@ from typing import Any
 
 import torch
 
-from harness.assembly import Assembler
-from harness.attributes import answers
-from harness.auxiliary import shifted_of
-from harness.bench import Bench
-from harness.code_digest import Code, cell_code, code_digest
-from harness.containment import contained
-from harness.contracts import SPLITS, Task
-from harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, StoreError
-from harness.executors import one_thread
-from harness.jobs import measure_cells
-from harness.locking import LOCK, exclusive
-from harness.manifest import manifest_of
-from harness.partial import write_index
-from harness.parts import Parts
-from harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash, plan
-from harness.probing import AttributeProbe
-from harness.reading import Reading
-from harness.registry import create
-from harness.results import SCHEMA_VERSION
-from harness.scoring.metrics import metrics_of
-from harness.splits import check_disjoint
-from harness.store import RunFolder
-from harness.suite import Suite, parse_suite
-from harness.suite_options import check_suite
-from harness.sweeping import half_written
-from harness.token_cache import check_once
-from harness.undefended import undefended
-from harness.views import eavesdropping_channel
+from leakgauge.harness import planning
+from leakgauge.harness.assembly import Assembler
+from leakgauge.harness.attributes import answers
+from leakgauge.harness.auxiliary import shifted_of
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.code_digest import Code, cell_code, code_digest
+from leakgauge.harness.containment import contained
+from leakgauge.harness.contracts import SPLITS, Task
+from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, StoreError
+from leakgauge.harness.executors import one_thread
+from leakgauge.harness.jobs import measure_cells
+from leakgauge.harness.locking import LOCK, exclusive
+from leakgauge.harness.manifest import manifest_of
+from leakgauge.harness.partial import write_index
+from leakgauge.harness.parts import Parts
+from leakgauge.harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash
+from leakgauge.harness.probing import AttributeProbe
+from leakgauge.harness.reading import Reading
+from leakgauge.harness.registry import create
+from leakgauge.harness.results import SCHEMA_VERSION
+from leakgauge.harness.scoring.metrics import metrics_of
+from leakgauge.harness.splits import check_disjoint
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite, parse_suite
+from leakgauge.harness.suite_options import check_suite
+from leakgauge.harness.sweeping import half_written
+from leakgauge.harness.token_cache import check_once
+from leakgauge.harness.undefended import undefended
+from leakgauge.harness.views import eavesdropping_channel
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
@@ -79,8 +80,7 @@ class Plan:
     @property
     def code(self) -> dict[str, Code]:
         """The code that the plan's cells are measured by, by its digest."""
-        found = [cell_code(self.suite, cell) for cell in self.cells]
-        return {content_hash(code): code for code in found}
+        return {content_hash(code): code for code in (cell_code(self.suite, cell) for cell in self.cells)}
 
     @property
     def key(self) -> str:
@@ -129,11 +129,11 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     """
     # What is quick to check comes first; these cells are planned again once the data is known.
     check_suite(suite)
-    check_knowledge(plan(suite, ""))
+    check_knowledge(planning.plan(suite, ""))
     # One thread here too: the baseline quality must not depend on where it was computed.
     with one_thread(), contained("loading", f"task {suite.task.name!r}"):
         bench = Bench.build(suite, device)
-    _check_plugins(bench, plan(suite, ""))
+    _check_plugins(bench, planning.plan(suite, ""))
     splits: dict[str, Any] = {name: bench.task.split(name) for name in SPLITS}
     shifted = shifted_of(bench.task, suite.threat_models)
     if shifted is not None:
@@ -144,7 +144,7 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
         lambda: check_disjoint(splits),
     )
     data = data_of(bench) | ({} if shifted is None else {"split_shifted": shifted.digest()})
-    cells = plan(suite, content_hash(data))
+    cells = planning.plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
     return Plan(suite, bench, data, cells, _read(bench))
@@ -160,7 +160,7 @@ def _read(bench: Bench) -> Reading:
     """Returns what the task read, and how good its victim is without a defense."""
     reading = bench.task.reading()
     if not isinstance(reading, Reading):
-        what = f"`reading` returns {type(reading).__name__}, not harness.reading.Reading"
+        what = f"`reading` returns {type(reading).__name__}, not leakgauge.harness.reading.Reading"
         raise PluginError(what, where=f"task {bench.task.name!r}", mend="return one, or leave the method out")
     return replace(reading, undefended=undefended(bench))
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from harness.bounded_file import MIB, read_bytes
-from harness.errors import StoreError
+from leakgauge.harness.bounded_file import MIB, read_bytes
+from leakgauge.harness.errors import StoreError
 
 MAX_SHEET_BYTES = 2048 * MIB
 _CHECKSUM = "checksum"

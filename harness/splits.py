@@ -1,4 +1,4 @@
-"""Keeps splits apart: finds images that are the same picture, though not the same bytes (``harness.copies``).
+"""Keeps splits apart: finds images that are the same picture, though not the same bytes (``leakgauge.harness.copies``).
 
 Equal content has equal identifiers.
 """
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.copies import CHUNK, LOOKED_FOR, Bank, Described, Pair, describe
-from harness.errors import DataError
-from harness.images import ImageSet
+from leakgauge.harness.copies import CHUNK, LOOKED_FOR, Bank, Described, Pair, describe
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
 
 __all__ = ["LOOKED_FOR", "Copies", "check_disjoint", "duplicate_groups", "find_copies", "near_duplicates"]
 

@@ -21,13 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from harness.bounded_file import MIB, plain_data, read_json
-from harness.errors import StoreError
-from harness.frames import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
-from harness.learning import LearningCurve
-from harness.measures import Score, own_scores
-from harness.plain_text import plain, quoted
-from harness.results import (
+from leakgauge.harness.bounded_file import MIB, plain_data, read_json
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.frames import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.measures import Score, own_scores
+from leakgauge.harness.plain_text import plain, quoted
+from leakgauge.harness.results import (
     CELL_COLUMNS,
     CELL_KEY,
     IMAGE_COLUMNS,
@@ -37,10 +37,10 @@ from harness.results import (
     Column,
     required_columns,
 )
-from harness.sheet import read_sheet, sheet
-from harness.stored_shapes import Curve, Manifest, Part, check_shape
-from harness.sweeping import sweep
-from harness.table_file import checked_keys, read_csv, read_parquet
+from leakgauge.harness.sheet import read_sheet, sheet
+from leakgauge.harness.stored_shapes import Curve, Manifest, Part, check_shape
+from leakgauge.harness.sweeping import sweep
+from leakgauge.harness.table_file import checked_keys, read_csv, read_parquet
 
 
 class Frames(NamedTuple):
@@ -252,7 +252,7 @@ class RunFolder:
     # -- reading results ---------------------------------------------------------------------------------------------
 
     def cells(self) -> pd.DataFrame:
-        """Reads cells.csv; see ``harness.results.CELL_COLUMNS`` for units.
+        """Reads cells.csv; see ``leakgauge.harness.results.CELL_COLUMNS`` for units.
 
         Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
@@ -260,14 +260,14 @@ class RunFolder:
         return checked_keys(self.path, read_csv(self.path / "cells.csv", columns, self._required(columns)), "cells.csv")
 
     def kinds(self) -> pd.DataFrame:
-        """Reads quality_by_kind.csv; see ``harness.results.KIND_COLUMNS``. No rows where no question was asked."""
+        """Reads quality_by_kind.csv (``leakgauge.harness.results.KIND_COLUMNS``); no rows where nothing was asked."""
         path = self.path / KINDS
         if not path.exists():
             return typed_frame([], KIND_COLUMNS)
         return read_csv(path, KIND_COLUMNS, [column.name for column in KIND_COLUMNS])
 
     def images(self) -> pd.DataFrame:
-        """Reads images.parquet; see ``harness.results.IMAGE_COLUMNS``. Columns of later schema versions are NaN."""
+        """Reads images.parquet (``leakgauge.harness.results.IMAGE_COLUMNS``); columns of later schemas are NaN."""
         path = self.path / "images.parquet"
         columns = self.image_columns()
         return checked_keys(self.path, read_parquet(path, columns, self._required(columns)), path.name)

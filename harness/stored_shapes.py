@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.plain_text import quoted, shortened
-from harness.results import CELL_KEY
+from leakgauge.harness.plain_text import quoted, shortened
+from leakgauge.harness.results import CELL_KEY
 
 Side = Annotated[int, Field(strict=True, ge=0, le=65_536)]
 Count = Annotated[int, Field(strict=True, ge=0, le=100_000_000)]

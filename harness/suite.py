@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from harness.configuration import read_configuration, shipped
-from harness.errors import ConfigError
-from harness.plain_text import quoted
-from harness.registry import suggest
-from harness.stored_shapes import first_problem
+from leakgauge.harness.configuration import read_configuration, shipped
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.plain_text import quoted
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.stored_shapes import first_problem
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from harness.errors import ConfigError
-from harness.planning import defense_config
-from harness.registry import check, create
-from harness.scoring.metrics import metrics_of
-from harness.search.space import Space
-from harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.planning import defense_config
+from leakgauge.harness.registry import check, create
+from leakgauge.harness.scoring.metrics import metrics_of
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
 
 SUPPLIED = ("victim", "device")
 """Options of a defense that the harness adds."""

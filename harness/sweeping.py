@@ -1,4 +1,4 @@
-"""What ``harness.store.write_atomic`` leaves behind where its process is killed: found by its name, and deleted."""
+"""What ``leakgauge.harness.store.write_atomic`` leaves where its process is killed: found by its name, and deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def half_written(path: Path) -> bool:
 
 
 def sweep(*folders: Path) -> None:
-    """Deletes half-written files directly in these folders; only for who holds them (``harness.locking``)."""
+    """Deletes half-written files directly in these folders; only for who holds them (``leakgauge.harness.locking``)."""
     for folder in folders:
         for path in folder.glob(".*.????????"):
             if half_written(path):

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.bounded_file import MIB, read_bytes, read_text
-from harness.errors import StoreError
-from harness.plain_text import formula_guarded, formula_unguarded, plain, quoted
-from harness.results import CELL_KEY, Column
+from leakgauge.harness.bounded_file import MIB, read_bytes, read_text
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.plain_text import formula_guarded, formula_unguarded, plain, quoted
+from leakgauge.harness.results import CELL_KEY, Column
 
 MAX_CSV_BYTES = 256 * MIB
 MAX_PARQUET_BYTES = 2048 * MIB

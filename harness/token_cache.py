@@ -16,11 +16,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from harness.encoded_file import read_encoded, to_bytes
-from harness.errors import ConfigError, StoreError
-from harness.link import Encoded
-from harness.locking import exclusive
-from harness.store import write_atomic
+from leakgauge.harness.encoded_file import read_encoded, to_bytes
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.link import Encoded
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.store import write_atomic
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "LEAKGAUGE_CACHE", "LEAKGAUGE_CACHE_GIB"
 OFF = "off"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.errors import PayloadError
+from leakgauge.harness.errors import PayloadError
 
 DROPPED = -1
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from harness.contracts import Defense
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.link import Channel, Encoded, Transmission
-from harness.seeding import Streams
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Channel, Encoded, Transmission
+from leakgauge.harness.seeding import Streams
 
 
 def transmit_all(defense: Defense, images: ImageSet, rng: Streams, batch_size: int) -> Encoded:

@@ -7,9 +7,9 @@ from collections import Counter
 
 import torch
 
-from harness.bench import Bench
-from harness.questions import QuestionTask
-from harness.reading import Undefended
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.questions import QuestionTask
+from leakgauge.harness.reading import Undefended
 
 NEAR_CHANCE = 0.25
 """A victim is near chance where it goes less than this share of the way from chance to all right."""

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from harness.bounded_file import MIB, read_json
-from harness.errors import StoreError
-from harness.plain_text import quoted
-from harness.stored_shapes import first_problem
+from leakgauge.harness.bounded_file import MIB, read_json
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.plain_text import quoted
+from leakgauge.harness.stored_shapes import first_problem
 
 MAX_BYTES = 256 * MIB
 

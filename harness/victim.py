@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError
 
 
 @dataclass(frozen=True)

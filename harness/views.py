@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.contracts import Defense, Victim
-from harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
-from harness.images import ImageSet
-from harness.line import Line, Recall, compute_anew
-from harness.link import Channel, PacketChannel, Transmission
-from harness.observation import Observation
-from harness.registry import create
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.contracts import Defense, Victim
+from leakgauge.harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.line import Line, Recall, compute_anew
+from leakgauge.harness.link import Channel, PacketChannel, Transmission
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 
 def eavesdropping_channel(model: ThreatModel, defense: Defense) -> Channel | None:
@@ -118,7 +118,7 @@ def _versions(model: nn.Module) -> tuple[int, ...]:
 
 
 class GrantedView:
-    """The attacker's handle under one threat model (see ``harness.contracts.AttackerView``).
+    """The attacker's handle under one threat model (see ``leakgauge.harness.contracts.AttackerView``).
 
     An eavesdropper's own images come to it through its own channel, as the images under attack do.
 

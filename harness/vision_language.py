@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.contracts import Victim
-from harness.errors import ConfigError, DataError
-from harness.questions import ABSENT, Questions, spread_rows
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.questions import ABSENT, Questions, spread_rows
 
 IMAGE = "<image>"
 """Stands in a prompt for all tokens of the image."""

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.plain_text import is_plain, quoted, shortened
+from leakgauge.harness.plain_text import is_plain, quoted, shortened
 
 MAX_CHARACTERS = 256 * 1024
 MAX_DEPTH = 20

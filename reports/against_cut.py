@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.suite import Suite
-from reports.loaded import Row, Setting
-from reports.notation import is_number
-from reports.palette import COLOURS, INK, MARKERS, MUTED, Mark
+from leakgauge.harness.suite import Suite
+from leakgauge.reports.loaded import Row, Setting
+from leakgauge.reports.notation import is_number
+from leakgauge.reports.palette import COLOURS, INK, MARKERS, MUTED, Mark
 
 MIN_CUTS = 2
 """A single cut makes no curve."""

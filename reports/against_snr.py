@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from harness.suite import Suite
-from reports.loaded import Row
-from reports.notation import is_number
-from reports.palette import INK, MUTED, Mark
+from leakgauge.harness.suite import Suite
+from leakgauge.reports.loaded import Row
+from leakgauge.reports.notation import is_number
+from leakgauge.reports.palette import INK, MUTED, Mark
 
 MIN_SNRS = 3
 """Fewer SNRs than this make no curve."""

@@ -11,16 +11,16 @@ from typing import Annotated, Any, Self
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, model_validator
 
-from harness.errors import ConfigError, StoreError
-from harness.measures import COLUMN_NAME, Score
-from harness.provenance import code_identity
-from harness.registry import suggest
-from harness.scoring.statistics import bootstrap_streams, mean_interval
-from harness.store import write_atomic
-from harness.versioned import read_versioned
-from reports.judge import judge_of
-from reports.loaded import LoadedRun, Setting
-from reports.measures import MEASURES, PROBE, Measured, measure_of, measured
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.measures import COLUMN_NAME, Score
+from leakgauge.harness.provenance import code_identity
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.versioned import read_versioned
+from leakgauge.reports.judge import judge_of
+from leakgauge.reports.loaded import LoadedRun, Setting
+from leakgauge.reports.measures import MEASURES, PROBE, Measured, measure_of, measured
 
 BASELINE_VERSION = 1
 IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}

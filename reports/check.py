@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from reports.measures import Kind, Measure
+from leakgauge.reports.measures import Kind, Measure
 
 Outcome = Literal["pass", "exceeds", "cannot tell"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "exceeds": 1, "cannot tell": 3}

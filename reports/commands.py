@@ -9,18 +9,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness import console
-from harness.output_paths import check_file_free, check_folder_free, check_still_there
-from harness.store import RunFolder
-from reports.baseline import baseline_of, read_baseline, write_baseline
-from reports.compare import compare as compare_runs
-from reports.compare_output import compare_grid, compare_summary, write_comparison
-from reports.gate import judge
-from reports.gate_output import gate_grid, headline, write_gate
-from reports.grid import Grid
-from reports.limits import Limits, read_limits
-from reports.loaded import LoadedRun, load_runs
-from reports.run_list import runs_grid
+from leakgauge.harness import console
+from leakgauge.harness.output_paths import check_file_free, check_folder_free, check_still_there
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.compare import compare as compare_runs
+from leakgauge.reports.compare_output import compare_grid, compare_summary, write_comparison
+from leakgauge.reports.gate import judge
+from leakgauge.reports.gate_output import gate_grid, headline, write_gate
+from leakgauge.reports.grid import Grid
+from leakgauge.reports.limits import Limits, read_limits
+from leakgauge.reports.loaded import LoadedRun, load_runs
+from leakgauge.reports.run_list import runs_grid
 
 _out = console.output(width=180)
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "muted": "dim", "": ""}

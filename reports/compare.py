@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.code_digest import Code, differences
-from harness.scoring.statistics import holm
-from reports.baseline import IDENTITIES, identity_of, metrics_stated, other_metric
-from reports.difference import Difference, paired_difference
-from reports.judge import judge_of, other_judge
-from reports.loaded import LoadedRun, Setting
-from reports.measures import Measure, Measured, measure_of, measured
+from leakgauge.harness.code_digest import Code, differences
+from leakgauge.harness.scoring.statistics import holm
+from leakgauge.reports.baseline import IDENTITIES, identity_of, metrics_stated, other_metric
+from leakgauge.reports.difference import Difference, paired_difference
+from leakgauge.reports.judge import judge_of, other_judge
+from leakgauge.reports.loaded import LoadedRun, Setting
+from leakgauge.reports.measures import Measure, Measured, measure_of, measured
 
 Outcome = Literal["worse", "better", "no clear change", "identical", "not comparable"]
 OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "no clear change", "identical", "not comparable")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.store import write_atomic
-from harness.table_file import guarded_csv
-from reports.compare import OUTCOMES, Compared, Comparison, Outcome
-from reports.grid import Grid, Heading, Tone, Value, figure, words
-from reports.notation import bounds, plural
-from reports.pipe_table import escape, table
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.table_file import guarded_csv
+from leakgauge.reports.compare import OUTCOMES, Compared, Comparison, Outcome
+from leakgauge.reports.grid import Grid, Heading, Tone, Value, figure, words
+from leakgauge.reports.notation import bounds, plural
+from leakgauge.reports.pipe_table import escape, table
 
 COMPARE_NOTE = (
     "Differences are new minus base, image by image, with 95 % intervals. A difference is called better or worse where "

@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.learning import LearningCurve
-from reports.loaded import LoadedRun, Row, Setting
-from reports.palette import Mark
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.reports.loaded import LoadedRun, Row, Setting
+from leakgauge.reports.palette import Mark
 
 _COLUMNS = 2
 

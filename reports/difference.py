@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.scoring.statistics import bootstrap_streams, mean_interval, p_above
-from reports.measures import Measure
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval, p_above
+from leakgauge.reports.measures import Measure
 
 
 @dataclass(frozen=True)

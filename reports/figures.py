@@ -10,15 +10,15 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from harness.store import RunFolder, write_atomic
-from reports.against_cut import against_cut, cut_lines
-from reports.against_snr import against_snr, snr_lines
-from reports.curves import curves_at, learning_curves
-from reports.frontier import against_quality, frontier
-from reports.loaded import LoadedRun, Row, load_runs
-from reports.notation import is_number
-from reports.palette import GRID, INK, MUTED, SETTINGS, marks
-from reports.table import point_rows
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.against_cut import against_cut, cut_lines
+from leakgauge.reports.against_snr import against_snr, snr_lines
+from leakgauge.reports.curves import curves_at, learning_curves
+from leakgauge.reports.frontier import against_quality, frontier
+from leakgauge.reports.loaded import LoadedRun, Row, load_runs
+from leakgauge.reports.notation import is_number
+from leakgauge.reports.palette import GRID, INK, MUTED, SETTINGS, marks
+from leakgauge.reports.table import point_rows
 
 _COSTS = (
     ("bandwidth", "payload_bytes", "payload (byte/image)", "payload bytes"),
@@ -84,7 +84,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
 
     Args:
         run: The run.
-        rows: Its operating points, from ``reports.table.point_rows``.
+        rows: Its operating points, from ``leakgauge.reports.table.point_rows``.
     """
     points = [p.name for p in run.suite.operating_points]
     looks = marks(points, run.suite.baseline_point)

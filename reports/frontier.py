@@ -10,9 +10,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from reports.loaded import Row
-from reports.notation import is_number
-from reports.palette import INK, MUTED, Mark
+from leakgauge.reports.loaded import Row
+from leakgauge.reports.notation import is_number
+from leakgauge.reports.palette import INK, MUTED, Mark
 
 _SIDES = ((7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 _DIAGONALS = ((6, 7, "left", "bottom"), (6, -7, "left", "top"), (-6, 7, "right", "bottom"), (-6, -7, "right", "top"))

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.errors import StoreError
-from reports.loaded import LoadedRun, Setting
-from reports.notation import UNSCORED, is_number, number
-from reports.strongest import candidates, image_rows, strongest_per_image
+from leakgauge.harness.errors import StoreError
+from leakgauge.reports.loaded import LoadedRun, Setting
+from leakgauge.reports.notation import UNSCORED, is_number, number
+from leakgauge.reports.strongest import candidates, image_rows, strongest_per_image
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from harness.scoring.statistics import bootstrap_streams, holm, mean_interval
-from reports.baseline import (
+from leakgauge.harness.scoring.statistics import bootstrap_streams, holm, mean_interval
+from leakgauge.reports.baseline import (
     IDENTITIES,
     Baseline,
     Point,
@@ -20,14 +20,14 @@ from reports.baseline import (
     options_of,
     other_metric,
 )
-from reports.check import Check, Gate, Outcome
-from reports.compare import code_notes
-from reports.difference import paired_difference
-from reports.judge import judge_of, other_judge
-from reports.limited import check_names, measure_here, unchecked
-from reports.limits import Absolute, Limits
-from reports.loaded import NOT_RUN, LoadedRun
-from reports.measures import Measure, Measured, measured
+from leakgauge.reports.check import Check, Gate, Outcome
+from leakgauge.reports.compare import code_notes
+from leakgauge.reports.difference import paired_difference
+from leakgauge.reports.judge import judge_of, other_judge
+from leakgauge.reports.limited import check_names, measure_here, unchecked
+from leakgauge.reports.limits import Absolute, Limits
+from leakgauge.reports.loaded import NOT_RUN, LoadedRun
+from leakgauge.reports.measures import Measure, Measured, measured
 
 SIGNIFICANCE = 0.05
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from harness.store import write_atomic
-from reports.check import Check, Gate, Outcome
-from reports.grid import Grid, Heading, Tone, Value, figure, words
-from reports.notation import bounds
-from reports.pipe_table import escape, table
+from leakgauge.harness.store import write_atomic
+from leakgauge.reports.check import Check, Gate, Outcome
+from leakgauge.reports.grid import Grid, Heading, Tone, Value, figure, words
+from leakgauge.reports.notation import bounds
+from leakgauge.reports.pipe_table import escape, table
 
 _TONES: dict[str, Tone] = {"pass": "good", "exceeds": "bad", "cannot tell": "warn"}
 _HEADLINES = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reports.notation import UNSCORED, bounds, is_number, number
+from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
 
 Tone = Literal["", "muted", "good", "warn", "bad"]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.store import RunFolder, write_atomic
-from reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
-from reports.gallery import Gallery, extreme_cases, gallery
-from reports.grid import Grid
-from reports.loaded import LoadedRun, load_runs
-from reports.matrix import achievement_matrix
-from reports.paired import PAIRED_NOTE, paired_grids
-from reports.questions import QUESTIONS_NOTE, question_grids
-from reports.sections import (
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
+from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
+from leakgauge.reports.grid import Grid
+from leakgauge.reports.loaded import LoadedRun, load_runs
+from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
+from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
+from leakgauge.reports.sections import (
     air_time_note,
     attacks_grid,
     cells_grid,
@@ -27,9 +27,9 @@ from reports.sections import (
     suite_yaml,
     threat_models_grid,
 )
-from reports.summary import Summary, summarise
-from reports.table import point_rows
-from reports.what_was_read import NOT_STATED, reading_grids
+from leakgauge.reports.summary import Summary, summarise
+from leakgauge.reports.table import point_rows
+from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
     loaded = load_runs(runs)
     pages = [_page(run, number) for number, run in enumerate(loaded, start=1)]
     environment = Environment(
-        loader=PackageLoader("reports"),
+        loader=PackageLoader("leakgauge.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.results import IDENTITY
-from reports.notation import plural
+from leakgauge.harness.results import IDENTITY
+from leakgauge.reports.notation import plural
 
 _NAMES = tuple(column.name for column in IDENTITY if column.name != "snr_db")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.loaded import LoadedRun
+from leakgauge.reports.loaded import LoadedRun
 
 JUDGED = "judge_"
 """Begins the names of all measures that are a judge's."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.store import RunFolder, write_atomic
-from reports.judge import judge_note
-from reports.loaded import LoadedRun, Row, Setting, load_runs
-from reports.notation import UNSCORED, bounds, is_number, number
-from reports.table import point_rows
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.judge import judge_note
+from leakgauge.reports.loaded import LoadedRun, Row, Setting, load_runs
+from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
+from leakgauge.reports.table import point_rows
 
 _SPECIAL = {
     **{char: f"\\{char}" for char in "&%$#_{}"},

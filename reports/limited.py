@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.errors import ConfigError
-from harness.registry import suggest
-from reports.baseline import Baseline
-from reports.limits import Limits
-from reports.loaded import LoadedRun
-from reports.measures import MEASURES, PROBE, Measure, measure_of
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import suggest
+from leakgauge.reports.baseline import Baseline
+from leakgauge.reports.limits import Limits
+from leakgauge.reports.loaded import LoadedRun
+from leakgauge.reports.measures import MEASURES, PROBE, Measure, measure_of
 
 
 def check_names(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> None:

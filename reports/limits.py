@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from harness.configuration import read_mapping
-from harness.errors import ConfigError
-from harness.measures import COLUMN_NAME
-from harness.plain_text import quoted
-from harness.registry import suggest
-from harness.stored_shapes import first_problem
-from reports.measures import MEASURES, PROBE, Measure
+from leakgauge.harness.configuration import read_mapping
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.measures import COLUMN_NAME
+from leakgauge.harness.plain_text import quoted
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.stored_shapes import first_problem
+from leakgauge.reports.measures import MEASURES, PROBE, Measure
 
 
 class _Strict(BaseModel):

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.errors import StoreError
-from harness.measures import Score, own_scores
-from harness.partial import frames
-from harness.planning import plan
-from harness.results import KIND_COLUMNS, Column
-from harness.store import RunFolder, typed_frame
-from harness.suite import Suite, parse_suite
-from reports.integrity import table_faults
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.measures import Score, own_scores
+from leakgauge.harness.partial import frames
+from leakgauge.harness.planning import plan
+from leakgauge.harness.results import KIND_COLUMNS, Column
+from leakgauge.harness.store import RunFolder, typed_frame
+from leakgauge.harness.suite import Suite, parse_suite
+from leakgauge.reports.integrity import table_faults
 
 Row = dict[str, Any]
 NOT_RUN = "not run"

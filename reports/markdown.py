@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.store import RunFolder, write_atomic
-from reports.figures import Plot, cut_plots, plots, save_plots, snr_plots
-from reports.loaded import LoadedRun, load_runs
-from reports.matrix import achievement_matrix
-from reports.paired import PAIRED_NOTE, paired_grids
-from reports.pipe_table import escape, table
-from reports.questions import QUESTIONS_NOTE, question_grids
-from reports.sections import (
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.figures import Plot, cut_plots, plots, save_plots, snr_plots
+from leakgauge.reports.loaded import LoadedRun, load_runs
+from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
+from leakgauge.reports.pipe_table import escape, table
+from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
+from leakgauge.reports.sections import (
     air_time_note,
     attacks_grid,
     cells_grid,
@@ -21,9 +21,9 @@ from reports.sections import (
     provenance_grid,
     threat_models_grid,
 )
-from reports.summary import Summary, summarise
-from reports.table import point_rows
-from reports.what_was_read import NOT_STATED, reading_grids
+from leakgauge.reports.summary import Summary, summarise
+from leakgauge.reports.table import point_rows
+from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
 
 
 def _summary(summary: Summary) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.suite import ThreatModel
-from reports.grid import Grid, Heading, Value, figure, ranged, words
-from reports.loaded import LoadedRun, Row, Setting
-from reports.notation import bounds
-from reports.strongest import estimate, image_rows
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.reports.grid import Grid, Heading, Value, figure, ranged, words
+from leakgauge.reports.loaded import LoadedRun, Row, Setting
+from leakgauge.reports.notation import bounds
+from leakgauge.reports.strongest import estimate, image_rows
 
 _KNOWN = {"order": "order", "sizes": "sizes", "merge_map": "merge map", "channel_state": "channel state"}
 

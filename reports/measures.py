@@ -9,9 +9,9 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.measures import Score
-from reports.loaded import LoadedRun, Row, Setting
-from reports.strongest import candidates, image_rows, per_image, strongest_per_image
+from leakgauge.harness.measures import Score
+from leakgauge.reports.loaded import LoadedRun, Row, Setting
+from leakgauge.reports.strongest import candidates, image_rows, per_image, strongest_per_image
 
 Kind = Literal["leakage", "quality", "cost"]
 Verdict = Literal["conclusive", "lower bound", "inconclusive"]

@@ -14,10 +14,10 @@ from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from harness.inspection import Inspection, LayerView
-from harness.tokens import DROPPED
-from reports.notation import plural
-from reports.palette import COLOURS, INK, MUTED, SETTINGS
+from leakgauge.harness.inspection import Inspection, LayerView
+from leakgauge.harness.tokens import DROPPED
+from leakgauge.reports.notation import plural
+from leakgauge.reports.palette import COLOURS, INK, MUTED, SETTINGS
 
 Grid = NDArray[np.int64]
 """(rows, columns): the token of each patch."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.grid import Grid, Heading, Value, figure, words
-from reports.loaded import LoadedRun, Setting
-from reports.notation import bounds
-from reports.strongest import Estimate, change, estimate, image_rows, strongest_per_image
+from leakgauge.reports.grid import Grid, Heading, Value, figure, words
+from leakgauge.reports.loaded import LoadedRun, Setting
+from leakgauge.reports.notation import bounds
+from leakgauge.reports.strongest import Estimate, change, estimate, image_rows, strongest_per_image
 
 PAIRED_NOTE = (
     "Differences are taken image by image, with 95 % intervals; positive means that more is rebuilt. "

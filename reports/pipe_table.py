@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.grid import Grid
+from leakgauge.reports.grid import Grid
 
 _SPECIAL = str.maketrans(
     {**{c: f"\\{c}" for c in "\\`*_[]|~#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import LeakgaugeError
+from leakgauge.harness.errors import LeakgaugeError
 
 if TYPE_CHECKING:
-    from reports.check import Check, Gate
-    from reports.testing import Leakgauge
+    from leakgauge.reports.check import Check, Gate
+    from leakgauge.reports.testing import Leakgauge
 
 
 @pytest.fixture(scope="session")
 def leakgauge(pytestconfig: pytest.Config) -> Leakgauge:
     """Runs suites and checks leakage limits; runs are kept for the session, and shared by its worker processes."""
-    from reports.testing import Leakgauge  # noqa: PLC0415
+    from leakgauge.reports.testing import Leakgauge  # noqa: PLC0415
 
     return Leakgauge(folder_of(pytestconfig))
 
@@ -66,7 +66,7 @@ class GatedSuite(pytest.Collector):
 
     def collect(self) -> Iterator[GatedPoint]:
         """Yields a test for each operating point, and one for checks that no operating point owns."""
-        from harness.suite import load_suite  # noqa: PLC0415
+        from leakgauge.harness.suite import load_suite  # noqa: PLC0415
 
         option = self.config.getoption
         try:
@@ -81,7 +81,7 @@ class GatedSuite(pytest.Collector):
 
     def gate(self) -> Gate:
         """Runs the suite the first time, and returns what the gate found."""
-        from reports.testing import Leakgauge  # noqa: PLC0415
+        from leakgauge.reports.testing import Leakgauge  # noqa: PLC0415
 
         if self._gate is None:
             option = self.config.getoption
@@ -100,7 +100,7 @@ class GatedPoint(pytest.Item):
         Raises:
             LeakageError: A check did not pass.
         """
-        from reports.testing import LeakageError, check_line  # noqa: PLC0415
+        from leakgauge.reports.testing import LeakageError, check_line  # noqa: PLC0415
 
         assert isinstance(self.parent, GatedSuite)
         gate = self.parent.gate()

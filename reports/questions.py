@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.grid import Grid, Heading, Value, figure, ranged, words
-from reports.loaded import LoadedRun, rows_of
-from reports.notation import is_number
+from leakgauge.reports.grid import Grid, Heading, Value, figure, ranged, words
+from leakgauge.reports.loaded import LoadedRun, rows_of
+from leakgauge.reports.notation import is_number
 
 QUESTIONS_NOTE = (
     "The payload of an image is sent once, however many questions are asked about it. Tower and projector run once an "

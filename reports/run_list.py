@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.errors import LeakgaugeError, StoreError
-from harness.provenance import code_identity
-from harness.store import RunFolder
-from reports.grid import Grid, Heading, Value, figure, ranged, words
-from reports.loaded import NOT_RUN, LoadedRun, load_runs
-from reports.table import point_rows
+from leakgauge.harness.errors import LeakgaugeError, StoreError
+from leakgauge.harness.provenance import code_identity
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.grid import Grid, Heading, Value, figure, ranged, words
+from leakgauge.reports.loaded import NOT_RUN, LoadedRun, load_runs
+from leakgauge.reports.table import point_rows
 
 
 def find_runs(folder: Path) -> list[Path]:

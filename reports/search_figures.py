@@ -13,11 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from harness.errors import StoreError
-from harness.search.front import Front, FrontPoint, read_front
-from harness.store import write_atomic
-from harness.table_file import unguarded
-from reports.palette import COLOURS, INK, MUTED, SETTINGS
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.search.front import Front, FrontPoint, read_front
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.table_file import unguarded
+from leakgauge.reports.palette import COLOURS, INK, MUTED, SETTINGS
 
 LABELS = {
     "quality": "task quality (%)",

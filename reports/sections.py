@@ -6,15 +6,15 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.measures import BUILT_IN
-from harness.results import CELL_COLUMNS
-from harness.suite import ThreatModel
-from harness.yaml_text import write_yaml
-from reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
-from reports.judge import judge_note
-from reports.loaded import LoadedRun, Row, Setting, rows_of
-from reports.notation import is_number, percent
-from reports.table import point_columns
+from leakgauge.harness.measures import BUILT_IN
+from leakgauge.harness.results import CELL_COLUMNS
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.yaml_text import write_yaml
+from leakgauge.reports.grid import Grid, Heading, Tone, Value, figure, ranged, words
+from leakgauge.reports.judge import judge_note
+from leakgauge.reports.loaded import LoadedRun, Row, Setting, rows_of
+from leakgauge.reports.notation import is_number, percent
+from leakgauge.reports.table import point_columns
 
 
 def _text(name: str, unit: str = "") -> Heading:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.measures import BUILT_IN
-from harness.scoring.statistics import mean_interval
-from harness.seeding import Streams
-from reports.loaded import LoadedRun, Setting
+from leakgauge.harness.measures import BUILT_IN
+from leakgauge.harness.scoring.statistics import mean_interval
+from leakgauge.harness.seeding import Streams
+from leakgauge.reports.loaded import LoadedRun, Setting
 
 LOWER_LEAKS = frozenset(score.name for score in BUILT_IN if score.leaks_when == "lower")
 """Built-in score columns in which a lower value means more leakage."""

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from reports.loaded import LoadedRun, Row, Setting, rows_of
-from reports.notation import UNSCORED, bounds, is_number, number, percent, plural
-from reports.what_was_read import reading_warnings
+from leakgauge.reports.loaded import LoadedRun, Row, Setting, rows_of
+from leakgauge.reports.notation import UNSCORED, bounds, is_number, number, percent, plural
+from leakgauge.reports.what_was_read import reading_warnings
 
 
 @dataclass(frozen=True)

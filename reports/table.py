@@ -7,11 +7,11 @@ from statistics import fmean
 
 import pandas as pd
 
-from harness.results import COSTS, IDENTITY, Column
-from harness.store import RunFolder, typed_frame
-from reports.loaded import LoadedRun, Row, Setting, load_runs
-from reports.measures import verdict_of
-from reports.strongest import (
+from leakgauge.harness.results import COSTS, IDENTITY, Column
+from leakgauge.harness.store import RunFolder, typed_frame
+from leakgauge.reports.loaded import LoadedRun, Row, Setting, load_runs
+from leakgauge.reports.measures import verdict_of
+from leakgauge.reports.strongest import (
     NOTHING,
     Estimate,
     change,

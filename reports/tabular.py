@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import StoreError
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, Column
-from harness.store import RunFolder, typed_frame, write_atomic
-from harness.table_file import guarded_csv, unguarded
-from reports.loaded import LoadedRun, load_runs
-from reports.table import POINT_COLUMNS, point_columns, point_rows
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, Column
+from leakgauge.harness.store import RunFolder, typed_frame, write_atomic
+from leakgauge.harness.table_file import guarded_csv, unguarded
+from leakgauge.reports.loaded import LoadedRun, load_runs
+from leakgauge.reports.table import POINT_COLUMNS, point_columns, point_rows
 
 RUN = Column("run", "text", "", "label of the run")
 TABLES: dict[str, tuple[Column, ...]] = {

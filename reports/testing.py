@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.locking import exclusive
-from harness.runner import choose_device, prepare, run_suite
-from harness.store import RunFolder
-from harness.suite import load_suite
-from reports.baseline import read_baseline
-from reports.check import Check, Gate
-from reports.gate import judge
-from reports.gate_output import headline
-from reports.limits import parse_limits, read_limits
-from reports.loaded import LoadedRun, load_runs
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.runner import choose_device, prepare, run_suite
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import load_suite
+from leakgauge.reports.baseline import read_baseline
+from leakgauge.reports.check import Check, Gate
+from leakgauge.reports.gate import judge
+from leakgauge.reports.gate_output import headline
+from leakgauge.reports.limits import parse_limits, read_limits
+from leakgauge.reports.loaded import LoadedRun, load_runs
 
 
 class LeakageError(AssertionError):

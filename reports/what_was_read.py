@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.grid import Grid, Heading, Value, figure, words
-from reports.loaded import LoadedRun
-from reports.notation import is_number, number
+from leakgauge.reports.grid import Grid, Heading, Value, figure, words
+from leakgauge.reports.loaded import LoadedRun
+from leakgauge.reports.notation import is_number, number
 
 NOT_STATED = "The run does not say what was read: it is of a version before 5."
 MAX_CLASSES = 60

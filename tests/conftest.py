@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from benchmarks.tasks.photos import crop_set
-from benchmarks.victims.photos_vit import load_photos_vit
-from harness.contracts import Victim
-from harness.images import ImageSet
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.victims.photos_vit import load_photos_vit
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from harness.cli import app
-from harness.suite import parse_suite, shipped_suites
-from harness.yaml_text import read_yaml
+from leakgauge.harness.cli import app
+from leakgauge.harness.suite import parse_suite, shipped_suites
+from leakgauge.harness.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = set(typer.main.get_command(app).list_commands(None))

@@ -10,9 +10,9 @@ from pathlib import Path
 import timm
 import torch
 
-from harness import registry
-from harness.contracts import SPLITS, Task, Victim
-from harness.images import ImageSet
+from leakgauge.harness import registry
+from leakgauge.harness.contracts import SPLITS, Task, Victim
+from leakgauge.harness.images import ImageSet
 
 PX, EACH = 16, 24
 COUNTS = {"attacker": 2 * EACH, "calibration": 8, "search": 4, "evaluation": EACH}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.observation import Observation
-from harness.tokens import DROPPED
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.tokens import DROPPED
 
 SWEEPS = 50
 

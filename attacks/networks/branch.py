@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from attacks.networks.schedule import Schedule
-from attacks.networks.trainee import LossOf, Trainee
+from leakgauge.attacks.networks.schedule import Schedule
+from leakgauge.attacks.networks.trainee import LossOf, Trainee
 
 
 class Branch:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.networks.matching import Matching
-from attacks.networks.training import to_device
-from harness.contracts import AttackerView
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
+from leakgauge.attacks.networks.matching import Matching
+from leakgauge.attacks.networks.training import to_device
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
 
 LATE_FALL = 0.02
 WARM_UP = 10

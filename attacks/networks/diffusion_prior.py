@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor
 
-from attacks.networks.denoiser import Denoiser
-from attacks.networks.training import Schedule, hold_out, mean_psnr_db
-from harness.images import ImageSet
-from harness.learning import LearningCurve
-from harness.number_type import autocast
-from harness.seeding import Streams
+from leakgauge.attacks.networks.denoiser import Denoiser
+from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.number_type import autocast
+from leakgauge.harness.seeding import Streams
 
 CURVE_POINTS = 12
 HELDOUT_TIMES = (0.2, 0.4, 0.6)

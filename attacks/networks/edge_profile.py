@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
-from attacks.networks.closed_form import solve_ridge
-from attacks.networks.layout import from_patches, patches_of
-from harness.contracts import AttackerView
-from harness.images import ImageSet
-from harness.seeding import Streams
-from harness.tokens import DROPPED
+from leakgauge.attacks.networks.closed_form import solve_ridge
+from leakgauge.attacks.networks.layout import from_patches, patches_of
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import DROPPED
 
 BATCH = 64
 TRACED_IMAGES = 64

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from attacks.networks.closed_form import solve_ridge
-from attacks.networks.layout import from_patches, on_grid
-from harness.observation import Observation
+from leakgauge.attacks.networks.closed_form import solve_ridge
+from leakgauge.attacks.networks.layout import from_patches, on_grid
+from leakgauge.harness.observation import Observation
 
 
 class GridNetwork(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from attacks.networks.attention import SelfAttentionLayer
-from harness.observation import Observation
+from leakgauge.attacks.networks.attention import SelfAttentionLayer
+from leakgauge.harness.observation import Observation
 
 
 class FeatureImputer(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.observation import Observation
+from leakgauge.harness.observation import Observation
 
 
 def on_grid(observations: Observation) -> Tensor:

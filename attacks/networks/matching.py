@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from attacks.networks.assignment import known_mass, transport
-from attacks.networks.edge_profile import EdgeProfile
-from harness.observation import Observation
+from leakgauge.attacks.networks.assignment import known_mass, transport
+from leakgauge.attacks.networks.edge_profile import EdgeProfile
+from leakgauge.harness.observation import Observation
 
 Distance = Literal["l2", "cosine"]
 FAR = 1e3

@@ -9,9 +9,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attacks.networks.attention import SelfAttentionLayer, padding_bias
-from harness.observation import Observation
-from harness.tokens import DROPPED
+from leakgauge.attacks.networks.attention import SelfAttentionLayer, padding_bias
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.tokens import DROPPED
 
 Assignment = Literal["argmax", "hungarian"]
 

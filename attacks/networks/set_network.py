@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from attacks.networks.attention import CrossAttention, SelfAttentionLayer, padding_bias
-from attacks.networks.layout import from_patches
-from harness.observation import Observation
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.attacks.networks.attention import CrossAttention, SelfAttentionLayer, padding_bias
+from leakgauge.attacks.networks.layout import from_patches
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 
 class Layer(nn.Module):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from attacks.networks.muon import Muon
-from harness.number_type import training_type
+from leakgauge.attacks.networks.muon import Muon
+from leakgauge.harness.number_type import training_type
 
 LossOf = Callable[[nn.Module], Tensor]
 """Returns the loss () of a network on one batch."""

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks.networks.branch import Branch
-from attacks.networks.schedule import Schedule as Schedule  # noqa: PLC0414 - named here for all who train
-from attacks.networks.trainee import Trainee
-from harness.contracts import AttackerView
-from harness.images import ImageSet
-from harness.learning import CurvePoint, LearningCurve
-from harness.number_type import autocast
-from harness.observation import Observation
-from harness.seeding import Streams
+from leakgauge.attacks.networks.branch import Branch
+from leakgauge.attacks.networks.schedule import Schedule as Schedule  # noqa: PLC0414 - named here for all who train
+from leakgauge.attacks.networks.trainee import Trainee
+from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import CurvePoint, LearningCurve
+from leakgauge.harness.number_type import autocast
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
 
 HELDOUT_IMAGES = 256
 CURVE_POINTS = 12

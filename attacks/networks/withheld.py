@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.tokens import DROPPED
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import DROPPED
 
 
 def like_seen(full: Observation, seen: Observation) -> Observation:

@@ -1,4 +1,4 @@
-"""Command line of the curves: ``python -m benchmarks.curves TASKS.yaml --out DIR``."""
+"""Command line of the curves: ``python -m leakgauge.benchmarks.curves TASKS.yaml --out DIR``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.command_line import start
-from benchmarks.curves.drawing import Panel, draw_curves
-from benchmarks.curves.points import Point, measure_curves
-from harness.bounded_file import MIB, read_text
-from harness.contracts import Task
-from harness.errors import ConfigError
-from harness.registry import create
-from harness.runner import choose_device
-from harness.yaml_text import read_yaml
+from leakgauge.benchmarks.command_line import start
+from leakgauge.benchmarks.curves.drawing import Panel, draw_curves
+from leakgauge.benchmarks.curves.points import Point, measure_curves
+from leakgauge.harness.bounded_file import MIB, read_text
+from leakgauge.harness.contracts import Task
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import create
+from leakgauge.harness.runner import choose_device
+from leakgauge.harness.yaml_text import read_yaml
 
 _err = Console(stderr=True, width=140)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 
-from benchmarks.curves.points import METHODS, Point
+from leakgauge.benchmarks.curves.points import METHODS, Point
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.contracts import Task, Victim
-from harness.images import ImageSet
-from harness.registry import create
-from harness.scoring.statistics import mean_interval
-from harness.seeding import Streams
+from leakgauge.harness.contracts import Task, Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.registry import create
+from leakgauge.harness.scoring.statistics import mean_interval
+from leakgauge.harness.seeding import Streams
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5)
 """Shares of the matches that merge in every block, for threshold and proportion."""

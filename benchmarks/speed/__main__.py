@@ -1,4 +1,4 @@
-"""Command line of the speed benchmark: ``python -m benchmarks.speed --out DIR``."""
+"""Command line of the speed benchmark: ``python -m leakgauge.benchmarks.speed --out DIR``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.command_line import start
-from benchmarks.speed.cases import SHARES, Row, Setup, measure, victim_of
-from benchmarks.speed.photographs import photographs
-from benchmarks.speed.presentation import conditions, table, write
-from benchmarks.victims.timm_model import load_timm_model
-from harness.runner import choose_device
+from leakgauge.benchmarks.command_line import start
+from leakgauge.benchmarks.speed.cases import SHARES, Row, Setup, measure, victim_of
+from leakgauge.benchmarks.speed.photographs import photographs
+from leakgauge.benchmarks.speed.presentation import conditions, table, write
+from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.harness.runner import choose_device
 
 IMAGE_PX = 224
 MODELS = ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2")

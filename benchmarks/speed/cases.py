@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.speed.padded import padded_forward
-from benchmarks.speed.timing import Ratio, Run, gflops_of, paired_seconds, span_shares
-from harness.contracts import Victim
-from harness.images import ImageSet
-from harness.registry import create
-from harness.seeding import Streams
+from leakgauge.benchmarks.speed.padded import padded_forward
+from leakgauge.benchmarks.speed.timing import Ratio, Run, gflops_of, paired_seconds, span_shares
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
 
 SHARES = (0.1, 0.25, 0.5)
 """Shares of the matches that merge in every block; a quarter halves the FLOPs or better."""

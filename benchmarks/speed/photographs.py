@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.tasks.photo_crops import PHOTOGRAPHS
-from harness.errors import DataError
-from harness.images import ImageSet
-from harness.seeding import Streams
+from leakgauge.benchmarks.tasks.photo_crops import PHOTOGRAPHS
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.seeding import Streams
 
 
 def photographs(count: int, px: int, folder: Path | None) -> ImageSet:

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
-from benchmarks.speed.cases import Row
+from leakgauge.benchmarks.speed.cases import Row
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,7 +1,7 @@
 """Steps a second of the set decoder with float32 and bfloat16, natively and with AVX-512 and AMX masked.
 
-``python -m benchmarks.speed.training`` prints a table; every setting is timed in a process of its own, because torch
-reads the masks when it starts. ``*`` marks what `harness.number_type` chooses there.
+``python -m leakgauge.benchmarks.speed.training`` prints a table; every setting is timed in a process of its own,
+because torch reads the masks when it starts. ``*`` marks what `leakgauge.harness.number_type` chooses there.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.command_line import start
-from benchmarks.speed.timing import seconds_of
-from harness import number_type
-from harness.contracts import Attack, Task
-from harness.errors import PluginError
-from harness.planning import build_defense
-from harness.registry import create
-from harness.seeding import Streams
-from harness.suite import PluginConfig, ThreatModel
-from harness.views import GrantedView
+from leakgauge.benchmarks.command_line import start
+from leakgauge.benchmarks.speed.timing import seconds_of
+from leakgauge.harness import number_type
+from leakgauge.harness.contracts import Attack, Task
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.planning import build_defense
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import PluginConfig, ThreatModel
+from leakgauge.harness.views import GrantedView
 
 MASKS = {"native": {}, "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 TYPES = {"float32": "none", "bfloat16": "all"}
@@ -83,11 +83,12 @@ def timed(mask: str, name: str, steps: int) -> Row:
     """Times one setting in a process of its own."""
     environment = {key: value for key, value in os.environ.items() if key != number_type.VARIABLE} | MASKS[mask]
     code = (
-        "import json, os; from harness import number_type; from benchmarks.speed.training import steps_per_second; "
+        "import json, os; from leakgauge.harness import number_type; "
+        "from leakgauge.benchmarks.speed.training import steps_per_second; "
         "told = number_type.told(); os.environ[number_type.VARIABLE] = " + repr(TYPES[name]) + "; "
         f"print(json.dumps([told, steps_per_second({steps})]))"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=False
     )

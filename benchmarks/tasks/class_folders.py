@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from benchmarks.tasks.image_listing import Listing
-from harness.errors import DataError
+from leakgauge.benchmarks.tasks.image_listing import Listing
+from leakgauge.harness.errors import DataError
 
 ClassFolders = Literal["auto", "first", "innermost", "flat"]
 SPLIT_NAMES = frozenset(

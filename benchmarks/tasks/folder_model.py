@@ -10,13 +10,13 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.tasks.folder_scoring import Library
-from benchmarks.victims.input_settings import Fed, Interpolation, fed
-from benchmarks.victims.loaded_model import LoadedModel
-from benchmarks.victims.timm_model import load_timm_model
-from benchmarks.victims.transformers_model import load_transformers_model
-from harness.decoding import Colour, centre_square, colour_name
-from harness.reading import Preprocessing
+from leakgauge.benchmarks.tasks.folder_scoring import Library
+from leakgauge.benchmarks.victims.input_settings import Fed, Interpolation, fed
+from leakgauge.benchmarks.victims.loaded_model import LoadedModel
+from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.benchmarks.victims.transformers_model import load_transformers_model
+from leakgauge.harness.decoding import Colour, centre_square, colour_name
+from leakgauge.harness.reading import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from benchmarks.tasks.image_files import ImageFiles
-from benchmarks.tasks.image_listing import shown, summed_suffixes
-from harness.images import ImageSet
-from harness.reading import CopySearch, Preprocessing, Reading, Weights, class_counts
+from leakgauge.benchmarks.tasks.image_files import ImageFiles
+from leakgauge.benchmarks.tasks.image_listing import shown, summed_suffixes
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.reading import CopySearch, Preprocessing, Reading, Weights, class_counts
 
 
 def folder_reading(

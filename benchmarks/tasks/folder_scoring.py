@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.tasks.head_classes import match_head
-from benchmarks.tasks.image_splits import PROBE_SPLIT
-from harness.errors import ConfigError
+from leakgauge.benchmarks.tasks.head_classes import match_head
+from leakgauge.benchmarks.tasks.image_splits import PROBE_SPLIT
+from leakgauge.harness.errors import ConfigError
 
 Library = Literal["timm", "transformers"]
 Quality = Literal["auto", "head", "probe", "agreement"]

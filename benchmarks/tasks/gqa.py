@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.tasks.pictured_questions import PicturedQuestions
-from benchmarks.tasks.question_files import (
+from leakgauge.benchmarks.tasks.pictured_questions import PicturedQuestions
+from leakgauge.benchmarks.tasks.question_files import (
     Picture,
     QuestionFiles,
     find_first,
@@ -16,8 +16,8 @@ from benchmarks.tasks.question_files import (
     picture_file,
     read_mapping,
 )
-from harness.errors import DataError
-from harness.questions import Asked
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.questions import Asked
 
 QUESTIONS = "testdev_balanced_questions.json"
 HUB_NAME, HUB_SPLIT = "lmms-lab/GQA", "testdev"

@@ -13,10 +13,18 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.class_folders import ClassFolders, classes_of
-from benchmarks.tasks.image_listing import SUFFIXES, Listing, list_folder, list_zip, open_zip, shown, summed_suffixes
-from harness.decoding import MAX_FILE_BYTES
-from harness.errors import DataError, LeakgaugeError
+from leakgauge.benchmarks.tasks.class_folders import ClassFolders, classes_of
+from leakgauge.benchmarks.tasks.image_listing import (
+    SUFFIXES,
+    Listing,
+    list_folder,
+    list_zip,
+    open_zip,
+    shown,
+    summed_suffixes,
+)
+from leakgauge.harness.decoding import MAX_FILE_BYTES
+from leakgauge.harness.errors import DataError, LeakgaugeError
 
 MAX_DECODED_BYTES = 8 * 2**30
 

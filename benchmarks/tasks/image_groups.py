@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.errors import ConfigError, DataError
-from harness.registry import suggest
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.registry import suggest
 
 MAX_CSV_BYTES = 256 * 2**20
 KEYS = ("pattern", "csv")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.contracts import SPLITS
-from harness.errors import ConfigError, DataError
-from harness.registry import suggest
-from harness.seeding import Streams
+from leakgauge.harness.contracts import SPLITS
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.seeding import Streams
 
 PROBE_SPLIT = "victim"
 """The images that a linear probe is fitted to; in no other split."""

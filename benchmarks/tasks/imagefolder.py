@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.tasks.class_folders import ClassFolders
-from benchmarks.tasks.folder_model import FolderModel
-from benchmarks.tasks.folder_reading import folder_reading
-from benchmarks.tasks.folder_scoring import Library, Quality, Scoring, settle
-from benchmarks.tasks.image_files import ImageFiles
-from benchmarks.tasks.image_groups import check_groups, groups_of
-from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
-from benchmarks.tasks.model_options import check_timm_options, check_transformers_options
-from benchmarks.tasks.usable_images import usable
-from benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
-from benchmarks.victims.linear_probe import PENALTY, attach_probe
-from benchmarks.victims.loaded_model import LoadedModel
-from harness.contracts import SPLITS, SplitName, Task, Victim
-from harness.decoding import ENLARGED, as_colour, read_picture
-from harness.errors import ConfigError, DataError
-from harness.images import ImageSet
-from harness.options import ColourOption, Count, KeptShare
-from harness.reading import Reading, weights_of
-from harness.registry import suggest
+from leakgauge.benchmarks.tasks.class_folders import ClassFolders
+from leakgauge.benchmarks.tasks.folder_model import FolderModel
+from leakgauge.benchmarks.tasks.folder_reading import folder_reading
+from leakgauge.benchmarks.tasks.folder_scoring import Library, Quality, Scoring, settle
+from leakgauge.benchmarks.tasks.image_files import ImageFiles
+from leakgauge.benchmarks.tasks.image_groups import check_groups, groups_of
+from leakgauge.benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from leakgauge.benchmarks.tasks.model_options import check_timm_options, check_transformers_options
+from leakgauge.benchmarks.tasks.usable_images import usable
+from leakgauge.benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
+from leakgauge.benchmarks.victims.linear_probe import PENALTY, attach_probe
+from leakgauge.benchmarks.victims.loaded_model import LoadedModel
+from leakgauge.harness.contracts import SPLITS, SplitName, Task, Victim
+from leakgauge.harness.decoding import ENLARGED, as_colour, read_picture
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.reading import Reading, weights_of
+from leakgauge.harness.registry import suggest
 
 BATCH = 64
 SPARE_SHARE, SPARE_FILES = 0.1, 64

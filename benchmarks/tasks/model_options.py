@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.victims.timm_model import check_model_name
-from benchmarks.victims.transformers_model import check_model_folder
-from harness.errors import ConfigError
+from leakgauge.benchmarks.victims.timm_model import check_model_name
+from leakgauge.benchmarks.victims.transformers_model import check_model_folder
+from leakgauge.harness.errors import ConfigError
 
 
 def check_timm_options(model: str, checkpoint: str | None, *, pretrained: bool) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.photo_crops import SIDES
-from harness.errors import DataError
-from harness.images import ImageSet
+from leakgauge.benchmarks.tasks.photo_crops import SIDES
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
 
 BATCH = 64
 

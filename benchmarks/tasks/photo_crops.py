@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.contracts import SplitName
-from harness.seeding import Streams
+from leakgauge.harness.contracts import SplitName
+from leakgauge.harness.seeding import Streams
 
 CROP_PX = 64
 GUARD_PX = 8

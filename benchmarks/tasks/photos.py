@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.photo_attributes import SceneMedians
-from benchmarks.tasks.photo_crops import CROP_PX, cut_crops
-from benchmarks.tasks.scene_splits import drawn_scenes
-from benchmarks.victims.photos_vit import load_photos_vit
-from harness.contracts import SplitName, Task, Victim
-from harness.images import ImageSet
-from harness.seeding import Streams
+from leakgauge.benchmarks.tasks.photo_attributes import SceneMedians
+from leakgauge.benchmarks.tasks.photo_crops import CROP_PX, cut_crops
+from leakgauge.benchmarks.tasks.scene_splits import drawn_scenes
+from leakgauge.benchmarks.victims.photos_vit import load_photos_vit
+from leakgauge.harness.contracts import SplitName, Task, Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.seeding import Streams
 
 SHIFTED_IMAGES = 1200
 CROPS_PER_CLASS: dict[SplitName, int] = {"attacker": 110, "calibration": 5, "search": 10, "evaluation": 10}

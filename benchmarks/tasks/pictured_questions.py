@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.image_files import MAX_DECODED_BYTES
-from benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
-from benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
-from benchmarks.tasks.square_images import Fit, fit_square
-from benchmarks.victims.input_settings import Fed, Interpolation, MeanOption, Normalisation, StdOption, fed
-from benchmarks.victims.llava_model import Dtype, check_llava_options, llava_input, llava_side, load_llava
-from harness.contracts import SPLITS, SplitName
-from harness.decoding import as_colour, colour_name, upright_rgb
-from harness.errors import ConfigError, DataError
-from harness.images import ImageSet
-from harness.options import ColourOption, Count, KeptShare
-from harness.questions import Asked, QuestionTask
-from harness.reading import Preprocessing, Reading, weights_of
-from harness.registry import suggest
-from harness.splits import duplicate_groups
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.tasks.image_files import MAX_DECODED_BYTES
+from leakgauge.benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from leakgauge.benchmarks.tasks.question_files import HUB, QuestionFiles, natural, on_hub
+from leakgauge.benchmarks.tasks.square_images import Fit, fit_square
+from leakgauge.benchmarks.victims.input_settings import Fed, Interpolation, MeanOption, Normalisation, StdOption, fed
+from leakgauge.benchmarks.victims.llava_model import Dtype, check_llava_options, llava_input, llava_side, load_llava
+from leakgauge.harness.contracts import SPLITS, SplitName
+from leakgauge.harness.decoding import as_colour, colour_name, upright_rgb
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.questions import Asked, QuestionTask
+from leakgauge.harness.reading import Preprocessing, Reading, weights_of
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.splits import duplicate_groups
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 SPARE_SHARE, SPARE_IMAGES = 0.1, 64
 """Images decoded beyond the number needed, for those that turn out to be copies."""

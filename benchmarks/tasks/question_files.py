@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from harness.bounded_file import MIB, read_json
-from harness.decoding import MAX_FILE_BYTES
-from harness.errors import ConfigError, DataError, StoreError
-from harness.questions import Asked
+from leakgauge.harness.bounded_file import MIB, read_json
+from leakgauge.harness.decoding import MAX_FILE_BYTES
+from leakgauge.harness.errors import ConfigError, DataError, StoreError
+from leakgauge.harness.questions import Asked
 
 MAX_QUESTION_BYTES = 8192 * MIB
 HUB = "hub"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES, Scene, Thing
+from leakgauge.benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES, Scene, Thing
 
 KINDS = ("count", "colour", "shape", "relation", "existence")
 NUMBERS = ("one", "two", "three", "four")

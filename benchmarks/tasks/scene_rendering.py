@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.tasks.photo_crops import PHOTOGRAPHS, load_photograph
-from benchmarks.tasks.scenes import SCENE_PX, Background, Scene, Thing
+from leakgauge.benchmarks.tasks.photo_crops import PHOTOGRAPHS, load_photograph
+from leakgauge.benchmarks.tasks.scenes import SCENE_PX, Background, Scene, Thing
 
 Field = NDArray[np.float32]
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.photo_crops import SCENES
-from benchmarks.tasks.scene_questions import KINDS, Asker, Question, askable
-from benchmarks.tasks.scene_rendering import render
-from benchmarks.tasks.scenes import BACKGROUNDS, TONES, Scene, draw_background, draw_things
-from harness.contracts import SplitName
-from harness.images import ImageSet, content_id
-from harness.seeding import Streams
+from leakgauge.benchmarks.tasks.photo_crops import SCENES
+from leakgauge.benchmarks.tasks.scene_questions import KINDS, Asker, Question, askable
+from leakgauge.benchmarks.tasks.scene_rendering import render
+from leakgauge.benchmarks.tasks.scenes import BACKGROUNDS, TONES, Scene, draw_background, draw_things
+from leakgauge.harness.contracts import SplitName
+from leakgauge.harness.images import ImageSet, content_id
+from leakgauge.harness.seeding import Streams
 
 DRAWN = tuple(kind for kind in BACKGROUNDS if kind != "photograph")
 """Backgrounds without a photograph."""

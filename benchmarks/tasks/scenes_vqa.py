@@ -8,16 +8,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.photo_crops import SIDES
-from benchmarks.tasks.photos import crop_set
-from benchmarks.tasks.scene_splits import SceneSplit, photographs_of, scene_split
-from benchmarks.tasks.scenes import SCENE_PX
-from benchmarks.victims.scenes_llava import load_scenes_llava
-from harness.contracts import SPLITS, SplitName
-from harness.errors import DataError
-from harness.images import ImageSet
-from harness.questions import Asked, QuestionTask
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.tasks.photo_crops import SIDES
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.tasks.scene_splits import SceneSplit, photographs_of, scene_split
+from leakgauge.benchmarks.tasks.scenes import SCENE_PX
+from leakgauge.benchmarks.victims.scenes_llava import load_scenes_llava
+from leakgauge.harness.contracts import SPLITS, SplitName
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.questions import Asked, QuestionTask
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 
 @cache

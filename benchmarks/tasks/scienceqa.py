@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.tasks.pictured_questions import PicturedQuestions
-from benchmarks.tasks.question_files import (
+from leakgauge.benchmarks.tasks.pictured_questions import PicturedQuestions
+from leakgauge.benchmarks.tasks.question_files import (
     QuestionFiles,
     find_first,
     hub_picture,
@@ -16,13 +16,13 @@ from benchmarks.tasks.question_files import (
     picture_file,
     read_mapping,
 )
-from benchmarks.tasks.square_images import Fit
-from benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
-from benchmarks.victims.llava_model import Dtype
-from harness.errors import ConfigError, DataError
-from harness.options import ColourOption, Count, KeptShare
-from harness.questions import Asked
-from harness.registry import suggest
+from leakgauge.benchmarks.tasks.square_images import Fit
+from leakgauge.benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
+from leakgauge.benchmarks.victims.llava_model import Dtype
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.questions import Asked
+from leakgauge.harness.registry import suggest
 
 PROBLEMS, SPLIT_FILE = "problems.json", "pid_splits.json"
 HUB_NAME = "derek-thomas/ScienceQA"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.decoding import centre_square, resampling
+from leakgauge.harness.decoding import centre_square, resampling
 
 Fit = Literal["pad", "crop"]
 PAD_COLOUR = (122, 116, 104)
@@ -26,7 +26,7 @@ def fit_square(
         px: Side of the square.
         fit: ``pad`` keeps all of the image and fills the rest with ``PAD_COLOUR``, as LLaVA-1.5 does; ``crop`` takes
             its centre square.
-        interpolation: Name of the filter (``harness.decoding.resampling``).
+        interpolation: Name of the filter (``leakgauge.harness.decoding.resampling``).
         crop_share: For ``crop``, the side of the square as a share of the shorter side.
     """
     if fit == "crop":

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.images import ImageSet
-from harness.reading import CopySearch
-from harness.splits import LOOKED_FOR, find_copies
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.reading import CopySearch
+from leakgauge.harness.splits import LOOKED_FOR, find_copies
 
 EXACT, CONTRADICTING = "exact copies", "copies with contradicting labels"
 

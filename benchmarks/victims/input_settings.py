@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from harness.options import Positive
+from leakgauge.harness.options import Positive
 
 Channels = tuple[float, float, float]
 MeanOption = Annotated[Sequence[float], Field(min_length=3, max_length=3)]

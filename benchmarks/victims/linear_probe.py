@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.contracts import Victim
-from harness.images import ImageSet
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
 
 PENALTY = 1e-2
 """Weight of the squared norm beside the mean cross-entropy, on standardised features."""

@@ -15,17 +15,17 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
-from benchmarks.victims.preprocessor import normalisation, preprocessor_settings
-from benchmarks.victims.transformers_model import (
+from leakgauge.benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
+from leakgauge.benchmarks.victims.preprocessor import normalisation, preprocessor_settings
+from leakgauge.benchmarks.victims.transformers_model import (
     WEIGHTS,
     check_model_folder,
     one_line,
     quiet,
 )
-from harness.errors import ConfigError, DataError
-from harness.registry import suggest
-from harness.vision_language import IMAGE, VisionLanguageVictim, check_asking
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.vision_language import IMAGE, VisionLanguageVictim, check_asking
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from benchmarks.victims.input_settings import NOTHING_STATED, OwnSettings
+from leakgauge.benchmarks.victims.input_settings import NOTHING_STATED, OwnSettings
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.victims.input_settings import ASSUMED, Channels, Normalisation
-from harness.errors import DataError
+from leakgauge.benchmarks.victims.input_settings import ASSUMED, Channels, Normalisation
+from leakgauge.harness.errors import DataError
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration
 
-from benchmarks.tasks.scene_questions import KINDS, Asker, Question, askable
-from benchmarks.tasks.scene_rendering import render
-from benchmarks.tasks.scene_splits import draw_scene
-from benchmarks.tasks.scenes import COLOURS, SCENE_PX, SHAPES, SIZES, Scene, Thing
-from benchmarks.victims.scenes_llava import IMAGE_TOKENS, PATCH_PX, normalise
-from benchmarks.victims.scenes_tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCABULARY, word_ids, word_list
+from leakgauge.benchmarks.tasks.scene_questions import KINDS, Asker, Question, askable
+from leakgauge.benchmarks.tasks.scene_rendering import render
+from leakgauge.benchmarks.tasks.scene_splits import draw_scene
+from leakgauge.benchmarks.tasks.scenes import COLOURS, SCENE_PX, SHAPES, SIZES, Scene, Thing
+from leakgauge.benchmarks.victims.scenes_llava import IMAGE_TOKENS, PATCH_PX, normalise
+from leakgauge.benchmarks.victims.scenes_tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCABULARY, word_ids, word_list
 
 SIDE = SCENE_PX // PATCH_PX
 ROOM = 13

@@ -12,8 +12,8 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from benchmarks.tasks.scenes import SCENE_PX
-from benchmarks.victims.scenes_tokenizer import (
+from leakgauge.benchmarks.tasks.scenes import SCENE_PX
+from leakgauge.benchmarks.victims.scenes_tokenizer import (
     BOS_ID,
     EOS_ID,
     IMAGE_ID,
@@ -22,8 +22,8 @@ from benchmarks.victims.scenes_tokenizer import (
     build_tokenizer,
     prompt,
 )
-from benchmarks.victims.shipped_weights import load_shipped
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.victims.shipped_weights import load_shipped
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from harness.errors import DataError
+from leakgauge.harness.errors import DataError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,7 +35,7 @@ def load_shipped(build: Callable[[], Network], weights: str, script: str, path: 
     """
     where = str(path or f"benchmarks/victims/{weights}")
     try:
-        data = path.read_bytes() if path else (files("benchmarks.victims") / weights).read_bytes()
+        data = path.read_bytes() if path else (files("leakgauge.benchmarks.victims") / weights).read_bytes()
         model = build()
         model.load_state_dict({name: tensor.float() for name, tensor in load_safetensors(data).items()})
     except FileNotFoundError as error:

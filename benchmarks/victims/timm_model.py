@@ -17,9 +17,9 @@ from timm.data import resolve_model_data_config
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from benchmarks.victims.input_settings import ASSUMED, Interpolation, Normalisation, OwnSettings, channels
-from benchmarks.victims.loaded_model import LoadedModel
-from harness.errors import ConfigError, DataError
+from leakgauge.benchmarks.victims.input_settings import ASSUMED, Interpolation, Normalisation, OwnSettings, channels
+from leakgauge.benchmarks.victims.loaded_model import LoadedModel
+from leakgauge.harness.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
 CONFIG = "config.json"

@@ -1,6 +1,6 @@
 """Trains the victim of task ``photos`` and records how.
 
-Run ``python -m benchmarks.victims.train_photos_vit --minutes 20``. It writes ``photos_vit.safetensors`` and
+Run ``python -m leakgauge.benchmarks.victims.train_photos_vit --minutes 20``. It writes ``photos_vit.safetensors`` and
 ``photos_vit.training.json`` (learning curve, evaluation accuracy, seeds) beside this file. Training sees crops of the
 attacker's tiles only; the evaluation split is measured once, at the end. The curve is on the search split.
 """
@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.tasks.photo_crops import cut_crops
-from benchmarks.tasks.photos import crop_set
-from benchmarks.victims.photos_vit import MEAN, STD, WEIGHTS, build_photos_vit, load_photos_vit
-from harness.contracts import SplitName
-from harness.number_type import autocast
-from harness.seeding import Streams
+from leakgauge.benchmarks.tasks.photo_crops import cut_crops
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.victims.photos_vit import MEAN, STD, WEIGHTS, build_photos_vit, load_photos_vit
+from leakgauge.harness.contracts import SplitName
+from leakgauge.harness.number_type import autocast
+from leakgauge.harness.seeding import Streams
 
 BATCH = 128
 PEAK_LR = 1.2e-3

@@ -1,8 +1,8 @@
 """Trains the victim of ``scenes_vqa`` from scratch and records how.
 
-Run ``python -m benchmarks.victims.train_scenes_llava --minutes 45 --state FILE``; with the same file it goes on where
-it was stopped. It writes ``scenes_llava.safetensors`` and ``scenes_llava.training.json`` (learning curve, accuracy by
-kind of question, seeds) beside this file, or in ``--out``. Every step draws fresh scenes on the attacker's
+Run ``python -m leakgauge.benchmarks.victims.train_scenes_llava --minutes 45 --state FILE``; with the same file it goes
+on where it was stopped. It writes ``scenes_llava.safetensors`` and ``scenes_llava.training.json`` (learning curve,
+accuracy by kind of question, seeds) beside this file, or in ``--out``. Every step draws fresh scenes on the attacker's
 photographs. First the image tokens alone learn to say what their patches show, which is cheap; then the whole network
 learns to answer. The heads that read patches and names along the way are not shipped. The curve is on the search
 split; the evaluation split is measured once a run, at the end.
@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from benchmarks.tasks.scene_questions import Asker
-from benchmarks.tasks.scene_splits import scene_split
-from benchmarks.victims.scenes_lessons import (
+from leakgauge.benchmarks.tasks.scene_questions import Asker
+from leakgauge.benchmarks.tasks.scene_splits import scene_split
+from leakgauge.benchmarks.victims.scenes_lessons import (
     Guide,
     Lesson,
     Sight,
@@ -38,13 +38,13 @@ from benchmarks.victims.scenes_lessons import (
     image_features,
     lesson,
 )
-from benchmarks.victims.scenes_llava import WEIGHTS, build_scenes_llava, load_scenes_llava
-from benchmarks.victims.training_state import load_state, save_state
-from harness.contracts import SplitName
-from harness.number_type import autocast
-from harness.questions import ABSENT, Questions
-from harness.seeding import Streams
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.victims.scenes_llava import WEIGHTS, build_scenes_llava, load_scenes_llava
+from leakgauge.benchmarks.victims.training_state import load_state, save_state
+from leakgauge.harness.contracts import SplitName
+from leakgauge.harness.number_type import autocast
+from leakgauge.harness.questions import ABSENT, Questions
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 BATCH = 32
 LOOK_BATCH = 64

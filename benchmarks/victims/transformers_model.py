@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
-from benchmarks.victims.loaded_model import LoadedModel
-from benchmarks.victims.preprocessor import NORMALISATION, PREPROCESSOR, normalisation, preprocessor_settings
-from harness.errors import ConfigError, DataError, LeakgaugeError
+from leakgauge.benchmarks.victims.input_settings import Normalisation, OwnSettings, channels, own_of_preprocessor
+from leakgauge.benchmarks.victims.loaded_model import LoadedModel
+from leakgauge.benchmarks.victims.preprocessor import NORMALISATION, PREPROCESSOR, normalisation, preprocessor_settings
+from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

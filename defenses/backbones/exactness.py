@@ -14,13 +14,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from defenses.backbones.backbone import Backbone
-from defenses.edge import run_edge
-from defenses.reductions.none import NoReduction
-from harness.contracts import Victim
-from harness.errors import VictimError
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.reductions.none import NoReduction
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import VictimError
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 LIMIT = 1e-3
 """Largest difference from the model itself that is put down to rounding, in standard deviations of its output."""

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from torch import nn
 
-from defenses.backbones.backbone import Backbone
-from defenses.backbones.hf_backbone import SUPPORTED as TRANSFORMERS
-from defenses.backbones.timm_vit import SUPPORTED as TIMM
-from defenses.backbones.timm_vit import TimmViT
-from harness.errors import VictimError
+from leakgauge.defenses.backbones.backbone import Backbone
+from leakgauge.defenses.backbones.hf_backbone import SUPPORTED as TRANSFORMERS
+from leakgauge.defenses.backbones.timm_vit import SUPPORTED as TIMM
+from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.harness.errors import VictimError
 
 SUPPORTED = (TIMM, TRANSFORMERS)
 
@@ -29,11 +29,11 @@ def _adapters(model: nn.Module) -> tuple[Adapter, ...]:
     """Returns the adapters to try; those for transformers, slow to import, only for a model from there."""
     if not type(model).__module__.startswith("transformers."):
         return (TimmViT,)
-    from defenses.backbones.hf_clip import HfClip  # noqa: PLC0415
-    from defenses.backbones.hf_dinov2 import HfDinov2, HfDinov2WithRegisters  # noqa: PLC0415
-    from defenses.backbones.hf_llava import HfLlava  # noqa: PLC0415
-    from defenses.backbones.hf_siglip import HfSiglip  # noqa: PLC0415
-    from defenses.backbones.hf_vit import HfViT  # noqa: PLC0415
+    from leakgauge.defenses.backbones.hf_clip import HfClip  # noqa: PLC0415
+    from leakgauge.defenses.backbones.hf_dinov2 import HfDinov2, HfDinov2WithRegisters  # noqa: PLC0415
+    from leakgauge.defenses.backbones.hf_llava import HfLlava  # noqa: PLC0415
+    from leakgauge.defenses.backbones.hf_siglip import HfSiglip  # noqa: PLC0415
+    from leakgauge.defenses.backbones.hf_vit import HfViT  # noqa: PLC0415
 
     return HfViT, HfDinov2, HfDinov2WithRegisters, HfClip, HfSiglip, HfLlava
 

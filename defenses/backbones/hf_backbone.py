@@ -9,9 +9,9 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from defenses.backbones.backbone import Backbone, Projected, dtype_of_weights
-from harness.errors import VictimError
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Backbone, Projected, dtype_of_weights
+from leakgauge.harness.errors import VictimError
+from leakgauge.harness.tokens import TokenBatch
 
 SUPPORTED = (
     "transformers ViTModel, ViTForImageClassification, Dinov2Model, Dinov2ForImageClassification, "

@@ -12,10 +12,10 @@ from transformers.models.clip.modeling_clip import (
     CLIPVisionModelWithProjection,
 )
 
-from defenses.backbones.backbone import size_weighted_mean
-from defenses.backbones.hf_backbone import first_tokens
-from defenses.backbones.hf_tower import HfTower
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import size_weighted_mean
+from leakgauge.defenses.backbones.hf_backbone import first_tokens
+from leakgauge.defenses.backbones.hf_tower import HfTower
+from leakgauge.harness.tokens import TokenBatch
 
 
 class HfClip(HfTower):

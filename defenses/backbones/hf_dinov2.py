@@ -17,9 +17,9 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
     Dinov2WithRegistersPreTrainedModel,
 )
 
-from defenses.backbones.backbone import Projected, size_weighted_mean
-from defenses.backbones.hf_backbone import HfBackbone, first_tokens
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Projected, size_weighted_mean
+from leakgauge.defenses.backbones.hf_backbone import HfBackbone, first_tokens
+from leakgauge.harness.tokens import TokenBatch
 
 
 class HfDinov2(HfBackbone):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
-from defenses.backbones.backbone import Backbone, Projected, size_weighted_mean
-from defenses.backbones.hf_backbone import HfBackbone
-from defenses.backbones.hf_clip import HfClip
-from defenses.backbones.hf_siglip import HfSiglip
-from harness.errors import VictimError
-from harness.tokens import DROPPED, TokenBatch, packed_rows
-from harness.vision_language import is_tiled, tiles
+from leakgauge.defenses.backbones.backbone import Backbone, Projected, size_weighted_mean
+from leakgauge.defenses.backbones.hf_backbone import HfBackbone
+from leakgauge.defenses.backbones.hf_clip import HfClip
+from leakgauge.defenses.backbones.hf_siglip import HfSiglip
+from leakgauge.harness.errors import VictimError
+from leakgauge.harness.tokens import DROPPED, TokenBatch, packed_rows
+from leakgauge.harness.vision_language import is_tiled, tiles
 
 
 class _FeatureSiglip(HfSiglip):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from defenses.backbones.backbone import Projected
-from defenses.backbones.hf_backbone import HfBackbone
+from leakgauge.defenses.backbones.backbone import Projected
+from leakgauge.defenses.backbones.hf_backbone import HfBackbone
 
 
 class HfTower(HfBackbone):

@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from transformers.models.vit.modeling_vit import ViTForImageClassification, ViTModel, ViTPreTrainedModel
 
-from defenses.backbones.backbone import Projected
-from defenses.backbones.hf_backbone import HfBackbone, first_tokens
-from harness.tokens import TokenBatch
+from leakgauge.defenses.backbones.backbone import Projected
+from leakgauge.defenses.backbones.hf_backbone import HfBackbone, first_tokens
+from leakgauge.harness.tokens import TokenBatch
 
 
 class HfViT(HfBackbone):

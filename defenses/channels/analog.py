@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from defenses.radio.fading import (
+from leakgauge.defenses.radio.fading import (
     Equaliser,
     Fading,
     draw_gains,
@@ -16,10 +16,10 @@ from defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from harness.link import Channel, ChannelState, Received, SymbolCodec
-from harness.options import Count, Decibel
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.harness.link import Channel, ChannelState, Received, SymbolCodec
+from leakgauge.harness.options import Count, Decibel
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 def symbols_per_image(sent: TokenBatch) -> Tensor:

@@ -7,13 +7,13 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from defenses.radio.block_error import choose_mcs, lose_packets
-from defenses.radio.fading import Fading, Kind
-from defenses.radio.ldpc import send_packets
-from defenses.radio.schemes import Mcs, McsName, scheme
-from harness.link import Delivered, PacketChannel, Packets
-from harness.options import Count, Decibel, Share
-from harness.seeding import Streams
+from leakgauge.defenses.radio.block_error import choose_mcs, lose_packets
+from leakgauge.defenses.radio.fading import Fading, Kind
+from leakgauge.defenses.radio.ldpc import send_packets
+from leakgauge.defenses.radio.schemes import Mcs, McsName, scheme
+from leakgauge.harness.link import Delivered, PacketChannel, Packets
+from leakgauge.harness.options import Count, Decibel, Share
+from leakgauge.harness.seeding import Streams
 
 
 class ErasureChannel(PacketChannel):

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import PayloadError
+from leakgauge.harness.errors import PayloadError
 
 WHERE = "payload"
 DAMAGED = "the payload is damaged; send it again"

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.codecs.checks import DAMAGED, WHERE
-from defenses.codecs.uniform import Axis, Bits, QuantisedCodec, Quantiser, Ranges
-from harness.errors import PayloadError
+from leakgauge.defenses.codecs.checks import DAMAGED, WHERE
+from leakgauge.defenses.codecs.uniform import Axis, Bits, QuantisedCodec, Quantiser, Ranges
+from leakgauge.harness.errors import PayloadError
 
 VALUES_PER_BYTE = 16
 """No payload holds more values a byte of coded levels: bounds memory and time by the length of what was received."""

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
-from harness.errors import PayloadError
-from harness.link import Codec
+from leakgauge.defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.link import Codec
 
 
 class Float32Codec(Codec):

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import check_length, checked_values
-from defenses.codecs.floating import Float16Codec
-from defenses.codecs.uniform import Bits, pack, unpack
-from harness.errors import ConfigError, PayloadError, PluginError
-from harness.link import Codec
+from leakgauge.defenses.codecs.checks import check_length, checked_values
+from leakgauge.defenses.codecs.floating import Float16Codec
+from leakgauge.defenses.codecs.uniform import Bits, pack, unpack
+from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
+from leakgauge.harness.link import Codec
 
 Inner = Bits | Literal["float16"]
 

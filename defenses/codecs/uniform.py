@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
-from harness.errors import PayloadError
-from harness.link import Codec
+from leakgauge.defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.link import Codec
 
 Axis = Literal["token", "channel"]
 Bits = Annotated[int, Field(ge=2, le=8)]

@@ -8,10 +8,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from harness.link import Perturbation
-from harness.options import Weight
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.harness.link import Perturbation
+from leakgauge.harness.options import Weight
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 class Noise(Perturbation):

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.errors import ConfigError
-from harness.link import Perturbation
-from harness.seeding import Streams
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.link import Perturbation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 Tokens = Annotated[int, Field(ge=1, le=2**20)]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from defenses.perturbations.selection import patch_counts, take_patches
-from harness.link import Perturbation
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.perturbations.selection import patch_counts, take_patches
+from leakgauge.harness.link import Perturbation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 class Shuffle(Perturbation):

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from defenses.radio.fading import Fading, draw_gains, estimate_gains, noise_power
-from defenses.radio.ldpc import channel_uses
-from defenses.radio.schemes import SCHEMES, Mcs, blocks_of
-from harness.errors import DataError
-from harness.seeding import Streams
+from leakgauge.defenses.radio.fading import Fading, draw_gains, estimate_gains, noise_power
+from leakgauge.defenses.radio.ldpc import channel_uses
+from leakgauge.defenses.radio.schemes import SCHEMES, Mcs, blocks_of
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.seeding import Streams
 
 _TABLE = Path(__file__).with_name("block_errors.json")
 # Five errors give the rate to within 45 % (one standard error), which is 0.1 dB on these slopes.
@@ -109,7 +109,7 @@ def block_error_table(path: Path = _TABLE) -> BlockErrorTable:
             raise DataError(
                 f"no block error curve of {mcs.name}",
                 where=str(path),
-                mend="run python -m defenses.radio.measure_block_errors to its end",
+                mend="run python -m leakgauge.defenses.radio.measure_block_errors to its end",
             )
     return BlockErrorTable(curves, table["provenance"])
 

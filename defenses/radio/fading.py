@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.errors import ConfigError
-from harness.seeding import Streams
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.seeding import Streams
 
 Equaliser = Literal["zero_forcing", "mmse"]
 Kind = Literal["none", "rayleigh", "rician"]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defenses.radio.fading import (
+from leakgauge.defenses.radio.fading import (
     Fading,
     complex_normal,
     draw_gains,
@@ -26,10 +26,10 @@ from defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from defenses.radio.modulation import demodulate, modulate
-from defenses.radio.schemes import BLOCK_BYTES, INFORMATION_BITS, LINK_CRC_BYTES, Mcs, blocks_of
-from defenses.radio.sionna_import import sionna_module
-from harness.seeding import Streams
+from leakgauge.defenses.radio.modulation import demodulate, modulate
+from leakgauge.defenses.radio.schemes import BLOCK_BYTES, INFORMATION_BITS, LINK_CRC_BYTES, Mcs, blocks_of
+from leakgauge.defenses.radio.sionna_import import sionna_module
+from leakgauge.harness.seeding import Streams
 
 DECODER_ITERATIONS = 20
 # Messages of 8 blocks stay in a CPU cache; a GPU wants many at once.

@@ -1,4 +1,4 @@
-"""Measures block error rates over AWGN with the bit-true chain: ``python -m defenses.radio.measure_block_errors``.
+"""Block error rates over AWGN of the bit-true chain: ``python -m leakgauge.defenses.radio.measure_block_errors``.
 
 Every point is addressed by scheme, SNR and batch, so an interrupted measurement goes on where it stopped and gives the
 same table.
@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from defenses.radio.fading import complex_normal, noise_power
-from defenses.radio.ldpc import DECODER_ITERATIONS, block_code
-from defenses.radio.schemes import INFORMATION_BITS, SCHEMES, Mcs
-from harness.seeding import Streams
+from leakgauge.defenses.radio.fading import complex_normal, noise_power
+from leakgauge.defenses.radio.ldpc import DECODER_ITERATIONS, block_code
+from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, Mcs
+from leakgauge.harness.seeding import Streams
 
 STEP_DB = 0.25
 _BATCH = 100
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         "errors_per_point": options.errors,
         "seed": options.seed,
         "channel": "AWGN, Es/N0 per complex symbol",
-        "command": "python -m defenses.radio.measure_block_errors",
+        "command": "python -m leakgauge.defenses.radio.measure_block_errors",
     }
     table: dict[str, Any] = {"provenance": {"date": str(date.today()), **settings}, "curves": {}}
     if options.out.exists():

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from defenses.radio.sionna_import import sionna_module
-from harness.errors import ConfigError
+from leakgauge.defenses.radio.sionna_import import sionna_module
+from leakgauge.harness.errors import ConfigError
 
 Demapping = Literal["app", "maxlog"]
 

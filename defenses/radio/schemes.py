@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError
 
 # 960 bits fill base graph 2 exactly (lifting size 96, no filler bits), and every rate below gives whole symbols.
 INFORMATION_BITS = 960

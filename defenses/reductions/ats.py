@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from defenses.reductions.acting_layers import ActingLayers, Layers
-from defenses.reductions.assignments import keep_rows
-from defenses.reductions.patches import patch_spans
-from defenses.reductions.per_layer import PerLayer
-from harness.options import Count, PerBlock
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
+from leakgauge.defenses.reductions.acting_layers import ActingLayers, Layers
+from leakgauge.defenses.reductions.assignments import keep_rows
+from leakgauge.defenses.reductions.patches import patch_spans
+from leakgauge.defenses.reductions.per_layer import PerLayer
+from leakgauge.harness.options import Count, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
 
 Rule = Literal["paper", "authors"]
 PUBLISHED_LAYERS = range(3, sys.maxsize)

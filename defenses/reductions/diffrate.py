@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from defenses.reductions.assignments import move_rows
-from defenses.reductions.patches import by_score, closeness, nearest, patch_spans
-from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import SimilarityName
-from harness.errors import ConfigError
-from harness.options import Count, PerBlock
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
-from harness.tokens import DROPPED
+from leakgauge.defenses.reductions.assignments import move_rows
+from leakgauge.defenses.reductions.patches import by_score, closeness, nearest, patch_spans
+from leakgauge.defenses.reductions.per_layer import PerLayer
+from leakgauge.defenses.reductions.similarity_merge import SimilarityName
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.options import Count, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import DROPPED
 
 Counts = PerBlock[Count]
 SizesName = Literal["scaled", "counted"]

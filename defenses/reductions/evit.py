@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from defenses.reductions.acting_layers import Layers
-from defenses.reductions.top_k import TopK
-from harness.options import KeptShare, PerBlock
-from harness.reduction import Assignment, LayerState
-from harness.seeding import Streams
-from harness.tokens import offsets_of
+from leakgauge.defenses.reductions.acting_layers import Layers
+from leakgauge.defenses.reductions.top_k import TopK
+from leakgauge.harness.options import KeptShare, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import offsets_of
 
 
 class EViT(TopK):

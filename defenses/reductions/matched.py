@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from harness.errors import ConfigError, PluginError
-from harness.options import NestedPlugin, Spec
-from harness.reduction import LayerState, Reduction
-from harness.registry import create, name_and_options
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.options import NestedPlugin, Spec
+from leakgauge.harness.reduction import LayerState, Reduction
+from leakgauge.harness.registry import create, name_and_options
 
 
 class MatchedReduction(Reduction):

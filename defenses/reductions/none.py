@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
 
 
 class NoReduction(Reduction):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.tokens import offsets_of
+from leakgauge.harness.tokens import offsets_of
 
 
 def patch_spans(lengths: Tensor, prefix: int) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError
 
 
 class PerLayer:

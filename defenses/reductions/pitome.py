@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.reductions.assignments import move_rows
-from defenses.reductions.patches import by_score, closeness, nearest, patch_spans, similarity
-from defenses.reductions.share import ShareOfPatches
-from harness.options import KeptShare, NotNegative, PerBlock
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
+from leakgauge.defenses.reductions.assignments import move_rows
+from leakgauge.defenses.reductions.patches import by_score, closeness, nearest, patch_spans, similarity
+from leakgauge.defenses.reductions.share import ShareOfPatches
+from leakgauge.harness.options import KeptShare, NotNegative, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
 
 MARGIN = 0.75
 Margin = Annotated[float, Field(ge=-1, le=1)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defenses.reductions.assignments import move_rows
-from defenses.reductions.patches import nearest, patch_spans
-from harness.errors import ConfigError
-from harness.options import NotNegative
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
+from leakgauge.defenses.reductions.assignments import move_rows
+from leakgauge.defenses.reductions.patches import nearest, patch_spans
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.options import NotNegative
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
 
 UNIFORM_STEP = 5
 UNIFORM_FIRST = 2

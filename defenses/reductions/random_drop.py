@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from defenses.reductions.assignments import keep_rows
-from defenses.reductions.bipartite import image_start
-from defenses.reductions.matched import MatchedReduction
-from harness.reduction import Assignment, LayerState
-from harness.seeding import Streams
+from leakgauge.defenses.reductions.assignments import keep_rows
+from leakgauge.defenses.reductions.bipartite import image_start
+from leakgauge.defenses.reductions.matched import MatchedReduction
+from leakgauge.harness.reduction import Assignment, LayerState
+from leakgauge.harness.seeding import Streams
 
 
 class RandomDrop(MatchedReduction):

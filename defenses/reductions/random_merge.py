@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from defenses.reductions.assignments import move_rows
-from defenses.reductions.bipartite import alternating, image_start
-from defenses.reductions.matched import MatchedReduction
-from harness.errors import PluginError
-from harness.reduction import Assignment, LayerState
-from harness.seeding import Streams
+from leakgauge.defenses.reductions.assignments import move_rows
+from leakgauge.defenses.reductions.bipartite import alternating, image_start
+from leakgauge.defenses.reductions.matched import MatchedReduction
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.reduction import Assignment, LayerState
+from leakgauge.harness.seeding import Streams
 
 
 class RandomMerge(MatchedReduction):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from defenses.reductions.per_layer import PerLayer
+from leakgauge.defenses.reductions.per_layer import PerLayer
 
 
 class ShareOfPatches(PerLayer):

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from defenses.reductions.assignments import move_rows
-from defenses.reductions.bipartite import (
+from leakgauge.defenses.reductions.assignments import move_rows
+from leakgauge.defenses.reductions.bipartite import (
     OrderName,
     Pairs,
     SplitName,
@@ -19,9 +19,9 @@ from defenses.reductions.bipartite import (
     rank_in_image,
     tome_order,
 )
-from harness.errors import ConfigError
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
 
 SimilarityName = Literal["keys", "tokens"]
 Cap = Annotated[float, Field(gt=0, le=0.5)]

@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from defenses.reductions.bipartite import OrderName, Pairs, SplitName
-from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
-from harness.options import PerBlock
-from harness.reduction import LayerState
+from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
+from leakgauge.defenses.reductions.per_layer import PerLayer
+from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from leakgauge.harness.options import PerBlock
+from leakgauge.harness.reduction import LayerState
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 NEVER = 1.0

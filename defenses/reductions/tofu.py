@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.reductions.bipartite import OrderName, SplitName
-from defenses.reductions.similarity_merge import Cap, SimilarityName
-from defenses.reductions.tome import ToMe
-from harness.options import NotNegative, PerBlock
-from harness.reduction import Assignment, LayerState
-from harness.tokens import DROPPED
+from leakgauge.defenses.reductions.bipartite import OrderName, SplitName
+from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityName
+from leakgauge.defenses.reductions.tome import ToMe
+from leakgauge.harness.options import NotNegative, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState
+from leakgauge.harness.tokens import DROPPED
 
 
 class ToFu(ToMe):

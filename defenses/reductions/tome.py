@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
-from defenses.reductions.per_layer import PerLayer
-from defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
-from harness.options import NotNegative, PerBlock
-from harness.reduction import LayerState
+from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
+from leakgauge.defenses.reductions.per_layer import PerLayer
+from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from leakgauge.harness.options import NotNegative, PerBlock
+from leakgauge.harness.reduction import LayerState
 
 
 class ToMe(SimilarityMerge):

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from defenses.reductions.acting_layers import EVERY, ActingLayers, Layers
-from defenses.reductions.assignments import keep_rows
-from defenses.reductions.bipartite import rank_in_image
-from defenses.reductions.share import ShareOfPatches
-from harness.errors import ConfigError
-from harness.options import KeptShare, PerBlock
-from harness.reduction import Assignment, LayerState, Reduction
-from harness.seeding import Streams
-from harness.tokens import offsets_of
+from leakgauge.defenses.reductions.acting_layers import EVERY, ActingLayers, Layers
+from leakgauge.defenses.reductions.assignments import keep_rows
+from leakgauge.defenses.reductions.bipartite import rank_in_image
+from leakgauge.defenses.reductions.share import ShareOfPatches
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.options import KeptShare, PerBlock
+from leakgauge.harness.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import offsets_of
 
 PUBLISHED_LAYERS = (3, 6, 9)
 

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from harness import console
-from harness.cli.commands import Commands
-from harness.console import DEBUG, debugging
-from harness.errors import LeakgaugeError
-from harness.interrupts import interrupted, note_interrupts
-from harness.plain_text import plain, shortened
+from leakgauge.harness import console
+from leakgauge.harness.cli.commands import Commands
+from leakgauge.harness.console import DEBUG, debugging
+from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.interrupts import interrupted, note_interrupts
+from leakgauge.harness.plain_text import plain, shortened
 
 app = typer.Typer(
     cls=Commands,
@@ -89,7 +89,7 @@ def _unforeseen(error: BaseException) -> int:
         usage = f"{context.get_usage()}\n" if context is not None else ""
         _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
         return 2
-    from harness.containment import shortage  # noqa: PLC0415 - heavy
+    from leakgauge.harness.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
     if shortage(error) == "memory":

@@ -1,6 +1,6 @@
-"""``python -m harness.cli`` is the command ``leakgauge``."""
+"""``python -m leakgauge.harness.cli`` is the command ``leakgauge``."""
 
-from harness.cli import main
+from leakgauge.harness.cli import main
 
 if __name__ == "__main__":
     main()

@@ -13,10 +13,10 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from harness.cli.summaries import summary_of
-from harness.errors import LeakgaugeError, PluginError
-from harness.plain_text import plain, shortened
-from harness.registry import load, plugins
+from leakgauge.harness.cli.summaries import summary_of
+from leakgauge.harness.errors import LeakgaugeError, PluginError
+from leakgauge.harness.plain_text import plain, shortened
+from leakgauge.harness.registry import load, plugins
 
 GATE = "gate"
 """The one command that ends with exit code 1: it means that a run leaks more."""

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness import console
-from harness.cli.arguments import Device, Overrides
-from harness.inspecting import inspect_photograph, layer_table
-from harness.output_paths import check_folder_free
-from harness.runner import choose_device
-from harness.suite import load_suite
+from leakgauge.harness import console
+from leakgauge.harness.cli.arguments import Device, Overrides
+from leakgauge.harness.inspecting import inspect_photograph, layer_table
+from leakgauge.harness.output_paths import check_folder_free
+from leakgauge.harness.runner import choose_device
+from leakgauge.harness.suite import load_suite
 
 _out = console.output()
 

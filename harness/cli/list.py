@@ -8,12 +8,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness import console
-from harness.cli.summaries import summary_of
-from harness.configuration import description_of, shipped
-from harness.errors import ConfigError
-from harness.plain_text import plain, shortened
-from harness.registry import GROUPS, plugins, suggest
+from leakgauge.harness import console
+from leakgauge.harness.cli.summaries import summary_of
+from leakgauge.harness.configuration import description_of, shipped
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.plain_text import plain, shortened
+from leakgauge.harness.registry import GROUPS, plugins, suggest
 
 TEXTS = ("suites", "spaces")
 """Groups of YAML texts; all others are of Python objects."""

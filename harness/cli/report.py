@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from harness import console
-from harness.containment import staying
-from harness.locking import exclusive
-from harness.output_paths import check_folder_free, check_still_there
-from harness.plain_text import plain
-from harness.registry import load, plugins
-from harness.store import RunFolder
-from harness.sweeping import sweep
+from leakgauge.harness import console
+from leakgauge.harness.containment import staying
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.output_paths import check_folder_free, check_still_there
+from leakgauge.harness.plain_text import plain
+from leakgauge.harness.registry import load, plugins
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.sweeping import sweep
 
 _out = console.output()
 

@@ -19,15 +19,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from harness import console
-from harness.cli.arguments import Device, Overrides, SuiteArgument
-from harness.containment import staying
-from harness.errors import InterruptError
-from harness.executors import default_workers
-from harness.reading_table import print_line, print_reading
-from harness.run_summary import check_none_failed, show
-from harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
-from harness.suite import Suite, load_suite
+from leakgauge.harness import console
+from leakgauge.harness.cli.arguments import Device, Overrides, SuiteArgument
+from leakgauge.harness.containment import staying
+from leakgauge.harness.errors import InterruptError
+from leakgauge.harness.executors import default_workers
+from leakgauge.harness.reading_table import print_line, print_reading
+from leakgauge.harness.run_summary import check_none_failed, show
+from leakgauge.harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
+from leakgauge.harness.suite import Suite, load_suite
 
 _out = console.output()
 

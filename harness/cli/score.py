@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from harness import console
-from harness.cli.arguments import Device
-from harness.containment import staying
-from harness.rescoring import rescore
-from harness.run_summary import show
-from harness.runner import choose_device
-from harness.store import RunFolder
+from leakgauge.harness import console
+from leakgauge.harness.cli.arguments import Device
+from leakgauge.harness.containment import staying
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.run_summary import show
+from leakgauge.harness.runner import choose_device
+from leakgauge.harness.store import RunFolder
 
 _out = console.output()
 

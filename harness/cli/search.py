@@ -10,27 +10,27 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness import console
-from harness.containment import staying
-from harness.errors import ConfigError, InterruptError
-from harness.locking import exclusive
-from harness.output_paths import check_folder_free, check_still_there
-from harness.registry import load, plugins
-from harness.run_summary import check_none_failed
-from harness.runner import choose_device
-from harness.search.front import Front, FrontPoint, read_front
-from harness.search.memo import Memo
-from harness.search.output import RESULTS, write_results
-from harness.search.policy import Limits
-from harness.search.policy import choose as choose_point
-from harness.search.remeasure import EVALUATION, remeasure_front
-from harness.search.space import Space, load_space
-from harness.search.storage import DATABASE
-from harness.search.study import memo_folder, prepare_search, run_search
-from harness.search.trials import failures, finished
-from harness.store import RunFolder
-from harness.sweeping import sweep
-from harness.table_file import unguarded
+from leakgauge.harness import console
+from leakgauge.harness.containment import staying
+from leakgauge.harness.errors import ConfigError, InterruptError
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.output_paths import check_folder_free, check_still_there
+from leakgauge.harness.registry import load, plugins
+from leakgauge.harness.run_summary import check_none_failed
+from leakgauge.harness.runner import choose_device
+from leakgauge.harness.search.front import Front, FrontPoint, read_front
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.output import RESULTS, write_results
+from leakgauge.harness.search.policy import Limits
+from leakgauge.harness.search.policy import choose as choose_point
+from leakgauge.harness.search.remeasure import EVALUATION, remeasure_front
+from leakgauge.harness.search.space import Space, load_space
+from leakgauge.harness.search.storage import DATABASE
+from leakgauge.harness.search.study import memo_folder, prepare_search, run_search
+from leakgauge.harness.search.trials import failures, finished
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.sweeping import sweep
+from leakgauge.harness.table_file import unguarded
 
 _out = console.output()
 _HEADINGS = {

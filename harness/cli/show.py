@@ -7,16 +7,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from harness import console
-from harness.cli.docstrings import body_of, meanings_of
-from harness.cli.list import TEXTS
-from harness.configuration import shipped
-from harness.errors import ConfigError
-from harness.hints import describe
-from harness.options import shown, signature_of
-from harness.plain_text import plain
-from harness.registry import GROUPS, load, plugins, suggest
-from harness.suite_options import SUPPLIED
+from leakgauge.harness import console
+from leakgauge.harness.cli.docstrings import body_of, meanings_of
+from leakgauge.harness.cli.list import TEXTS
+from leakgauge.harness.configuration import shipped
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.hints import describe
+from leakgauge.harness.options import shown, signature_of
+from leakgauge.harness.plain_text import plain
+from leakgauge.harness.registry import GROUPS, load, plugins, suggest
+from leakgauge.harness.suite_options import SUPPLIED
 
 _out = console.output()
 

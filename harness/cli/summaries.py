@@ -8,8 +8,8 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.errors import LeakgaugeError
-from harness.registry import load
+from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.registry import load
 
 
 def summary_of(group: str, point: EntryPoint) -> str:

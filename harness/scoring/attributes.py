@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.scoring.statistics import Interval, drawn_clusters, expanded_percentiles
-from harness.seeding import Streams
+from leakgauge.harness.scoring.statistics import Interval, drawn_clusters, expanded_percentiles
+from leakgauge.harness.seeding import Streams
 
 Values = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import DataError
+from leakgauge.harness.errors import DataError
 
 Net = Literal["alex", "vgg"]
 """The trunks that LPIPS is published for and that this module can find, by the names ``lpips`` gives them."""

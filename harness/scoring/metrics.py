@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness import guards
-from harness.contracts import Metric
-from harness.errors import PluginError
-from harness.measures import check_metrics
-from harness.registry import create
-from harness.suite import Suite
+from leakgauge.harness import guards
+from leakgauge.harness.contracts import Metric
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.measures import check_metrics
+from leakgauge.harness.registry import create
+from leakgauge.harness.suite import Suite
 
 
 class ImageScores(NamedTuple):

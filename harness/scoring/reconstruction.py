@@ -15,9 +15,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.contracts import Metric
-from harness.errors import DataError
-from harness.scoring.lpips_weights import TrunkWeights, build_network
+from leakgauge.harness.contracts import Metric
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.scoring.lpips_weights import TrunkWeights, build_network
 
 PSNR_CEILING_DB = 100.0
 """Largest PSNR reported, in dB: a mean squared error of 1e-10 or less. Infinity would swallow every mean."""

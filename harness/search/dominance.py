@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
-from harness.search.front import Front
-from harness.search.metrics import HIGHER_IS_BETTER
-from harness.store import RunFolder
+from leakgauge.harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
+from leakgauge.harness.search.front import Front
+from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
+from leakgauge.harness.store import RunFolder
 
 _SETTING = ["channel", "snr_db", "threat_model", "seed"]
 _LEAKAGE, _LATENCY = "leakage", "latency_ms"

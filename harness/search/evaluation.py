@@ -8,26 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import guards, number_type
-from harness.bench import check_questions
-from harness.contracts import Defense, Task
-from harness.errors import ConfigError, LeakgaugeError
-from harness.images import ImageSet
-from harness.link import Transmission
-from harness.machine import machine_of
-from harness.measure import LATENCY_IMAGES, link_costs
-from harness.planning import build_defense, content_hash
-from harness.registry import create
-from harness.scoring.compute import Flops, measure_flops, measure_latency_ms
-from harness.search.memo import Memo
-from harness.search.proxy import LeakageProxy
-from harness.search.schedule import Candidate
-from harness.search.space import Space
-from harness.search.tunable import tunable
-from harness.seeding import Streams
-from harness.suite import PluginConfig
-from harness.transmitting import joined, respond_all, send, transmit_all
-from harness.views import Preparation
+from leakgauge.harness import guards, number_type
+from leakgauge.harness.bench import check_questions
+from leakgauge.harness.contracts import Defense, Task
+from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Transmission
+from leakgauge.harness.machine import machine_of
+from leakgauge.harness.measure import LATENCY_IMAGES, link_costs
+from leakgauge.harness.planning import build_defense, content_hash
+from leakgauge.harness.registry import create
+from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.proxy import LeakageProxy
+from leakgauge.harness.search.schedule import Candidate
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.search.tunable import tunable
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import PluginConfig
+from leakgauge.harness.transmitting import joined, respond_all, send, transmit_all
+from leakgauge.harness.views import Preparation
 
 Metrics = dict[str, float]
 _OPTION: dict[str, tuple[str, str]] = {

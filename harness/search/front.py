@@ -10,12 +10,12 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.search.metrics import METRICS
-from harness.search.objectives import Objectives, non_dominated
-from harness.search.trials import TrialRecord
-from harness.store import write_atomic
-from harness.suite import Name, OperatingPoint, PluginConfig
-from harness.versioned import read_versioned
+from leakgauge.harness.search.metrics import METRICS
+from leakgauge.harness.search.objectives import Objectives, non_dominated
+from leakgauge.harness.search.trials import TrialRecord
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.suite import Name, OperatingPoint, PluginConfig
+from leakgauge.harness.versioned import read_versioned
 
 FRONT_VERSION = 1
 
@@ -28,7 +28,7 @@ class FrontPoint(_Strict):
     """A point of the front, as measured on the search split.
 
     ``shares`` are what was searched, and None for baselines; ``metrics`` are in the units of
-    ``harness.search.metrics``.
+    ``leakgauge.harness.search.metrics``.
     """
 
     name: Name

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.code_digest import code_digest
-from harness.store import write_atomic
+from leakgauge.harness.code_digest import code_digest
+from leakgauge.harness.store import write_atomic
 
 _log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna.study import StudyDirection
 
-from harness.errors import ConfigError
-from harness.search.metrics import HIGHER_IS_BETTER
-from harness.search.space import Constraint, Space
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
+from leakgauge.harness.search.space import Constraint, Space
 
 Values = NDArray[np.float64]
 Metrics = Mapping[str, float]

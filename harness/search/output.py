@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from harness.errors import ConfigError
-from harness.executors import one_thread
-from harness.search.front import Front, FrontPoint, front_of, write_front
-from harness.search.objectives import Objectives
-from harness.search.study import Prepared
-from harness.search.trials import FailedTrial, TrialRecord
-from harness.store import write_atomic
-from harness.suite import OperatingPoint
-from harness.table_file import guarded_csv
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.executors import one_thread
+from leakgauge.harness.search.front import Front, FrontPoint, front_of, write_front
+from leakgauge.harness.search.objectives import Objectives
+from leakgauge.harness.search.study import Prepared
+from leakgauge.harness.search.trials import FailedTrial, TrialRecord
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.suite import OperatingPoint
+from leakgauge.harness.table_file import guarded_csv
 
 RESULTS = ("study.json", "trials.csv", "hypervolume.csv", "front.csv", "front.json")
 """Files that a search leaves in its folder."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.errors import ConfigError
-from harness.search.front import Front, FrontPoint
-from harness.search.metrics import HIGHER_IS_BETTER
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.front import Front, FrontPoint
+from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Limits:
 
     Args:
         snr_db: Es/N0 of the channel now, in dB; None where the front was measured on one channel without noise.
-        most: Largest value of each metric named (``harness.search.metrics``), in its unit.
+        most: Largest value of each metric named (``leakgauge.harness.search.metrics``), in its unit.
         min_quality: Least quality, in [0, 1].
     """
 

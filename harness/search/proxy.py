@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness import guards
-from harness.auxiliary import auxiliary_images
-from harness.contracts import Attack, Defense, Task, Victim
-from harness.errors import ConfigError
-from harness.images import ImageSet
-from harness.link import Transmission
-from harness.observation import Observation
-from harness.planning import build_attack, content_hash, missing_grant, needed_knowledge
-from harness.registry import create
-from harness.search.space import Space
-from harness.seeding import Streams
-from harness.suite import NamedPlugin
-from harness.views import GrantedView, Preparation, observe
+from leakgauge.harness import guards
+from leakgauge.harness.auxiliary import auxiliary_images
+from leakgauge.harness.contracts import Attack, Defense, Task, Victim
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Transmission
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.planning import build_attack, content_hash, missing_grant, needed_knowledge
+from leakgauge.harness.registry import create
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import NamedPlugin
+from leakgauge.harness.views import GrantedView, Preparation, observe
 
 
 class LeakageProxy:
@@ -64,7 +64,7 @@ class LeakageProxy:
             )
 
     def leakage(self, defense: Defense, sent: Transmission, output: Tensor, preparation: Preparation | None) -> float:
-        """Returns the mean leakage in dB over the search images (``harness.search.space.Proxy``).
+        """Returns the mean leakage in dB over the search images (``leakgauge.harness.search.space.Proxy``).
 
         Args:
             defense: The operating point, prepared, for the attacker's own images.

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from harness.runner import prepare, run_suite
-from harness.scoring.statistics import bootstrap_streams, mean_interval
-from harness.search.dominance import dominance, image_metrics
-from harness.search.front import Front
-from harness.search.space import Remeasure
-from harness.store import RunFolder, write_atomic
-from harness.suite import Suite
-from harness.table_file import guarded_csv
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
+from leakgauge.harness.search.dominance import dominance, image_metrics
+from leakgauge.harness.search.front import Front
+from leakgauge.harness.search.space import Remeasure
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.harness.suite import Suite
+from leakgauge.harness.table_file import guarded_csv
 
 UNDEFENDED = "undefended"
 EVALUATION = "evaluation"
@@ -66,7 +66,7 @@ def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.devic
     Each row of front_measured.csv holds one point's metrics on the search split (``searched_*``) beside those on the
     evaluation split (``measured_*``, with the ends of their intervals) and what each attack reached there. Leakage was
     searched by the proxy attack; measured, it is that of the strongest attack on each image. dominance.csv holds each
-    point of the front against each baseline (``harness.search.dominance``).
+    point of the front against each baseline (``leakgauge.harness.search.dominance``).
 
     Returns:
         The path of front_measured.csv.

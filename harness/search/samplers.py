@@ -16,14 +16,14 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.errors import ConfigError
-from harness.search.objectives import Objectives
-from harness.search.schedule import Params, Schedule
-from harness.search.screening import Screened
-from harness.search.space import Space
-from harness.search.storage import begin
-from harness.search.trials import failed_by_itself
-from harness.seeding import Streams
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.objectives import Objectives
+from leakgauge.harness.search.schedule import Params, Schedule
+from leakgauge.harness.search.screening import Screened
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.search.storage import begin
+from leakgauge.harness.search.trials import failed_by_itself
+from leakgauge.harness.seeding import Streams
 
 GP_MOST_TRIALS = 300
 """Trials that the Gaussian process may see. A trial costs seconds of CPU from about 200 on, growing with the cube of
@@ -195,7 +195,7 @@ def make_sampler(space: Space, schedule: Schedule, objectives: Objectives | None
     """Builds the sampler of a space.
 
     ``gp`` is Optuna's Gaussian-process optimisation by expected hypervolume improvement, ``gp_screened`` chooses by the
-    same among variations of the front (``harness.search.screening``), ``botorch`` is qNEHVI; ``sweep`` tries
+    same among variations of the front (``leakgauge.harness.search.screening``), ``botorch`` is qNEHVI; ``sweep`` tries
     uniform schedules ever more finely, and ``line`` draws both ends of a straight line over the blocks: the two
     cheap rivals that a search has to beat. The adaptive ones begin with the space's warm start.
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from harness.errors import ConfigError
-from harness.search.space import Space
-from harness.suite import PluginConfig
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.suite import PluginConfig
 
 Params = dict[str, Any]
 CUT, CODEC, CHANNEL = "cut", "codec", "channel"

@@ -25,9 +25,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from harness.search.metrics import HIGHER_IS_BETTER
-from harness.search.objectives import Objectives, non_dominated
-from harness.search.schedule import CHANNEL, Params
+from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
+from leakgauge.harness.search.objectives import Objectives, non_dominated
+from leakgauge.harness.search.schedule import CHANNEL, Params
 
 Values = NDArray[np.float64]
 FEWEST = 5

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.configuration import read_configuration, shipped
-from harness.errors import ConfigError
-from harness.plain_text import quoted, shortened
-from harness.registry import suggest
-from harness.search.metrics import MetricName
-from harness.stored_shapes import first_problem
-from harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
+from leakgauge.harness.configuration import read_configuration, shipped
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.plain_text import quoted, shortened
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.search.metrics import MetricName
+from leakgauge.harness.stored_shapes import first_problem
+from leakgauge.harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
 
 Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]

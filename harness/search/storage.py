@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from harness.errors import ConfigError, StoreError
+from leakgauge.harness.errors import ConfigError, StoreError
 
 T = TypeVar("T")
 GRACE_VARIABLE = "LEAKGAUGE_SEARCH_GRACE_S"

@@ -21,24 +21,24 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness import number_type
-from harness.bounded_file import MIB, read_json
-from harness.code_digest import code_digest
-from harness.errors import LeakgaugeError, PluginError, StoreError
-from harness.executors import one_thread
-from harness.locking import exclusive
-from harness.planning import content_hash
-from harness.provenance import collect
-from harness.search.evaluation import Evaluator
-from harness.search.memo import Memo
-from harness.search.objectives import Objectives, directions
-from harness.search.samplers import make_sampler, quiet
-from harness.search.schedule import Schedule
-from harness.search.space import Space
-from harness.search.storage import DATABASE, Reclaimer, fail_running, open_storage, open_study, sqlite_url
-from harness.search.trials import TrialFailedError, has_ended, run_trial
-from harness.store import write_atomic
-from harness.suite_options import check_space
+from leakgauge.harness import number_type
+from leakgauge.harness.bounded_file import MIB, read_json
+from leakgauge.harness.code_digest import code_digest
+from leakgauge.harness.errors import LeakgaugeError, PluginError, StoreError
+from leakgauge.harness.executors import one_thread
+from leakgauge.harness.locking import exclusive
+from leakgauge.harness.planning import content_hash
+from leakgauge.harness.provenance import collect
+from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.objectives import Objectives, directions
+from leakgauge.harness.search.samplers import make_sampler, quiet
+from leakgauge.harness.search.schedule import Schedule
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.search.storage import DATABASE, Reclaimer, fail_running, open_storage, open_study, sqlite_url
+from leakgauge.harness.search.trials import TrialFailedError, has_ended, run_trial
+from leakgauge.harness.store import write_atomic
+from leakgauge.harness.suite_options import check_space
 
 Progress = Callable[[int, int], None]
 """Called with (trials done, trials in all)."""

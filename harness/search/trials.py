@@ -14,12 +14,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.containment import contained
-from harness.errors import LeakgaugeError, ResourceError, StoreError
-from harness.search.evaluation import Evaluator
-from harness.search.objectives import violations
-from harness.search.schedule import Params, Schedule
-from harness.suite import PluginConfig
+from leakgauge.harness.containment import contained
+from leakgauge.harness.errors import LeakgaugeError, ResourceError, StoreError
+from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.search.objectives import violations
+from leakgauge.harness.search.schedule import Params, Schedule
+from leakgauge.harness.suite import PluginConfig
 
 _OPTIONS, _CHANNEL, _SHARES, _METRICS, _VIOLATIONS = "options", "channel", "shares", "metrics", "violations"
 REASON = "reason"
@@ -36,7 +36,7 @@ class TrialRecord:
         options: Defense options, thresholds included.
         channel: The channel.
         shares: The share of each edge block.
-        metrics: Means over the search images (``harness.search.metrics``).
+        metrics: Means over the search images (``leakgauge.harness.search.metrics``).
         violations: By how much each constraint is exceeded; 0 or less keeps it.
     """
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from harness.contracts import Defense
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.link import Transmission
-from harness.scoring.compute import Flops
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Transmission
+from leakgauge.harness.scoring.compute import Flops
 
 
 @runtime_checkable
@@ -46,6 +46,6 @@ def tunable(defense: object, name: str) -> Tunable:
         raise PluginError(
             f"defense {name!r} cannot be searched",
             where="defense",
-            mend="give it `cut`, `tuned`, `calibrated_thresholds` and `flops` (harness.search.tunable)",
+            mend="give it `cut`, `tuned`, `calibrated_thresholds` and `flops` (leakgauge.harness.search.tunable)",
         )
     return defense

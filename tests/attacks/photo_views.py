@@ -2,14 +2,14 @@
 
 import torch
 
-from benchmarks.tasks.photos import crop_set
-from defenses.pipeline import SplitPipeline
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.transmitting import transmit_all
-from harness.views import GrantedView, observe
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.views import GrantedView, observe
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGE = {"reduction": {"name": "threshold", "thresholds": 0.9}}

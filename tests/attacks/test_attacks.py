@@ -4,18 +4,18 @@ import pytest
 import torch
 from photo_views import CPU, RNG, few_images, seen_by_attacker, view_of
 
-from attacks.conv_inverse import ConvInverse
-from attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
-from attacks.networks.layout import from_patches, on_grid, patches_of
-from attacks.networks.training import Schedule, hold_out, mean_psnr_db
-from attacks.ridge import Ridge
-from attacks.set_decoder import SetDecoder
-from benchmarks.tasks.photos import crop_set
-from harness.errors import AccessDeniedError, PluginError
-from harness.images import ImageSet
-from harness.learning import plateau_failure
-from harness.observation import Observation
-from harness.suite import ThreatModel
+from leakgauge.attacks.conv_inverse import ConvInverse
+from leakgauge.attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
+from leakgauge.attacks.networks.layout import from_patches, on_grid, patches_of
+from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db
+from leakgauge.attacks.ridge import Ridge
+from leakgauge.attacks.set_decoder import SetDecoder
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.harness.errors import AccessDeniedError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import plateau_failure
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.suite import ThreatModel
 
 
 @pytest.fixture(scope="module")

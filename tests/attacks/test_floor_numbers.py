@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
+from leakgauge.attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
 
 RNG, LEVELS = Streams(0), torch.tensor([10, 20, 60, 200])
 

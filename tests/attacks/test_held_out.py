@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.networks.schedule import Schedule
-from attacks.networks.trainee import Trainee
-from attacks.networks.training import batches, hold_out, mean_psnr_db, train
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
+from leakgauge.attacks.networks.schedule import Schedule
+from leakgauge.attacks.networks.trainee import Trainee
+from leakgauge.attacks.networks.training import batches, hold_out, mean_psnr_db, train
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
 
 COUNT, RNG = 60, Streams(0, ("attack",))
 

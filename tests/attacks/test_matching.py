@@ -16,16 +16,16 @@ from tiny_edge import (
     view_of,
 )
 
-from attacks.networks.assignment import known_mass, transport
-from attacks.networks.descent import Descent, best_rows, clipped, descend, late_fall, repeated
-from attacks.networks.edge_profile import EdgeProfile, made_up_images
-from attacks.networks.image_priors import patch_seams, total_variation
-from attacks.networks.matching import Matching
-from harness.contracts import Defense
-from harness.errors import AccessDeniedError, ConfigError
-from harness.observation import Observation
-from harness.suite import ThreatModel
-from harness.tokens import TokenBatch
+from leakgauge.attacks.networks.assignment import known_mass, transport
+from leakgauge.attacks.networks.descent import Descent, best_rows, clipped, descend, late_fall, repeated
+from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.networks.image_priors import patch_seams, total_variation
+from leakgauge.attacks.networks.matching import Matching
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.errors import AccessDeniedError, ConfigError
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.tokens import TokenBatch
 
 
 @pytest.fixture(scope="module")

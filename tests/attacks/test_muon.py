@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.networks.muon import Muon, orthogonalised
-from attacks.networks.trainee import Trainee
+from leakgauge.attacks.networks.muon import Muon, orthogonalised
+from leakgauge.attacks.networks.trainee import Trainee
 
 
 def drawn(*shape, seed=0):

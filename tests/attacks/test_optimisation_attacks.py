@@ -6,22 +6,22 @@ import pytest
 import torch
 from tiny_edge import BLIND, MERGED, RNG, pictures, seen_of, tiny_victim, view_of
 
-from attacks.deep_image_prior import DeepImagePrior
-from attacks.diffusion import Diffusion
-from attacks.networks.denoiser import folding
-from attacks.networks.descent import Descent, left_over
-from attacks.networks.skip_network import SkipNetwork
-from attacks.networks.substitute import merged_like, mmd
-from attacks.networks.training import mean_psnr_db
-from attacks.rmle import RegularisedMLE
-from attacks.surrogate import Surrogate, without_prefix
-from harness.attempt import Attempt
-from harness.errors import ConfigError
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.registry import create
-from harness.scoring.metrics import ImageScores
-from harness.suite import PluginConfig
+from leakgauge.attacks.deep_image_prior import DeepImagePrior
+from leakgauge.attacks.diffusion import Diffusion
+from leakgauge.attacks.networks.denoiser import folding
+from leakgauge.attacks.networks.descent import Descent, left_over
+from leakgauge.attacks.networks.skip_network import SkipNetwork
+from leakgauge.attacks.networks.substitute import merged_like, mmd
+from leakgauge.attacks.networks.training import mean_psnr_db
+from leakgauge.attacks.rmle import RegularisedMLE
+from leakgauge.attacks.surrogate import Surrogate, without_prefix
+from leakgauge.harness.attempt import Attempt
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.registry import create
+from leakgauge.harness.scoring.metrics import ImageScores
+from leakgauge.harness.suite import PluginConfig
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import pytest
 import torch
 from photo_views import CPU, MERGE, RNG, few_images, seen_by_attacker, view_of
 
-from attacks.attribute import Attribute
-from attacks.metadata_only import MetadataOnly, metadata
-from attacks.reidentification import Reidentification
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.suite import ThreatModel
+from leakgauge.attacks.attribute import Attribute
+from leakgauge.attacks.metadata_only import MetadataOnly, metadata
+from leakgauge.attacks.reidentification import Reidentification
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
 
 CLASSES = 3
 

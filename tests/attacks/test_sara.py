@@ -4,21 +4,21 @@ import pytest
 import torch
 from photo_views import MERGE, RNG, WHITE_BOX, few_images, seen_by_attacker, view_of
 
-from attacks.conv_inverse import ConvInverse
-from attacks.networks.imputer import FeatureImputer
-from attacks.networks.layout import token_statistics
-from attacks.networks.positions import PositionPredictor, lay, position_loss, source_positions
-from attacks.networks.training import Schedule, mean_psnr_db, train_part
-from attacks.networks.withheld import as_seen, like_seen, shuffled
-from attacks.sara import Sara
-from attacks.sara_merged import SaraMerged
-from attacks.set_decoder import SetDecoder
-from attacks.source_map_oracle import SourceMapOracle
-from benchmarks.tasks.photos import crop_set
-from harness.errors import ConfigError
-from harness.observation import Observation
-from harness.registry import create
-from harness.suite import ThreatModel
+from leakgauge.attacks.conv_inverse import ConvInverse
+from leakgauge.attacks.networks.imputer import FeatureImputer
+from leakgauge.attacks.networks.layout import token_statistics
+from leakgauge.attacks.networks.positions import PositionPredictor, lay, position_loss, source_positions
+from leakgauge.attacks.networks.training import Schedule, mean_psnr_db, train_part
+from leakgauge.attacks.networks.withheld import as_seen, like_seen, shuffled
+from leakgauge.attacks.sara import Sara
+from leakgauge.attacks.sara_merged import SaraMerged
+from leakgauge.attacks.set_decoder import SetDecoder
+from leakgauge.attacks.source_map_oracle import SourceMapOracle
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.registry import create
+from leakgauge.harness.suite import ThreatModel
 
 SMALL = {"predictor_steps": 60, "imputer_steps": 60, "predictor_width": 32, "imputer_width": 32, "imputer_layers": 1}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.tasks.scenes_vqa import ScenesVqa
-from defenses.vqa_pipeline import VqaPipeline
-from harness.probing import AttributeProbe, IdentityProbe
-from harness.registry import create
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.transmitting import transmit_all
-from harness.views import GrantedView, observe
+from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
+from leakgauge.defenses.vqa_pipeline import VqaPipeline
+from leakgauge.harness.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.views import GrantedView, observe
 
 CPU, RNG = torch.device("cpu"), Streams(0, ("vqa", "attacks"))
 MODEL = ThreatModel(victim="white-box", knows={"merge_map": True})

@@ -4,15 +4,15 @@ import pytest
 import torch
 from photo_views import MERGE, RNG, WHITE_BOX, few_images, seen_by_attacker, view_of
 
-from attacks.data_efficiency import DataEfficiency
-from attacks.ridge import Ridge
-from attacks.set_decoder import SetDecoder
-from attacks.transfer import Transfer, UnreducedView
-from harness.contracts import Knowledge
-from harness.errors import AccessDeniedError, ConfigError
-from harness.planning import check_knowledge, needed_knowledge, plan
-from harness.registry import create
-from harness.suite import NamedPlugin, ThreatModel, parse_suite
+from leakgauge.attacks.data_efficiency import DataEfficiency
+from leakgauge.attacks.ridge import Ridge
+from leakgauge.attacks.set_decoder import SetDecoder
+from leakgauge.attacks.transfer import Transfer, UnreducedView
+from leakgauge.harness.contracts import Knowledge
+from leakgauge.harness.errors import AccessDeniedError, ConfigError
+from leakgauge.harness.planning import check_knowledge, needed_knowledge, plan
+from leakgauge.harness.registry import create
+from leakgauge.harness.suite import NamedPlugin, ThreatModel, parse_suite
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import timm
 import torch
 
-from attacks.networks.edge_profile import made_up_images
-from defenses.pipeline import SplitPipeline
-from harness.contracts import Victim
-from harness.images import ImageSet
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.transmitting import transmit_all
-from harness.views import GrantedView, observe
+from leakgauge.attacks.networks.edge_profile import made_up_images
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.views import GrantedView, observe
 
 CPU, RNG, SHAPE = torch.device("cpu"), Streams(0), (3, 16, 16)
 OPEN = ThreatModel(victim="white-box")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from llava_folders import windows
 
-from benchmarks.tasks.gqa import QUESTIONS, Gqa
-from harness.contracts import SPLITS
-from harness.questions import Asked
+from leakgauge.benchmarks.tasks.gqa import QUESTIONS, Gqa
+from leakgauge.harness.contracts import SPLITS
+from leakgauge.harness.questions import Asked
 
 COUNT = 30
 ASKED = (

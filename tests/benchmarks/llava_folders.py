@@ -17,11 +17,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from benchmarks.tasks.gqa import SHORT_ANSWER
-from benchmarks.tasks.scienceqa import DIRECTLY
-from benchmarks.victims.llava_model import LLAVA_PROMPT
-from benchmarks.victims.scenes_llava import scenes_llava_config
-from benchmarks.victims.scenes_tokenizer import BOS, EOS, EOS_ID, IMAGE, PAD, PAD_ID, SPECIAL, UNKNOWN
+from leakgauge.benchmarks.tasks.gqa import SHORT_ANSWER
+from leakgauge.benchmarks.tasks.scienceqa import DIRECTLY
+from leakgauge.benchmarks.victims.llava_model import LLAVA_PROMPT
+from leakgauge.benchmarks.victims.scenes_llava import scenes_llava_config
+from leakgauge.benchmarks.victims.scenes_tokenizer import BOS, EOS, EOS_ID, IMAGE, PAD, PAD_ID, SPECIAL, UNKNOWN
 
 SIDE = 64
 _QUESTIONS = "is the sky dark blue what colour cat left of dog ? yes no"

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from benchmarks.tasks.image_files import ImageFiles
-from harness.errors import DataError
+from leakgauge.benchmarks.tasks.image_files import ImageFiles
+from leakgauge.harness.errors import DataError
 
 
 def picture() -> bytes:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from picture_folders import CONTENT, MODEL, write
 
-from benchmarks.tasks.image_groups import check_groups, groups_of
-from benchmarks.tasks.imagefolder import ImageFolder
-from benchmarks.tasks.usable_images import usable
-from harness.contracts import SPLITS
-from harness.errors import ConfigError, DataError
-from harness.images import ImageSet
+from leakgauge.benchmarks.tasks.image_groups import check_groups, groups_of
+from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.usable_images import usable
+from leakgauge.harness.contracts import SPLITS
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.images import ImageSet
 
 
 def films() -> dict[str, bytes]:

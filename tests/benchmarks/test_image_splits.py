@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.tasks.head_classes import match_head
-from benchmarks.tasks.image_splits import assign, split_counts, stratified_order
-from harness.errors import DataError
+from leakgauge.benchmarks.tasks.head_classes import match_head
+from leakgauge.benchmarks.tasks.image_splits import assign, split_counts, stratified_order
+from leakgauge.harness.errors import DataError
 
 
 def test_clusters_stay_whole_and_the_last_resort_is_to_cut_one():

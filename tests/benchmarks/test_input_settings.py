@@ -10,13 +10,13 @@ import torch
 from picture_folders import MODEL
 from PIL import Image
 
-from benchmarks.tasks.imagefolder import ImageFolder
-from benchmarks.tasks.square_images import fit_square
-from benchmarks.victims.input_settings import OwnSettings, fed, own_of_preprocessor
-from benchmarks.victims.timm_model import check_model_name, load_timm_model
-from harness.decoding import centre_square
-from harness.errors import ConfigError, DataError
-from harness.registry import create
+from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.square_images import fit_square
+from leakgauge.benchmarks.victims.input_settings import OwnSettings, fed, own_of_preprocessor
+from leakgauge.benchmarks.victims.timm_model import check_model_name, load_timm_model
+from leakgauge.harness.decoding import centre_square
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.registry import create
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

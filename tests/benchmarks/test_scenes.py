@@ -9,15 +9,15 @@ import pytest
 import torch
 from scene_answers import answer_from_text
 
-from benchmarks.tasks.photo_crops import SCENES
-from benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker, askable
-from benchmarks.tasks.scene_rendering import PAINTS, depth, render
-from benchmarks.tasks.scene_splits import IMAGES, SPLIT_PHOTOGRAPHS, draw_scene, questions_of, scene_split
-from benchmarks.tasks.scenes import BACKGROUNDS, COLOURS, RADII, SCENE_PX, SHAPES, SIZES, TONES
-from harness.contracts import SPLITS
-from harness.scoring.attributes import informed_guess
-from harness.seeding import Streams
-from harness.splits import check_disjoint
+from leakgauge.benchmarks.tasks.photo_crops import SCENES
+from leakgauge.benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker, askable
+from leakgauge.benchmarks.tasks.scene_rendering import PAINTS, depth, render
+from leakgauge.benchmarks.tasks.scene_splits import IMAGES, SPLIT_PHOTOGRAPHS, draw_scene, questions_of, scene_split
+from leakgauge.benchmarks.tasks.scenes import BACKGROUNDS, COLOURS, RADII, SCENE_PX, SHAPES, SIZES, TONES
+from leakgauge.harness.contracts import SPLITS
+from leakgauge.harness.scoring.attributes import informed_guess
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.splits import check_disjoint
 
 
 def asked_of(split):

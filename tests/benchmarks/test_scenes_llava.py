@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker
-from benchmarks.tasks.scene_splits import scene_split
-from benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES
-from benchmarks.victims.scenes_lessons import (
+from leakgauge.benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker
+from leakgauge.benchmarks.tasks.scene_splits import scene_split
+from leakgauge.benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES
+from leakgauge.benchmarks.victims.scenes_lessons import (
     TAUGHT,
     Sight,
     answer_loss,
@@ -20,14 +20,14 @@ from benchmarks.victims.scenes_lessons import (
     lesson,
     shown_by_patches,
 )
-from benchmarks.victims.scenes_llava import (
+from leakgauge.benchmarks.victims.scenes_llava import (
     IMAGE_TOKENS,
     WEIGHTS,
     build_scenes_llava,
     load_scenes_llava,
     scenes_victim,
 )
-from benchmarks.victims.scenes_tokenizer import (
+from leakgauge.benchmarks.victims.scenes_tokenizer import (
     BOS,
     BOS_ID,
     EOS_ID,
@@ -38,11 +38,11 @@ from benchmarks.victims.scenes_tokenizer import (
     build_tokenizer,
     word_ids,
 )
-from benchmarks.victims.training_state import load_state, save_state
-from harness.errors import DataError
-from harness.questions import ABSENT, Questions
-from harness.seeding import Streams
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.victims.training_state import load_state, save_state
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.questions import ABSENT, Questions
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 VICTIMS = Path(__file__).parents[2] / "benchmarks" / "victims"
 

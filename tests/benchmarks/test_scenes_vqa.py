@@ -6,18 +6,18 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.tasks.scenes_vqa import ScenesVqa
-from harness.errors import ConfigError, DataError
-from harness.questions import QuestionTask
-from harness.runner import prepare, run_suite
-from harness.search.evaluation import Evaluator
-from harness.search.memo import Memo
-from harness.search.space import load_space
-from harness.store import RunFolder
-from harness.suite import parse_suite
-from reports.html import write_html
-from reports.markdown import write_markdown
-from reports.tabular import write_csv
+from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.questions import QuestionTask
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.space import load_space
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
+from leakgauge.reports.html import write_html
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.tabular import write_csv
 
 CPU = torch.device("cpu")
 SUITE = {

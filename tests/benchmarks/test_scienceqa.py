@@ -8,12 +8,12 @@ import pytest
 import torch
 from llava_folders import SIDE, Rows, pose_as_datasets, save_llava, windows
 
-from benchmarks.tasks.scienceqa import DIRECTLY, HUB_NAME, PROBLEMS, SPLIT_FILE, ScienceQa, chosen_letter
-from harness.contracts import SPLITS
-from harness.errors import ConfigError, DataError
-from harness.questions import ABSENT, Asked, Questions
-from harness.registry import create
-from harness.splits import check_disjoint
+from leakgauge.benchmarks.tasks.scienceqa import DIRECTLY, HUB_NAME, PROBLEMS, SPLIT_FILE, ScienceQa, chosen_letter
+from leakgauge.harness.contracts import SPLITS
+from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.questions import ABSENT, Asked, Questions
+from leakgauge.harness.registry import create
+from leakgauge.harness.splits import check_disjoint
 
 COUNT = 24
 SUBJECTS = ("natural science", "social science", "language science")

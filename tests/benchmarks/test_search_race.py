@@ -7,9 +7,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-import benchmarks.search_race as race
-from harness.errors import ConfigError
-from harness.search.space import load_space
+import leakgauge.benchmarks.search_race as race
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.space import load_space
 
 SMALL = ["search_images=8", "calibration.images=4", "defense.cut=2", "reference.quality=0.1", "warm_start=2"]
 

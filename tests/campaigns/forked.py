@@ -112,7 +112,7 @@ class Running:
             sys.argv = ["leakgauge", *self.arguments]
             if operations is not None:
                 operations.arm()
-            from harness.cli import main
+            from leakgauge.harness.cli import main
 
             main()
         except SystemExit as end:

@@ -34,24 +34,24 @@ for _folder in (ROOT / "tests" / "reports", ROOT):
 
 from simulated_runs import Simulation  # noqa: E402
 
-from harness.decoding import decode  # noqa: E402
-from harness.errors import LeakgaugeError  # noqa: E402
-from harness.inspecting import read_photograph  # noqa: E402
-from harness.learning import LearningCurve  # noqa: E402
-from harness.plain_text import plain  # noqa: E402
-from harness.results import KIND_COLUMNS  # noqa: E402
-from harness.search.front import Front, read_front, write_front  # noqa: E402
-from harness.search.policy import Limits as Chosen  # noqa: E402
-from harness.search.policy import choose  # noqa: E402
-from harness.search.space import load_space  # noqa: E402
-from harness.search.storage import open_storage, open_study, sqlite_url  # noqa: E402
-from harness.search.trials import finished  # noqa: E402
-from harness.store import RunFolder  # noqa: E402
-from harness.suite import load_suite  # noqa: E402
-from reports.baseline import baseline_of, identity_of, read_baseline, write_baseline  # noqa: E402
-from reports.limits import read_limits  # noqa: E402
-from reports.loaded import LoadedRun, load_runs  # noqa: E402
-from reports.sections import (  # noqa: E402
+from leakgauge.harness.decoding import decode  # noqa: E402
+from leakgauge.harness.errors import LeakgaugeError  # noqa: E402
+from leakgauge.harness.inspecting import read_photograph  # noqa: E402
+from leakgauge.harness.learning import LearningCurve  # noqa: E402
+from leakgauge.harness.plain_text import plain  # noqa: E402
+from leakgauge.harness.results import KIND_COLUMNS  # noqa: E402
+from leakgauge.harness.search.front import Front, read_front, write_front  # noqa: E402
+from leakgauge.harness.search.policy import Limits as Chosen  # noqa: E402
+from leakgauge.harness.search.policy import choose  # noqa: E402
+from leakgauge.harness.search.space import load_space  # noqa: E402
+from leakgauge.harness.search.storage import open_storage, open_study, sqlite_url  # noqa: E402
+from leakgauge.harness.search.trials import finished  # noqa: E402
+from leakgauge.harness.store import RunFolder  # noqa: E402
+from leakgauge.harness.suite import load_suite  # noqa: E402
+from leakgauge.reports.baseline import baseline_of, identity_of, read_baseline, write_baseline  # noqa: E402
+from leakgauge.reports.limits import read_limits  # noqa: E402
+from leakgauge.reports.loaded import LoadedRun, load_runs  # noqa: E402
+from leakgauge.reports.sections import (  # noqa: E402
     attacks_grid,
     cells_grid,
     command_of,
@@ -59,8 +59,8 @@ from reports.sections import (  # noqa: E402
     suite_yaml,
     threat_models_grid,
 )
-from reports.summary import summarise  # noqa: E402
-from reports.table import point_rows  # noqa: E402
+from leakgauge.reports.summary import summarise  # noqa: E402
+from leakgauge.reports.table import point_rows  # noqa: E402
 
 LONGEST_LINE = 200
 SLOW_S = 20

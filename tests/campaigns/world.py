@@ -95,12 +95,12 @@ class World:
         import torch
         import toy_task
 
-        import harness.cli
-        from harness import provenance
-        from harness.code_digest import code_digest
-        from harness.registry import load, plugins
-        from harness.runner import prepare
-        from harness.suite import load_suite
+        import leakgauge.harness.cli
+        from leakgauge.harness import provenance
+        from leakgauge.harness.code_digest import code_digest
+        from leakgauge.harness.registry import load, plugins
+        from leakgauge.harness.runner import prepare
+        from leakgauge.harness.suite import load_suite
 
         toy_task.model(4)
         # Drawing is tried with reports; searches would spend half of their time on it.
@@ -115,7 +115,9 @@ class World:
         _ = prepare(load_suite(str(self.suite)), torch.device("cpu")).codes
         provenance.installed_versions = cache(provenance.installed_versions)
         provenance.package_versions = cache(provenance.package_versions)
-        assert Path(harness.cli.__file__).parents[2] == ROOT, f"{harness.cli.__file__} is other code"
+        assert Path(leakgauge.harness.cli.__file__).resolve().is_relative_to(ROOT / "harness"), (
+            f"{leakgauge.harness.cli.__file__} is other code"
+        )
 
     def fresh(self, name: str) -> Path:
         """Returns a new folder for one fault."""
@@ -214,7 +216,7 @@ def _stale(out: Path) -> list[str]:
 
 def run_left(out: Path) -> Left:
     """Returns the status, the rows and the pictures of a run, times aside."""
-    from harness.store import RunFolder
+    from leakgauge.harness.store import RunFolder
 
     store = RunFolder(out)
     manifest = store.manifest()

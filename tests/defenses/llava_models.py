@@ -13,10 +13,18 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from benchmarks.victims.scenes_tokenizer import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, VOCABULARY, build_tokenizer, prompt
-from harness.images import ImageSet
-from harness.questions import Questions
-from harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.victims.scenes_tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    IMAGE_ID,
+    PAD_ID,
+    VOCABULARY,
+    build_tokenizer,
+    prompt,
+)
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.questions import Questions
+from leakgauge.harness.vision_language import VisionLanguageVictim
 
 TEXTS = ("how many circles are there?", "is the red circle left of the blue square?", "what colour is the thing?")
 

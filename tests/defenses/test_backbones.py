@@ -10,16 +10,16 @@ import transformers
 from tiny_models import HF_MODELS, MODELS, PX, perturb, tiny_victim, two_towers, vit
 from torch.nn.functional import interpolate
 
-from defenses.attention import attention_half, mlp_half
-from defenses.backbones import hf_backbone, hf_clip, hf_dinov2, hf_siglip, hf_vit
-from defenses.backbones.families import SUPPORTED, adapt
-from defenses.edge import run_edge, run_server
-from defenses.pipeline import SplitPipeline
-from defenses.reductions.threshold import ThresholdMerge
-from harness.contracts import Victim
-from harness.errors import ConfigError
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.attention import attention_half, mlp_half
+from leakgauge.defenses.backbones import hf_backbone, hf_clip, hf_dinov2, hf_siglip, hf_vit
+from leakgauge.defenses.backbones.families import SUPPORTED, adapt
+from leakgauge.defenses.edge import run_edge, run_server
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 CPU = torch.device("cpu")
 RNG = Streams(0)
@@ -173,7 +173,7 @@ def test_images_of_another_size_are_refused(name):
 
 def test_a_timm_model_does_not_import_transformers():
     code = (
-        "import sys, timm; from defenses.backbones.families import adapt;"
+        "import sys, timm; from leakgauge.defenses.backbones.families import adapt;"
         "adapt(timm.create_model('vit_tiny_patch16_224', depth=1).eval());"
         "sys.exit(any(name.startswith('transformers') for name in sys.modules))"
     )

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from defenses.channels.analog import AwgnChannel, FadingChannel, IdealChannel
-from harness.errors import ConfigError
-from harness.registry import create
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel, IdealChannel
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 
 def batch_of(images: int = 6, scale: float = 5.0) -> TokenBatch:

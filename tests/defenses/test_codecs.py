@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from defenses.codecs.entropy import EntropyCodec
-from defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
-from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known
-from defenses.payload import parse, serialise
-from harness.errors import ConfigError, PayloadError
-from harness.registry import create
+from leakgauge.defenses.codecs.entropy import EntropyCodec
+from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
+from leakgauge.defenses.codecs.uniform import UniformCodec
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.harness.errors import ConfigError, PayloadError
+from leakgauge.harness.registry import create
 
 HALF, SINGLE = float(np.finfo(np.float16).max), float(np.finfo(np.float32).max)
 BITS = st.integers(2, 8)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
-from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known
-from defenses.payload import parse, serialise
-from defenses.pipeline import SplitPipeline
-from harness.seeding import Streams
+from leakgauge.defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
+from leakgauge.defenses.codecs.uniform import UniformCodec
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.seeding import Streams
 
 THRESHOLD = {"name": "threshold", "thresholds": 0.9}
 

@@ -8,13 +8,13 @@ from llava_models import clip, llava
 from tiny_models import PX, tiny_victim
 from torch import nn
 
-from defenses.backbones import exactness
-from defenses.pipeline import SplitPipeline
-from defenses.vqa_pipeline import VqaPipeline
-from harness.contracts import Victim
-from harness.errors import ConfigError
-from harness.images import ImageSet
-from harness.seeding import Streams
+from leakgauge.defenses.backbones import exactness
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.vqa_pipeline import VqaPipeline
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.seeding import Streams
 
 CPU = torch.device("cpu")
 VIT = "vit"

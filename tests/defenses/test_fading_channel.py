@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from defenses.channels.analog import AwgnChannel, FadingChannel, symbols_per_image
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel, symbols_per_image
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 RNG = Streams(3)
 

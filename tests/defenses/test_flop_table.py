@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defenses.pipeline import SplitPipeline
-from harness.scoring.compute import measure_flops
-from harness.seeding import Streams
-from harness.transmitting import transmit_all
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.scoring.compute import measure_flops
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.transmitting import transmit_all
 
 CPU = torch.device("cpu")
 THRESHOLD = {"name": "threshold", "thresholds": [0.97, 0.9, 1.0, 0.8]}

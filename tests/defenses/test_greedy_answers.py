@@ -5,10 +5,10 @@ import torch
 from llava_models import clip, llava, noise_images, questions_for
 from transformers import GenerationConfig
 
-from benchmarks.victims.scenes_tokenizer import IMAGE_ID
-from defenses.vqa_pipeline import VqaPipeline
-from harness.questions import ABSENT
-from harness.seeding import Streams
+from leakgauge.benchmarks.victims.scenes_tokenizer import IMAGE_ID
+from leakgauge.defenses.vqa_pipeline import VqaPipeline
+from leakgauge.harness.questions import ABSENT
+from leakgauge.harness.seeding import Streams
 
 CPU = torch.device("cpu")
 ASKED = {

@@ -6,18 +6,18 @@ import math
 import pytest
 import torch
 
-from benchmarks.tasks.photos import crop_set
-from defenses.backbones.families import adapt
-from defenses.channels.analog import FadingChannel
-from defenses.edge import run_edge
-from defenses.jscc import JsccCodec
-from defenses.pipeline import SplitPipeline
-from defenses.reductions.threshold import ThresholdMerge
-from harness.errors import ConfigError, PayloadError, PluginError
-from harness.link import Encoded
-from harness.registry import create, load
-from harness.seeding import Streams
-from harness.tokens import TokenBatch
+from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.defenses.backbones.families import adapt
+from leakgauge.defenses.channels.analog import FadingChannel
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.jscc import JsccCodec
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
+from leakgauge.harness.link import Encoded
+from leakgauge.harness.registry import create, load
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch
 
 RNG = Streams(0, ("test",))
 STEPS = 200

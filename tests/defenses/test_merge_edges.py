@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from defenses.attention import attention_half, unit_keys
-from defenses.backbones.backbone import Projected
-from defenses.codecs.floating import Float16Codec
-from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known, Layout
-from defenses.payload import parse, serialise
-from defenses.reductions.bipartite import Pairs
-from defenses.reductions.threshold import ThresholdMerge
-from defenses.serialisation import encoded_tokens
-from defenses.transport import pack
-from harness.errors import PayloadError
-from harness.tokens import TokenBatch
+from leakgauge.defenses.attention import attention_half, unit_keys
+from leakgauge.defenses.backbones.backbone import Projected
+from leakgauge.defenses.codecs.floating import Float16Codec
+from leakgauge.defenses.codecs.uniform import UniformCodec
+from leakgauge.defenses.packet_layout import Known, Layout
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.reductions.bipartite import Pairs
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.defenses.serialisation import encoded_tokens
+from leakgauge.defenses.transport import pack
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.tokens import TokenBatch
 
 
 def selected(tau, similarity):

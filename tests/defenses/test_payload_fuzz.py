@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
-from defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
-from defenses.codecs.pca import PcaCodec
-from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known
-from defenses.payload import parse, serialise
-from defenses.transport import NoValues, Stand, pack, unpack
-from harness.errors import PayloadError
-from harness.link import Codec
-from harness.registry import plugins
-from harness.tokens import DROPPED
+from leakgauge.defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
+from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
+from leakgauge.defenses.codecs.pca import PcaCodec
+from leakgauge.defenses.codecs.uniform import UniformCodec
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.transport import NoValues, Stand, pack, unpack
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.link import Codec
+from leakgauge.harness.registry import plugins
+from leakgauge.harness.tokens import DROPPED
 
 WIDTH, PREFIX, PATCHES = 6, 1, 12
 KNOWN = Known(PREFIX, WIDTH, PATCHES)

@@ -8,16 +8,16 @@ import zlib
 import pytest
 import torch
 
-from defenses.codecs import entropy
-from defenses.codecs.entropy import EntropyCodec
-from defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
-from defenses.codecs.pca import PcaCodec
-from defenses.codecs.uniform import UniformCodec
-from defenses.packet_layout import Known
-from defenses.payload import parse, serialise
-from harness.errors import PayloadError
-from harness.link import Codec
-from harness.tokens import DROPPED
+from leakgauge.defenses.codecs import entropy
+from leakgauge.defenses.codecs.entropy import EntropyCodec
+from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
+from leakgauge.defenses.codecs.pca import PcaCodec
+from leakgauge.defenses.codecs.uniform import UniformCodec
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.link import Codec
+from leakgauge.harness.tokens import DROPPED
 
 WIDTH, PREFIX = 6, 1
 KNOWN = Known(PREFIX, WIDTH, 5)

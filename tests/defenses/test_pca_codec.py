@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from defenses.codecs.pca import PcaCodec
-from defenses.packet_layout import Known
-from defenses.payload import parse, serialise
-from harness.errors import ConfigError, PayloadError, PluginError
-from harness.registry import create
+from leakgauge.defenses.codecs.pca import PcaCodec
+from leakgauge.defenses.packet_layout import Known
+from leakgauge.defenses.payload import parse, serialise
+from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
+from leakgauge.harness.registry import create
 
 
 def plane(count: int, seed: int = 0) -> torch.Tensor:

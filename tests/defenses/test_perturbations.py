@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 
-from defenses.backbones.families import adapt
-from defenses.edge import run_edge, run_server
-from defenses.perturbations.dropout import TokenDropout
-from defenses.perturbations.noise import GaussianNoise, LaplaceNoise
-from defenses.perturbations.padding import PadCount, split_counts
-from defenses.perturbations.shuffle import Shuffle
-from defenses.reductions.threshold import ThresholdMerge
-from harness.errors import ConfigError
-from harness.registry import create, plugins
-from harness.seeding import Streams
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.defenses.backbones.families import adapt
+from leakgauge.defenses.edge import run_edge, run_server
+from leakgauge.defenses.perturbations.dropout import TokenDropout
+from leakgauge.defenses.perturbations.noise import GaussianNoise, LaplaceNoise
+from leakgauge.defenses.perturbations.padding import PadCount, split_counts
+from leakgauge.defenses.perturbations.shuffle import Shuffle
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import create, plugins
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 CUT = 3
 RNG = Streams(0, ("test",))

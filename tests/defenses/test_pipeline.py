@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 
-from defenses.pipeline import SplitPipeline
-from harness.contracts import Victim
-from harness.errors import ConfigError, PayloadError
-from harness.registry import create
-from harness.seeding import Streams
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.contracts import Victim
+from leakgauge.harness.errors import ConfigError, PayloadError
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from token_states import RNG, case_of
 
-from benchmarks.victims.timm_model import load_timm_model
-from defenses.backbones.timm_vit import TimmViT
-from defenses.edge import run_edge
-from defenses.reductions.ats import AdaptiveTokenSampling, sampled
-from defenses.reductions.diffrate import DiffRate
-from defenses.reductions.pitome import PiToMe
-from harness.registry import create
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.reductions.ats import AdaptiveTokenSampling, sampled
+from leakgauge.defenses.reductions.diffrate import DiffRate
+from leakgauge.defenses.reductions.pitome import PiToMe
+from leakgauge.harness.registry import create
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_reductions.json").read_text(encoding="utf-8"))
 MADE_UP, PHOTOGRAPHS = PUBLISHED["made_up"], PUBLISHED["photographs"]
@@ -165,7 +165,9 @@ def test_photographs_reduce_as_under_the_published_code(method, monkeypatch):
         pytest.skip("the published code ran on other weights")
     if method == "ats_haurum":
         taken = PHOTOGRAPHS[method]["quantiles"]
-        monkeypatch.setattr("defenses.reductions.ats.sampled", lambda own, samples: sampled(own, samples)[:taken])
+        monkeypatch.setattr(
+            "leakgauge.defenses.reductions.ats.sampled", lambda own, samples: sampled(own, samples)[:taken]
+        )
     backbone = TimmViT(load_timm_model("vit_small_patch14_dinov2", Path(str(WEIGHTS)), image_px=224).model)
     reduction = create("reductions", method.split("_")[0], PHOTOGRAPHS[method]["options"], where="test")
     ids = tuple(PHOTOGRAPHS["names"])

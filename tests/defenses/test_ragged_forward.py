@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defenses import attention
-from defenses.attention import attention_half, image_groups, segment_attention
-from defenses.backbones.backbone import Projected
-from defenses.backbones.timm_vit import TimmViT
-from defenses.calibration import calibrate_thresholds, threshold_for_share
-from defenses.edge import run_edge, run_server
-from defenses.merging import apply_assignment
-from defenses.pipeline import SplitPipeline
-from defenses.reductions.none import NoReduction
-from defenses.reductions.threshold import NEVER, ThresholdMerge
-from harness.errors import ConfigError
-from harness.reduction import Assignment
-from harness.registry import create
-from harness.seeding import Streams
-from harness.tokens import TokenBatch, offsets_of
+from leakgauge.defenses import attention
+from leakgauge.defenses.attention import attention_half, image_groups, segment_attention
+from leakgauge.defenses.backbones.backbone import Projected
+from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.defenses.calibration import calibrate_thresholds, threshold_for_share
+from leakgauge.defenses.edge import run_edge, run_server
+from leakgauge.defenses.merging import apply_assignment
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.reductions.none import NoReduction
+from leakgauge.defenses.reductions.threshold import NEVER, ThresholdMerge
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.reduction import Assignment
+from leakgauge.harness.registry import create
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.tokens import TokenBatch, offsets_of
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

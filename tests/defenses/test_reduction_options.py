@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.errors import ConfigError
-from harness.registry import create
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import create
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_states import RNG, Case, random_case, real_case
 
-from defenses.backbones.timm_vit import TimmViT
-from defenses.edge import run_edge
-from defenses.merging import apply_assignment
-from defenses.pipeline import SplitPipeline
-from defenses.reductions.threshold import ThresholdMerge
-from harness.errors import PluginError
-from harness.reduction import Assignment, Reduction
-from harness.registry import create, plugins
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.merging import apply_assignment
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.reduction import Assignment, Reduction
+from leakgauge.harness.registry import create, plugins
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 LAYER = 3
 """A block in which every reduction acts by default, of six."""

@@ -11,12 +11,12 @@ from PIL import Image
 from skimage import data
 from slow_reference import reference
 
-from benchmarks.victims.timm_model import load_timm_model
-from defenses.backbones.timm_vit import TimmViT
-from defenses.calibration import calibrate_thresholds
-from defenses.edge import run_edge
-from defenses.reductions.threshold import ThresholdMerge
-from harness.seeding import Streams
+from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.defenses.calibration import calibrate_thresholds
+from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.seeding import Streams
 
 WEIGHTS, PHOTOGRAPHS = os.environ.get("LEAKGAUGE_VIT_S14"), os.environ.get("LEAKGAUGE_PHOTOGRAPHS")
 needs_files = pytest.mark.skipif(

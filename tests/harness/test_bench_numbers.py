@@ -8,13 +8,13 @@ import pytest
 import torch
 from toy_task import COUNTS, Toy, register
 
-from harness import attempt, measure
-from harness.attempt import run_attack
-from harness.bench import Bench
-from harness.contracts import Attack
-from harness.measure import measure_exposure
-from harness.planning import plan
-from harness.suite import Auxiliary, ThreatModel, parse_suite
+from leakgauge.harness import attempt, measure
+from leakgauge.harness.attempt import run_attack
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.contracts import Attack
+from leakgauge.harness.measure import measure_exposure
+from leakgauge.harness.planning import plan
+from leakgauge.harness.suite import Auxiliary, ThreatModel, parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -95,7 +95,9 @@ class Told(Attack):
 
 def stream_of(bench, monkeypatch, cell):
     monkeypatch.setattr(attempt, "build_attack", lambda named: Told())
-    monkeypatch.setattr("harness.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng))
+    monkeypatch.setattr(
+        "leakgauge.harness.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
+    )
     with pytest.raises(Stop) as caught:
         run_attack(bench, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)
     return caught.value.args[0]

@@ -5,11 +5,11 @@ import pytest
 import torch
 from toy_task import register
 
-from defenses.pipeline import SplitPipeline
-from harness.results import TIME_COLUMNS
-from harness.runner import prepare, run_suite
-from harness.scoring import compute
-from harness.suite import parse_suite
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.results import TIME_COLUMNS
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.scoring import compute
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 OWN = 40

@@ -16,12 +16,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from harness import cli, console, registry, token_cache
-from harness.cli import app, commands
-from harness.cli.commands import Commands
-from harness.containment import contained, shortage
-from harness.errors import ConfigError, PluginError, StoreError
-from harness.output_paths import check_file_free, check_folder_free
+from leakgauge.harness import cli, console, registry, token_cache
+from leakgauge.harness.cli import app, commands
+from leakgauge.harness.cli.commands import Commands
+from leakgauge.harness.containment import contained, shortage
+from leakgauge.harness.errors import ConfigError, PluginError, StoreError
+from leakgauge.harness.output_paths import check_file_free, check_folder_free
 
 
 def ended(monkeypatch, *arguments: str) -> int:
@@ -267,12 +267,13 @@ def test_the_gate_keeps_its_word_without_a_console(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "reports")
     from simulated_runs import Simulation, simulated
 
-    from reports.baseline import baseline_of, write_baseline
+    from leakgauge.reports.baseline import baseline_of, write_baseline
 
     write_baseline(baseline_of(simulated(tmp_path / "base")), tmp_path / "b.json")
     Simulation(shift=2.0).write(tmp_path / "run")
     command = (
-        f"{sys.executable} -m harness.cli gate {tmp_path}/run --baseline {tmp_path}/b.json --junit {tmp_path}/j.xml"
+        f"{sys.executable} -m leakgauge.harness.cli gate {tmp_path}/run"
+        f" --baseline {tmp_path}/b.json --junit {tmp_path}/j.xml"
     )
     for ending, variables in ((">&-", {}), ("", {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}), (">/dev/full", {})):
         (tmp_path / "j.xml").unlink(missing_ok=True)

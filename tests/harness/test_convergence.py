@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from harness.contracts import Attack
-from harness.convergence import Gradients, PartOfView, data_limited, unconverged, watched
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.learning import CurvePoint, LearningCurve
-from harness.measure import hidden_layout
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.contracts import Attack
+from leakgauge.harness.convergence import Gradients, PartOfView, data_limited, unconverged, watched
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.learning import CurvePoint, LearningCurve
+from leakgauge.harness.measure import hidden_layout
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.tokens import DROPPED, TokenBatch
 
 RNG = Streams(0)
 QUIET = Gradients()

@@ -6,16 +6,16 @@ import pytest
 import torch
 from toy_task import Toy, register
 
-from benchmarks.tasks.scenes_vqa import ScenesVqa
-from defenses.pipeline import SplitPipeline
-from defenses.vqa_pipeline import VqaPipeline
-from harness.results import COSTS, QUESTION_COSTS, TIME_COLUMNS
-from harness.runner import prepare, run_suite
-from harness.scoring import compute
-from harness.scoring.compute import measure_flops, measure_latency_ms
-from harness.seeding import Streams
-from harness.suite import parse_suite
-from harness.transmitting import respond_all, transmit_all
+from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.vqa_pipeline import VqaPipeline
+from leakgauge.harness.results import COSTS, QUESTION_COSTS, TIME_COLUMNS
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.scoring import compute
+from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.transmitting import respond_all, transmit_all
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 THRESHOLD = {"name": "threshold", "thresholds": 0.8}

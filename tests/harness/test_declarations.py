@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.contracts import Attack, Knowledge, Metric
-from harness.declarations import check_declarations, check_knowledge_type
-from harness.errors import PluginError
-from harness.registry import create, plugins
+from leakgauge.harness.contracts import Attack, Knowledge, Metric
+from leakgauge.harness.declarations import check_declarations, check_knowledge_type
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.registry import create, plugins
 
 
 class Good(Attack):

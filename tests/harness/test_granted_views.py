@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defenses.pipeline import SplitPipeline
-from harness.contracts import Defense
-from harness.errors import AccessDeniedError, PluginError
-from harness.seeding import Streams
-from harness.suite import Knows, ThreatModel
-from harness.tokens import DROPPED, TokenBatch
-from harness.views import GrantedView, Preparation
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.errors import AccessDeniedError, PluginError
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import Knows, ThreatModel
+from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.views import GrantedView, Preparation
 
 CPU, PREPARE = torch.device("cpu"), Streams(0, ("evaluation", "prepare"))
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}, "codec": "float16"}

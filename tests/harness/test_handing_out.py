@@ -7,18 +7,18 @@ import pytest
 import torch
 from toy_task import Toy, register
 
-from defenses.pipeline import SplitPipeline
-from harness import measure, views
-from harness.contracts import Attack, Knowledge, Metric
-from harness.errors import SpoiledError
-from harness.observation import Observation
-from harness.planning import plan
-from harness.probing import AttributeProbe, IdentityProbe
-from harness.results import TIME_COLUMNS
-from harness.runner import prepare, run_suite
-from harness.seeding import Streams
-from harness.store import RunFolder
-from harness.suite import parse_suite
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness import measure, views
+from leakgauge.harness.contracts import Attack, Knowledge, Metric
+from leakgauge.harness.errors import SpoiledError
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.planning import plan
+from leakgauge.harness.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.results import TIME_COLUMNS
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 WHITE = Knowledge(victim="white-box")
@@ -202,11 +202,11 @@ def test_a_victim_too_large_to_copy_is_watched(tmp_path, monkeypatch):
 
 
 def test_a_channel_that_writes_into_what_it_carries_is_named(victim, photographs):
-    from defenses.channels.analog import IdealChannel
-    from defenses.pipeline import SplitPipeline
-    from harness.errors import PluginError
-    from harness.seeding import Streams
-    from harness.transmitting import send
+    from leakgauge.defenses.channels.analog import IdealChannel
+    from leakgauge.defenses.pipeline import SplitPipeline
+    from leakgauge.harness.errors import PluginError
+    from leakgauge.harness.seeding import Streams
+    from leakgauge.harness.transmitting import send
 
     class Writing(IdealChannel):
         def apply(self, sent, ids, rng):

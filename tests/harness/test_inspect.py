@@ -9,17 +9,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks.tasks.imagefolder import ImageFolder
-from benchmarks.tasks.photos import Photos
-from defenses.pipeline import SplitPipeline
-from harness import cli
-from harness.contracts import Defense
-from harness.decoding import decode
-from harness.errors import ConfigError, LeakgaugeError
-from harness.images import ImageSet
-from harness.inspecting import inspect_photograph
-from harness.seeding import Streams
-from harness.suite import load_suite
+from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.photos import Photos
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness import cli
+from leakgauge.harness.contracts import Defense
+from leakgauge.harness.decoding import decode
+from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.inspecting import inspect_photograph
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import load_suite
 
 CPU = torch.device("cpu")
 THRESHOLD = {"name": "threshold", "thresholds": 0.80}

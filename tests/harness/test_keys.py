@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.errors import StoreError
-from harness.images import ImageSet
-from harness.planning import plan
-from harness.runner import Plan, _open_store
-from harness.search.evaluation import Evaluator
-from harness.search.space import parse_space
-from harness.store import RunFolder
-from harness.suite import parse_suite
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.planning import plan
+from leakgauge.harness.runner import Plan, _open_store
+from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.search.space import parse_space
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
 
 BASE = {
     "name": "keys",

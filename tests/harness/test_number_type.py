@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 
-from harness import number_type
-from harness.errors import ConfigError
-from harness.executors import run_jobs
-from harness.number_type import USES, chosen_uses, facts, told, training_type
-from harness.provenance import collect
+from leakgauge.harness import number_type
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.executors import run_jobs
+from leakgauge.harness.number_type import USES, chosen_uses, facts, told, training_type
+from leakgauge.harness.provenance import collect
 
 CPU = torch.device("cpu")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.link import ChannelState, Encoded, Transmission
-from harness.observation import Observation
-from harness.seeding import Streams
-from harness.suite import Knows, ThreatModel
-from harness.tokens import TokenBatch
-from harness.views import observe, trace
+from leakgauge.harness.link import ChannelState, Encoded, Transmission
+from leakgauge.harness.observation import Observation
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import Knows, ThreatModel
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.views import observe, trace
 
 IDS, GRID, OUTPUT = ("a", "b", "c"), (3, 3), torch.eye(3)
 FIELDS = ("sizes", "merge_map", "order", "channel_state")

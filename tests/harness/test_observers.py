@@ -7,16 +7,16 @@ import pytest
 import torch
 from toy_task import install, register
 
-from defenses.pipeline import SplitPipeline
-from harness.errors import ConfigError
-from harness.link import Transmission
-from harness.measure import link_costs, measure_exposure
-from harness.planning import by_exposure
-from harness.results import TIME_COLUMNS
-from harness.runner import prepare, run_suite
-from harness.seeding import Streams
-from harness.suite import ThreatModel, parse_suite
-from harness.views import GrantedView, eavesdropping_channel
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.link import Transmission
+from leakgauge.harness.measure import link_costs, measure_exposure
+from leakgauge.harness.planning import by_exposure
+from leakgauge.harness.results import TIME_COLUMNS
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel, parse_suite
+from leakgauge.harness.views import GrantedView, eavesdropping_channel
 
 CPU = torch.device("cpu")
 AUXILIARY = {"n": 48}

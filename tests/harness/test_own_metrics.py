@@ -14,28 +14,28 @@ import pytest
 import torch
 from toy_task import EACH, register
 
-from harness import guards, registry
-from harness.contracts import Metric
-from harness.errors import ConfigError, PluginError, StoreError
-from harness.measures import BUILT_IN, own_scores
-from harness.rescoring import rescore
-from harness.results import SCORES
-from harness.run_summary import show
-from harness.runner import prepare, run_suite
-from harness.scoring.metrics import metrics_of, score_images
-from harness.store import RunFolder
-from harness.suite import parse_suite
-from reports.baseline import baseline_of, read_baseline, write_baseline
-from reports.compare import compare
-from reports.gate import judge
-from reports.html import write_html
-from reports.latex import write_latex
-from reports.limits import parse_limits
-from reports.loaded import load_runs
-from reports.markdown import write_markdown
-from reports.measures import measured
-from reports.table import operating_points
-from reports.tabular import write_csv, write_parquet
+from leakgauge.harness import guards, registry
+from leakgauge.harness.contracts import Metric
+from leakgauge.harness.errors import ConfigError, PluginError, StoreError
+from leakgauge.harness.measures import BUILT_IN, own_scores
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.results import SCORES
+from leakgauge.harness.run_summary import show
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.scoring.metrics import metrics_of, score_images
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
+from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.compare import compare
+from leakgauge.reports.gate import judge
+from leakgauge.reports.html import write_html
+from leakgauge.reports.latex import write_latex
+from leakgauge.reports.limits import parse_limits
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.measures import measured
+from leakgauge.reports.table import operating_points
+from leakgauge.reports.tabular import write_csv, write_parquet
 
 CPU = torch.device("cpu")
 PACKAGE = Path(__file__).parent.parent / "plugin_package"

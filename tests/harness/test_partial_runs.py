@@ -4,13 +4,13 @@ import pytest
 import torch
 from toy_task import register
 
-from harness.errors import FailedCellsError
-from harness.runner import prepare, run_suite
-from harness.store import RunFolder
-from harness.suite import parse_suite
-from reports.compare import compare
-from reports.loaded import load_runs
-from reports.run_list import runs_grid
+from leakgauge.harness.errors import FailedCellsError
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
+from leakgauge.reports.compare import compare
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.run_list import runs_grid
 
 CPU = torch.device("cpu")
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness import runner
-from harness.errors import StoreError
-from harness.images import ImageSet
-from harness.parts import Parts
-from harness.runner import run_suite
-from harness.store import RunFolder
+from leakgauge.harness import runner
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.parts import Parts
+from leakgauge.harness.runner import run_suite
+from leakgauge.harness.store import RunFolder
 
 CPU = torch.device("cpu")
 DONE, FAILED, OTHER, MISSING = (digit * 16 for digit in "abcd")

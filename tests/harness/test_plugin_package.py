@@ -9,7 +9,7 @@ import pytest
 import yaml
 from toy_task import install
 
-from harness.store import RunFolder
+from leakgauge.harness.store import RunFolder
 
 PACKAGE = Path(__file__).parent.parent / "plugin_package"
 
@@ -26,7 +26,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 def leakgauge(environment, *arguments):
-    command = [sys.executable, "-m", "harness.cli", *arguments]
+    command = [sys.executable, "-m", "leakgauge.harness.cli", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 

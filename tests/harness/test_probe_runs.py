@@ -10,19 +10,19 @@ import pytest
 import torch
 from toy_task import COUNTS, EACH, Toy, register
 
-from harness import cli
-from harness.bench import Bench
-from harness.contracts import Attack
-from harness.errors import ConfigError, PluginError
-from harness.images import ImageSet
-from harness.measure import measure_exposure
-from harness.planning import build_attack
-from harness.probing import AttributeProbe, IdentityProbe, kind_of
-from harness.rescoring import rescore
-from harness.results import SCORE_NAMES
-from harness.run_summary import show
-from harness.runner import prepare, run_suite
-from harness.suite import NamedPlugin, ThreatModel, parse_suite
+from leakgauge.harness import cli
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.contracts import Attack
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.measure import measure_exposure
+from leakgauge.harness.planning import build_attack
+from leakgauge.harness.probing import AttributeProbe, IdentityProbe, kind_of
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.results import SCORE_NAMES
+from leakgauge.harness.run_summary import show
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.suite import NamedPlugin, ThreatModel, parse_suite
 
 CPU = torch.device("cpu")
 

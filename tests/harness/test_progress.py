@@ -9,9 +9,9 @@ import torch
 from toy_task import register
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.runner import prepare, run_suite
-from harness.suite import parse_suite
+from leakgauge.harness.cli import app
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import provenance
-from harness.provenance import code_identity, collect
+from leakgauge.harness import provenance
+from leakgauge.harness.provenance import code_identity, collect
 
 CPU = torch.device("cpu")
 OWN_TO_GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")

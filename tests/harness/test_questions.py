@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import PluginError
-from harness.images import ImageSet
-from harness.questions import ABSENT, Asked, Questions, QuestionTask, spread_rows
-from harness.transmitting import joined
+from leakgauge.harness.errors import PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.questions import ABSENT, Asked, Questions, QuestionTask, spread_rows
+from leakgauge.harness.transmitting import joined
 
 WORDS = ("yes", "no", "two")
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from toy_task import register
 
-from harness.attempt import Attempt
-from harness.bench import Bench
-from harness.contracts import Attack
-from harness.planning import plan
-from harness.probing import AttributeProbe, IdentityProbe
-from harness.seeding import Streams
-from harness.store import RunFolder
-from harness.suite import parse_suite
+from leakgauge.harness.attempt import Attempt
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.contracts import Attack
+from leakgauge.harness.planning import plan
+from leakgauge.harness.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -75,7 +75,7 @@ def inside(thing: object) -> Iterator[object]:
         slots = getattr(kind, "__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             yield getattr(thing, name, None)
-    if type(thing).__module__.partition(".")[0] in {"harness", "defenses", "benchmarks"}:
+    if type(thing).__module__.startswith(("leakgauge.harness.", "leakgauge.defenses.", "leakgauge.benchmarks.")):
         yield type(thing)
 
 
@@ -170,7 +170,7 @@ def bench():
 @pytest.fixture
 def spies(bench, tmp_path, monkeypatch):
     """Runs one spy of each kind against one exposure, as a run would, and returns them."""
-    from harness import attempt, measure
+    from leakgauge.harness import attempt, measure
 
     spies = [Seeker(), Painter(), Asker()]
     cells = plan(parse_suite({**SUITE, "attacks": [{"label": f"spy{i}", "name": "floor_mean"} for i in range(3)]}), "")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy_task import COUNTS, Toy, register
 
-from harness.reading import class_counts
-from harness.runner import prepare
-from harness.suite import parse_suite
-from harness.undefended import _near, undefended
+from leakgauge.harness.reading import class_counts
+from leakgauge.harness.runner import prepare
+from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.undefended import _near, undefended
 
 
 class Sharp(Toy):

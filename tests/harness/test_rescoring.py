@@ -9,13 +9,13 @@ import pytest
 import torch
 from toy_task import Toy, register
 
-from harness import rescoring
-from harness.errors import DataError
-from harness.images import ImageSet
-from harness.rescoring import rescore
-from harness.runner import prepare, run_suite
-from harness.store import RunFolder
-from harness.suite import parse_suite
+from leakgauge.harness import rescoring
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -78,7 +78,7 @@ def other_pixels(patch):
 
 def other_code(patch):
     code = rescoring.scoring_code
-    patch.setattr(rescoring, "scoring_code", lambda suite: {**code(suite), "harness": "edited"})
+    patch.setattr(rescoring, "scoring_code", lambda suite: {**code(suite), "leakgauge.harness": "edited"})
 
 
 PICTURES = "the evaluation images are not the originals that the run keeps"
@@ -88,7 +88,7 @@ CHANGES = {
     "images": (other_images, ["another evaluation images: ", PICTURES]),
     "training images": (other_training, ["another split attacker: "]),
     "pixels": (other_pixels, [PICTURES]),
-    "code": (other_code, ["other code: harness ("]),
+    "code": (other_code, ["other code: leakgauge.harness ("]),
 }
 
 

@@ -17,14 +17,14 @@ import torch
 import yaml
 from toy_task import install, register
 
-from harness import cli
-from harness.results import TIME_COLUMNS
-from harness.runner import prepare, run_suite
-from harness.store import RunFolder
-from harness.suite import load_suite, parse_suite
+from leakgauge.harness import cli
+from leakgauge.harness.results import TIME_COLUMNS
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import load_suite, parse_suite
 
 CPU = torch.device("cpu")
-COMMAND = [sys.executable, "-m", "harness.cli"]
+COMMAND = [sys.executable, "-m", "leakgauge.harness.cli"]
 POINTS = ["undefended", "threshold_0.90"]
 SMALL = {
     "name": "small",
@@ -243,8 +243,8 @@ def test_folders_that_cannot_be_used(smoke, tmp_path, command):
 
 
 def test_missing_and_corrupt_weights(tmp_path):
-    from benchmarks.victims.photos_vit import WEIGHTS, load_photos_vit
-    from harness.errors import DataError
+    from leakgauge.benchmarks.victims.photos_vit import WEIGHTS, load_photos_vit
+    from leakgauge.harness.errors import DataError
 
     with pytest.raises(DataError, match="missing"):
         load_photos_vit(tmp_path / "nothing.safetensors")

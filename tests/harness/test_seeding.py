@@ -1,6 +1,6 @@
 import torch
 
-from harness.seeding import Streams
+from leakgauge.harness.seeding import Streams
 
 
 def test_names_not_order_address_numbers():

@@ -9,12 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.cli.docstrings import body_of, meanings_of
-from harness.cli.show import facts_of
-from harness.errors import ConfigError
-from harness.executors import default_workers
-from harness.registry import GROUPS, plugins
+from leakgauge.harness.cli import app
+from leakgauge.harness.cli.docstrings import body_of, meanings_of
+from leakgauge.harness.cli.show import facts_of
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.executors import default_workers
+from leakgauge.harness.registry import GROUPS, plugins
 
 
 def said(*arguments: str) -> str:
@@ -67,7 +67,7 @@ def test_docstrings_are_read_as_they_are_written():
 
 def test_one_plug_in_is_shown():
     text = said("show", "attack", "ridge")
-    assert "attacks.ridge:Ridge" in text
+    assert "leakgauge.attacks.ridge:Ridge" in text
     assert "closed_form" in text
     data = json.loads(said("show", "reductions", "threshold", "--json"))
     assert [option["name"] for option in data["options"]][:2] == ["thresholds", "similarity"]

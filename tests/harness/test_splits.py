@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from harness.errors import DataError
-from harness.images import ImageSet
-from harness.splits import check_disjoint, duplicate_groups, find_copies, near_duplicates
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.splits import check_disjoint, duplicate_groups, find_copies, near_duplicates
 
 PX = 64
 MARGIN = 4

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.attempt import _unadapted
-from harness.auxiliary import auxiliary_images
-from harness.images import ImageSet
-from harness.judging import Judge, JudgedGallery
-from harness.link import ChannelState
-from harness.suite import Auxiliary
-from harness.undefended import _chance
+from leakgauge.harness.attempt import _unadapted
+from leakgauge.harness.auxiliary import auxiliary_images
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.judging import Judge, JudgedGallery
+from leakgauge.harness.link import ChannelState
+from leakgauge.harness.suite import Auxiliary
+from leakgauge.harness.undefended import _chance
 
 CPU = torch.device("cpu")
 

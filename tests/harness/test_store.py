@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from harness.errors import StoreError
-from harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from harness.sheet import sheet
-from harness.store import RunFolder, write_atomic
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
+from leakgauge.harness.sheet import sheet
+from leakgauge.harness.store import RunFolder, write_atomic
 
 KEY = "0123456789abcdef"
 NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")

@@ -11,15 +11,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness import cli, rescoring, runner
-from harness.cli import report as reporting
-from harness.cli import search as searching
-from harness.errors import StoreError
-from harness.rescoring import rescore
-from harness.runner import run_suite
-from harness.search.study import memo_folder
-from harness.store import RunFolder, write_atomic
-from harness.sweeping import sweep
+from leakgauge.harness import cli, rescoring, runner
+from leakgauge.harness.cli import report as reporting
+from leakgauge.harness.cli import search as searching
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.runner import run_suite
+from leakgauge.harness.search.study import memo_folder
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.harness.sweeping import sweep
 
 CPU = torch.device("cpu")
 KEY = "0123456789abcdef"

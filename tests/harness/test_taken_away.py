@@ -9,13 +9,13 @@ import pytest
 import torch
 from toy_task import register
 
-from harness import rescoring
-from harness.errors import FailedCellsError, StoreError
-from harness.output_paths import check_still_there
-from harness.rescoring import rescore
-from harness.runner import prepare, run_suite
-from harness.store import RunFolder
-from harness.suite import parse_suite
+from leakgauge.harness import rescoring
+from leakgauge.harness.errors import FailedCellsError, StoreError
+from leakgauge.harness.output_paths import check_still_there
+from leakgauge.harness.rescoring import rescore
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -121,6 +121,6 @@ def test_a_failure_to_measure_keeps_its_own_name(tmp_path, monkeypatch):
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr("harness.measure.run_attack", short)
+    monkeypatch.setattr("leakgauge.harness.measure.run_attack", short)
     with pytest.raises(FailedCellsError, match="were not measured"):
         run_suite(plan, tmp_path / "run", CPU, 1, lambda done, total: None)

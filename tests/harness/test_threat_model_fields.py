@@ -11,20 +11,20 @@ import torch
 from pydantic import BaseModel
 from toy_task import Toy, register
 
-from defenses.pipeline import SplitPipeline
-from harness import guards
-from harness.auxiliary import auxiliary_images, shifted_images
-from harness.contracts import Attack, Knowledge
-from harness.errors import AccessDeniedError, ConfigError, LeakgaugeError, PluginError
-from harness.images import ImageSet
-from harness.planning import missing_grant
-from harness.runner import prepare, run_suite
-from harness.seeding import Streams
-from harness.suite import Auxiliary, ThreatModel, parse_suite
-from harness.transmitting import transmit_all
-from harness.views import GrantedView, observe
-from reports.loaded import load_runs
-from reports.sections import threat_models_grid
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness import guards
+from leakgauge.harness.auxiliary import auxiliary_images, shifted_images
+from leakgauge.harness.contracts import Attack, Knowledge
+from leakgauge.harness.errors import AccessDeniedError, ConfigError, LeakgaugeError, PluginError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.planning import missing_grant
+from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import Auxiliary, ThreatModel, parse_suite
+from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.views import GrantedView, observe
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.sections import threat_models_grid
 
 CPU, RNG = torch.device("cpu"), Streams(0, ("attacker",))
 REDUCED = {"reduction": {"name": "threshold", "thresholds": -1.0}, "proportional_attention": True, "cut": 1}

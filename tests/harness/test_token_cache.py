@@ -6,21 +6,21 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from defenses.pipeline import SplitPipeline
-from harness import code_digest as code_digests
-from harness import store
-from harness.code_digest import code_digest, forget
-from harness.encoded_file import read_encoded, to_bytes
-from harness.errors import ConfigError, StoreError
-from harness.images import ImageSet
-from harness.link import Encoded
-from harness.machine import machine_of
-from harness.seeding import Streams
-from harness.suite import ThreatModel
-from harness.token_cache import TokenCache, check_once
-from harness.tokens import TokenBatch
-from harness.transmitting import transmit_all
-from harness.views import GrantedView
+from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness import code_digest as code_digests
+from leakgauge.harness import store
+from leakgauge.harness.code_digest import code_digest, forget
+from leakgauge.harness.encoded_file import read_encoded, to_bytes
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.link import Encoded
+from leakgauge.harness.machine import machine_of
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.token_cache import TokenCache, check_once
+from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.views import GrantedView
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}}
@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_loses_no_result(victim, few, tmp_path, m
     def full(path, data):
         raise StoreError("cannot write: No space left on device", where=str(path))
 
-    monkeypatch.setattr("harness.token_cache.write_atomic", full)
+    monkeypatch.setattr("leakgauge.harness.token_cache.write_atomic", full)
     encoded = sent(victim, few)
     assert TokenCache(tmp_path, 2**30).encoded("key", lambda: encoded) is encoded
     assert "No space left" in caplog.text
@@ -202,7 +202,7 @@ def test_the_code_is_part_of_the_key(tmp_path, monkeypatch):
     before = code_digest()
     assert code_digest() == before
     forget()
-    monkeypatch.setattr("harness.code_digest.package_versions", lambda: {"torch": "another"})
+    monkeypatch.setattr("leakgauge.harness.code_digest.package_versions", lambda: {"torch": "another"})
     assert code_digest() != before
     forget()
 
@@ -217,7 +217,7 @@ def test_every_file_that_a_plugin_is_made_of_is_in_its_digest(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     forget()
     before = code_digests.code_of(["digested_codec"])
-    assert {"harness", "digested_codec", "digested_below", "torch"} <= set(before)
+    assert {"leakgauge.harness", "digested_codec", "digested_below", "torch"} <= set(before)
     assert not {"typer", "rich", "os"} & set(before)
     changed = {"a plug-in": package / "__init__.py", "what it imports": tmp_path / "digested_below.py"}
     changed |= {"its table": package / "table.json", "nothing": package / "README.md"}

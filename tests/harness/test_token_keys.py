@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness import code_digest as digest_module
-from harness import measure
-from harness.code_digest import code_digest, forget
-from harness.images import ImageSet
-from harness.measure import measure_exposure, recall_through
-from harness.planning import plan
-from harness.search.memo import Memo
-from harness.seeding import Streams
-from harness.suite import ThreatModel, parse_suite
-from harness.views import GrantedView
+from leakgauge.harness import code_digest as digest_module
+from leakgauge.harness import measure
+from leakgauge.harness.code_digest import code_digest, forget
+from leakgauge.harness.images import ImageSet
+from leakgauge.harness.measure import measure_exposure, recall_through
+from leakgauge.harness.planning import plan
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite import ThreatModel, parse_suite
+from leakgauge.harness.views import GrantedView
 
 SUITE = {
     "name": "keys",
@@ -162,7 +162,7 @@ def test_the_digest_follows_every_file_of_a_plug_in(plug_in):
 def test_a_search_forgets_what_other_code_measured(tmp_path, monkeypatch):
     counts = []
     for code in ("one", "other", "one"):
-        monkeypatch.setattr("harness.search.memo.code_digest", lambda code=code: code)
+        monkeypatch.setattr("leakgauge.harness.search.memo.code_digest", lambda code=code: code)
         memo = Memo(tmp_path)
         assert memo.recall("key", lambda code=code: {"by": code}) == {"by": code}
         counts.append(memo.misses)

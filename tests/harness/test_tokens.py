@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import PayloadError
-from harness.tokens import DROPPED, TokenBatch, packed_rows
+from leakgauge.harness.errors import PayloadError
+from leakgauge.harness.tokens import DROPPED, TokenBatch, packed_rows
 
 
 def random_batch(seed: int, images: int = 4, patches: int = 9, prefix: int = 1, width: int = 3) -> TokenBatch:

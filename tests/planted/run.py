@@ -84,9 +84,9 @@ class Job:
 
 def copy_tree(target: Path) -> None:
     """Copies the repository, registers its plug-ins there, and compiles it so that a changed file is compiled anew."""
-    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(ROOT, target, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
     # By hash: a fault of the same length within the same second would otherwise be taken for the clean file.
-    compiling = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *FOLDERS]
+    compiling = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "leakgauge", *FOLDERS]
     for command in (["-c", "from setuptools import setup; setup()", "-q", "egg_info"], compiling):
         subprocess.run([sys.executable, *command], cwd=target, check=True, stdout=subprocess.DEVNULL)
 
@@ -109,7 +109,8 @@ def in_child(job: Job) -> int:
 
     unneeded = (word for name in ("cacheprovider", "xdist", "anyio") for word in ("-p", f"no:{name}"))
     code = int(pytest.main(["-x", "-q", "--hypothesis-seed=0", *unneeded, *job.tests]))
-    homes = {Path(str(sys.modules[name].__file__)).parents[1] for name in FOLDERS if name in sys.modules}
+    ours = (sys.modules.get(f"leakgauge.{name}") for name in FOLDERS)
+    homes = {Path(str(module.__file__)).parents[2] for module in ours if module}
     return code if homes <= {job.copy} else ELSEWHERE
 
 
@@ -211,14 +212,14 @@ def main() -> int:
     for name in LIBRARIES:
         with suppress(ImportError):
             importlib.import_module(name)
-    assert not set(FOLDERS) & set(sys.modules), "the repository itself must not be imported before the fork"
+    assert "leakgauge" not in sys.modules, "the repository itself must not be imported before the fork"
     gc.freeze()  # else every process walks through all objects of the libraries, and copies their memory
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         place = Path(folder).resolve()
         copies = [place / f"copy-{i}" for i in range(max(1, args.jobs))]
         copy_tree(copies[0])
         for copy in copies[1:]:
-            shutil.copytree(copies[0], copy)
+            shutil.copytree(copies[0], copy, symlinks=True)
         jobs = [] if args.no_clean else clean_jobs(able)
         done = run([*jobs, *(Job([fault.test], fault) for fault in able)], copies, args.timeout)
     print(f"\n{table(chosen, stale, done)}")

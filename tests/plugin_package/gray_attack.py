@@ -1,6 +1,6 @@
 import torch
 
-from harness.contracts import Attack
+from leakgauge.harness.contracts import Attack
 
 
 class Gray(Attack):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.learning import LearningCurve
-from harness.planning import plan
-from harness.scoring.statistics import mean_interval
-from harness.seeding import Streams
-from harness.store import RunFolder
-from harness.suite import Suite
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.planning import plan
+from leakgauge.harness.scoring.statistics import mean_interval
+from leakgauge.harness.seeding import Streams
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite
 
 SCRIPT = "<script>alert(1)</script>"
 N, SIDE = 10, 8

@@ -9,16 +9,16 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from harness.store import RunFolder
-from harness.suite import Suite
-from reports.against_snr import against_snr, paths, snr_lines
-from reports.figures import snr_plots
-from reports.html import write_html
-from reports.loaded import load_runs
-from reports.markdown import write_markdown
-from reports.palette import SETTINGS, marks
-from reports.sections import points_grid, threat_models_grid
-from reports.table import point_rows
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite
+from leakgauge.reports.against_snr import against_snr, paths, snr_lines
+from leakgauge.reports.figures import snr_plots
+from leakgauge.reports.html import write_html
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.palette import SETTINGS, marks
+from leakgauge.reports.sections import points_grid, threat_models_grid
+from leakgauge.reports.table import point_rows
 
 MakeRun = Callable[..., RunFolder]
 
@@ -94,7 +94,7 @@ def _no_other_figures() -> Iterator[None]:
     """Figures of other sections, which other tests are about, are not drawn: each takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("html", "markdown"):
-            patch.setattr(f"reports.{module}.plots", lambda run, rows: [])
+            patch.setattr(f"leakgauge.reports.{module}.plots", lambda run, rows: [])
         yield
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from simulated_runs import simulated
 
-from harness.scoring.statistics import bootstrap_streams, mean_interval
-from reports.baseline import baseline_of
-from reports.difference import paired_difference
-from reports.gate import judge
-from reports.limits import parse_limits
-from reports.measures import measure_of, measured
-from reports.strongest import change, estimate
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
+from leakgauge.reports.baseline import baseline_of
+from leakgauge.reports.difference import paired_difference
+from leakgauge.reports.gate import judge
+from leakgauge.reports.limits import parse_limits
+from leakgauge.reports.measures import measure_of, measured
+from leakgauge.reports.strongest import change, estimate
 
 COPIES = 8
 VALUES = pd.Series(np.random.default_rng(0).normal(5.0, 2.0, 12))

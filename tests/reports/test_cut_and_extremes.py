@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from simulated_runs import Simulation, simulated, suite_of
 
-from harness.store import RunFolder
-from harness.suite import Suite
-from reports.against_cut import _common, cut_lines
-from reports.frontier import against_quality, frontier
-from reports.gallery import extreme_cases
-from reports.html import write_html
-from reports.loaded import Setting, load_runs
-from reports.markdown import write_markdown
-from reports.palette import marks
-from reports.strongest import strongest_per_image
-from reports.table import point_rows
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite
+from leakgauge.reports.against_cut import _common, cut_lines
+from leakgauge.reports.frontier import against_quality, frontier
+from leakgauge.reports.gallery import extreme_cases
+from leakgauge.reports.html import write_html
+from leakgauge.reports.loaded import Setting, load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.palette import marks
+from leakgauge.reports.strongest import strongest_per_image
+from leakgauge.reports.table import point_rows
 
 SETTING = Setting("ideal", "server")
 POINTS = [

@@ -9,13 +9,13 @@ import pytest
 from simulated_runs import SCRIPT, Simulation, simulated, suite_of
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import ConfigError, StoreError
-from reports.baseline import baseline_of, read_baseline, write_baseline
-from reports.gate import Check, _adjusted, judge
-from reports.gate_output import gate_json, gate_junit, gate_markdown, headline
-from reports.limits import Limits, parse_limits
-from reports.measures import measure_of
+from leakgauge.harness.cli import app
+from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate import Check, _adjusted, judge
+from leakgauge.reports.gate_output import gate_json, gate_junit, gate_markdown, headline
+from leakgauge.reports.limits import Limits, parse_limits
+from leakgauge.reports.measures import measure_of
 
 
 @pytest.fixture(scope="module")

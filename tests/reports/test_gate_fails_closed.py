@@ -12,15 +12,15 @@ import pytest
 from pydantic import ValidationError
 from simulated_runs import Simulation, simulated
 
-from harness.errors import LeakgaugeError, StoreError
-from harness.store import RunFolder
-from reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
-from reports.compare import compare
-from reports.gate import judge
-from reports.limits import Limits, parse_limits
-from reports.loaded import load_runs
-from reports.summary import summarise
-from reports.table import point_rows
+from leakgauge.harness.errors import LeakgaugeError, StoreError
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.compare import compare
+from leakgauge.reports.gate import judge
+from leakgauge.reports.limits import Limits, parse_limits
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.summary import summarise
+from leakgauge.reports.table import point_rows
 
 JUDGE = parse_limits({"inconclusive": "judge"})
 ABSOLUTE = parse_limits({"inconclusive": "judge", "absolute": [{"measure": "leakage", "at_most": 50}]})

@@ -4,19 +4,19 @@ import pytest
 from matplotlib.figure import Figure
 from simulated_runs import Simulation, suite_of
 
-from harness.store import RunFolder
-from reports.baseline import baseline_of
-from reports.compare import compare
-from reports.frontier import Label, _label
-from reports.html import write_html
-from reports.latex import attacks_table, points_table
-from reports.loaded import load_runs
-from reports.markdown import write_markdown
-from reports.matrix import achievement_matrix
-from reports.run_list import runs_grid
-from reports.sections import cells_grid, points_grid
-from reports.summary import summarise
-from reports.table import point_rows
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.baseline import baseline_of
+from leakgauge.reports.compare import compare
+from leakgauge.reports.frontier import Label, _label
+from leakgauge.reports.html import write_html
+from leakgauge.reports.latex import attacks_table, points_table
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.run_list import runs_grid
+from leakgauge.reports.sections import cells_grid, points_grid
+from leakgauge.reports.summary import summarise
+from leakgauge.reports.table import point_rows
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.inspection import Inspection, LayerView
-from harness.tokens import DROPPED
-from reports.merging_figure import (
+from leakgauge.harness.inspection import Inspection, LayerView
+from leakgauge.harness.tokens import DROPPED
+from leakgauge.reports.merging_figure import (
     DROPPED_GRAY,
     LETTERS,
     boundaries,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import RunFolder
-from harness.suite import Suite
-from reports.html import write_html
-from reports.loaded import LoadedRun, Setting, load_runs
-from reports.markdown import write_markdown
-from reports.notation import number
-from reports.paired import attacks_paired, points_paired
-from reports.strongest import image_rows, strongest_per_image
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.suite import Suite
+from leakgauge.reports.html import write_html
+from leakgauge.reports.loaded import LoadedRun, Setting, load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.notation import number
+from leakgauge.reports.paired import attacks_paired, points_paired
+from leakgauge.reports.strongest import image_rows, strongest_per_image
 
 MakeRun = Callable[..., RunFolder]
 SETTING = Setting("ideal", "server")

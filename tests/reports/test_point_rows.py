@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from simulated_runs import simulated, suite_of
 
-from reports.loaded import Setting
-from reports.measures import verdict_of
-from reports.table import point_rows
+from leakgauge.reports.loaded import Setting
+from leakgauge.reports.measures import verdict_of
+from leakgauge.reports.table import point_rows
 
 HERE = Setting("ideal", "server")
 

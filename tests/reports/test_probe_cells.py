@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.learning import LearningCurve
-from harness.planning import content_hash
-from harness.store import RunFolder
-from reports.curves import curves_at
-from reports.gallery import gallery
-from reports.html import write_html
-from reports.loaded import Setting, load_runs
-from reports.markdown import write_markdown
-from reports.matrix import achievement_matrix
-from reports.sections import cells_grid
-from reports.strongest import candidates
-from reports.table import point_rows
-from reports.tabular import write_csv
+from leakgauge.harness.learning import LearningCurve
+from leakgauge.harness.planning import content_hash
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.curves import curves_at
+from leakgauge.reports.gallery import gallery
+from leakgauge.reports.html import write_html
+from leakgauge.reports.loaded import Setting, load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.sections import cells_grid
+from leakgauge.reports.strongest import candidates
+from leakgauge.reports.table import point_rows
+from leakgauge.reports.tabular import write_csv
 
 MakeRun = Callable[..., RunFolder]
 SETTING = Setting("ideal", "server")

@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.errors import StoreError
-from harness.results import SCORE_NAMES
-from harness.store import RunFolder
-from reports.figures import write_figures
-from reports.html import write_html
-from reports.loaded import Setting, load_runs
-from reports.markdown import write_markdown
-from reports.notation import number
-from reports.pipe_table import escape
-from reports.strongest import strongest_per_image
-from reports.summary import summarise
-from reports.table import POINT_COLUMNS, operating_points, point_rows
-from reports.tabular import write_csv
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.results import SCORE_NAMES
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.figures import write_figures
+from leakgauge.reports.html import write_html
+from leakgauge.reports.loaded import Setting, load_runs
+from leakgauge.reports.markdown import write_markdown
+from leakgauge.reports.notation import number
+from leakgauge.reports.pipe_table import escape
+from leakgauge.reports.strongest import strongest_per_image
+from leakgauge.reports.summary import summarise
+from leakgauge.reports.table import POINT_COLUMNS, operating_points, point_rows
+from leakgauge.reports.tabular import write_csv
 
 SCRIPT = "<script>alert(1)</script>"
 N = 10

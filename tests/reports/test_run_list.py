@@ -6,9 +6,9 @@ import pytest
 from simulated_runs import Simulation
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import StoreError
-from reports.run_list import find_runs, runs_grid
+from leakgauge.harness.cli import app
+from leakgauge.harness.errors import StoreError
+from leakgauge.reports.run_list import find_runs, runs_grid
 
 
 def test_every_run_has_its_row(tmp_path):

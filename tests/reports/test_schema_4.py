@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from harness.store import RunFolder
-from reports.html import write_html
-from reports.markdown import write_markdown
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.html import write_html
+from leakgauge.reports.markdown import write_markdown
 
 # Written by the conftest of the last commit whose SCHEMA_VERSION was 4, without its pictures and curves.
 STORED = Path(__file__).parent / "schema_4"

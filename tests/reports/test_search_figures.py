@@ -5,9 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from harness.errors import StoreError
-from harness.search.front import Front, write_front
-from reports.search_figures import family_of, front_figure, hypervolume_figure, shares_figure, write_search_figures
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.search.front import Front, write_front
+from leakgauge.reports.search_figures import (
+    family_of,
+    front_figure,
+    hypervolume_figure,
+    shares_figure,
+    write_search_figures,
+)
 
 METRICS = [
     {"quality": 0.9, "gflops_total": 0.3, "payload_bytes": 9000, "leakage": 6.0},

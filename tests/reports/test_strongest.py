@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from simulated_runs import simulated, suite_of
 
-from reports.loaded import Setting
-from reports.measures import measured
-from reports.strongest import strongest_per_image
+from leakgauge.reports.loaded import Setting
+from leakgauge.reports.measures import measured
+from leakgauge.reports.strongest import strongest_per_image
 
 PLACE = "merged", Setting("ideal", "server")
 ATTACKS = suite_of(attacks=["flat", "sharp", "other", "asked"])

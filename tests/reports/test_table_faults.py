@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulated_runs import simulated
 
-from reports.integrity import table_faults
+from leakgauge.reports.integrity import table_faults
 
 
 @pytest.fixture(scope="module")

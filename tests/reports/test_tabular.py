@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_runs import Simulation
 
-from harness.store import RunFolder
-from harness.table_file import guarded_csv, unguarded
-from reports.compare import compare
-from reports.compare_output import write_comparison
-from reports.loaded import load_runs
-from reports.tabular import TABLES, read_table, write_csv, write_parquet
+from leakgauge.harness.store import RunFolder
+from leakgauge.harness.table_file import guarded_csv, unguarded
+from leakgauge.reports.compare import compare
+from leakgauge.reports.compare_output import write_comparison
+from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.tabular import TABLES, read_table, write_csv, write_parquet
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from defenses.radio.block_error import (
+from leakgauge.defenses.radio.block_error import (
     BlockErrorCurve,
     block_error_rate,
     block_error_table,
@@ -13,12 +13,12 @@ from defenses.radio.block_error import (
     lose_packets,
     packet_loss,
 )
-from defenses.radio.fading import Fading
-from defenses.radio.ldpc import DECODER_ITERATIONS, send_packets
-from defenses.radio.measure_block_errors import main, measure_point
-from defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
-from harness.errors import DataError
-from harness.seeding import Streams
+from leakgauge.defenses.radio.fading import Fading
+from leakgauge.defenses.radio.ldpc import DECODER_ITERATIONS, send_packets
+from leakgauge.defenses.radio.measure_block_errors import main, measure_point
+from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.seeding import Streams
 
 # Between the points of the table, where between half and nearly all packets of two blocks are lost.
 VALIDATION = {"qpsk_1_2": (0.7, 0.9, 1.1), "qam16_3_4": (9.6, 9.9, 10.1)}
@@ -161,7 +161,7 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path, monkeypatch):
         place = len({call for call in calls if call[0] == mcs.name})
         return {"snr_db": snr_db, "blocks": 100, "errors": 90 - 30 * place}
 
-    monkeypatch.setattr("defenses.radio.measure_block_errors.measure_point", fake_point)
+    monkeypatch.setattr("leakgauge.defenses.radio.measure_block_errors.measure_point", fake_point)
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
     before = json.loads(out.read_text())["curves"]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from defenses.radio.fading import (
+from leakgauge.defenses.radio.fading import (
     Fading,
     complex_normal,
     draw_gains,
@@ -12,8 +12,8 @@ from defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from harness.errors import ConfigError
-from harness.seeding import Streams
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.seeding import Streams
 
 IMAGES = 20_000
 

@@ -4,11 +4,11 @@ import sys
 import pytest
 import torch
 
-from defenses.radio.fading import Fading, transmit
-from defenses.radio.ldpc import block_code, checked_packet, packet_bits, send_packets
-from defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
-from harness.errors import ConfigError
-from harness.seeding import Streams
+from leakgauge.defenses.radio.fading import Fading, transmit
+from leakgauge.defenses.radio.ldpc import block_code, checked_packet, packet_bits, send_packets
+from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.seeding import Streams
 
 AWGN = Fading()
 
@@ -96,7 +96,7 @@ def test_padding_is_sent_as_other_symbols_in_every_packet(monkeypatch):
         seen.append(symbols)
         return transmit(symbols, *others)
 
-    monkeypatch.setattr("defenses.radio.ldpc.transmit", listen)
+    monkeypatch.setattr("leakgauge.defenses.radio.ldpc.transmit", listen)
     mcs = scheme("qam16_3_4")
     send_packets([bytes(1)] * 40, mcs, 15.0, AWGN, Streams(0))
     # 16 points meet by chance once in 16; 39 * 320 symbols have a standard error of 0.0022.
@@ -133,12 +133,13 @@ def run_python(code):
 
 
 def test_sionna_is_imported_only_when_used():
-    code = "import sys, defenses.pipeline, defenses.radio.block_error, defenses.radio.measure_block_errors\n"
+    code = "import sys, leakgauge.defenses.pipeline, leakgauge.defenses.radio.block_error\n"
+    code += "import leakgauge.defenses.radio.measure_block_errors\n"
     assert run_python(code + "print('sionna' in sys.modules)") == ["False"]
 
 
 def test_importing_sionna_leaves_the_global_generator_alone():
     code = "import torch\ntorch.manual_seed(5)\nprint(torch.rand(1).item())\ntorch.manual_seed(5)\n"
-    code += "from defenses.radio.sionna_import import sionna_module\nsionna_module('mapping')\n"
+    code += "from leakgauge.defenses.radio.sionna_import import sionna_module\nsionna_module('mapping')\n"
     first, second = run_python(code + "print(torch.rand(1).item())")
     assert first == second

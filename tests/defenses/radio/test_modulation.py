@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from defenses.radio.fading import Fading, complex_normal, draw_gains, equalise, noise_power, transmit
-from defenses.radio.modulation import demodulate, modulate
-from harness.errors import ConfigError
-from harness.seeding import Streams
+from leakgauge.defenses.radio.fading import Fading, complex_normal, draw_gains, equalise, noise_power, transmit
+from leakgauge.defenses.radio.modulation import demodulate, modulate
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.seeding import Streams
 
 ORDERS = (2, 4, 6)
 

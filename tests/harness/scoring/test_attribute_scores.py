@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.scoring import statistics
-from harness.scoring.attributes import auc_interval, informed_guess, macro_auc
-from harness.seeding import Streams
+from leakgauge.harness.scoring import statistics
+from leakgauge.harness.scoring.attributes import auc_interval, informed_guess, macro_auc
+from leakgauge.harness.seeding import Streams
 
 STREAMS = Streams(0, ("test", "auc"))
 

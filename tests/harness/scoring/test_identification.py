@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.scoring import identification
-from harness.scoring.identification import ranked_first, reid_top1
+from leakgauge.harness.scoring import identification
+from leakgauge.harness.scoring.identification import ranked_first, reid_top1
 
 
 def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -19,9 +19,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import DataError
-from harness.scoring import lpips_weights
-from harness.scoring.lpips_weights import ArrayUnpickler, Net, build_network, read_package_checkpoint, trunk_state
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.scoring import lpips_weights
+from leakgauge.harness.scoring.lpips_weights import (
+    ArrayUnpickler,
+    Net,
+    build_network,
+    read_package_checkpoint,
+    trunk_state,
+)
 
 # Of the tensors, not of a file: the hash that any source of the original weights has to give.
 ALEX_SHA256 = "b46189e918b5839984e730473cc7329f473de17968d8502d355c0f0fd30797e7"

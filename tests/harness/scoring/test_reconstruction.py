@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harness.contracts import Metric
-from harness.errors import DataError
-from harness.scoring import lpips_weights, reconstruction
-from harness.scoring.reconstruction import LPIPS_MIN_SIDE, PSNR_CEILING_DB, SSIM_WINDOW, Lpips, Psnr, Ssim
+from leakgauge.harness.contracts import Metric
+from leakgauge.harness.errors import DataError
+from leakgauge.harness.scoring import lpips_weights, reconstruction
+from leakgauge.harness.scoring.reconstruction import LPIPS_MIN_SIDE, PSNR_CEILING_DB, SSIM_WINDOW, Lpips, Psnr, Ssim
 
 Array = np.ndarray[Any, Any]
 PHOTOS: dict[str, Callable[[], Array]] = {
@@ -170,7 +170,7 @@ def test_shapes_types_and_bad_pixels(metric: Metric) -> None:
 
 
 def test_names_match_the_result_schema() -> None:
-    from harness.results import SCORES
+    from leakgauge.harness.results import SCORES
 
     columns = {column.name: column for column in SCORES}
     for metric in (Psnr(), Ssim(), Lpips()):

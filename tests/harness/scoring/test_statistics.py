@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest, ttest_1samp
 
-from harness.scoring import statistics
-from harness.scoring.statistics import holm, mean_interval, p_above
-from harness.seeding import Streams
+from leakgauge.harness.scoring import statistics
+from leakgauge.harness.scoring.statistics import holm, mean_interval, p_above
+from leakgauge.harness.seeding import Streams
 
 STREAMS = Streams(0, ("test", "bootstrap"))
 

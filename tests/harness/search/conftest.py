@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from search_spaces import prepared
 
-from harness.search.study import Prepared
+from leakgauge.harness.search.study import Prepared
 
 
 @pytest.fixture(scope="session")

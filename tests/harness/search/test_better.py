@@ -10,12 +10,12 @@ import pytest
 from optuna.study import StudyDirection
 from search_spaces import small
 
-from harness.scoring.statistics import bootstrap_streams, mean_interval
-from harness.search.dominance import dominance, image_metrics
-from harness.search.front import Front, FrontPoint
-from harness.search.objectives import directions
-from harness.search.remeasure import _leakages
-from harness.suite import OperatingPoint, PluginConfig
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
+from leakgauge.harness.search.dominance import dominance, image_metrics
+from leakgauge.harness.search.front import Front, FrontPoint
+from leakgauge.harness.search.objectives import directions
+from leakgauge.harness.search.remeasure import _leakages
+from leakgauge.harness.suite import OperatingPoint, PluginConfig
 
 HERE = {"channel": "c", "snr_db": float("nan"), "threat_model": "server", "seed": 0}
 IMAGES = [f"image {i}" for i in range(24)]

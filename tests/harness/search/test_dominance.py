@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from search_spaces import CPU, searched
 from toy_task import register
 
-from harness.errors import ConfigError
-from harness.scoring.statistics import Interval
-from harness.search.dominance import relation
-from harness.search.output import write_results
-from harness.search.remeasure import remeasure_front
-from harness.search.space import Remeasure
-from harness.store import RunFolder
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.scoring.statistics import Interval
+from leakgauge.harness.search.dominance import relation
+from leakgauge.harness.search.output import write_results
+from leakgauge.harness.search.remeasure import remeasure_front
+from leakgauge.harness.search.space import Remeasure
+from leakgauge.harness.store import RunFolder
 
 
 def difference(mean, half):
@@ -115,7 +115,7 @@ def test_remeasuring_resumes_and_repeats(measured):
 
 
 def test_a_space_that_names_no_attacks_cannot_be_measured_again(tmp_path):
-    from harness.search_cli import search
+    from leakgauge.harness.search_cli import search
 
     space = tmp_path / "space.yaml"
     space.write_text("name: bare\ntask: photos\nobjectives: [quality]\n")

@@ -6,16 +6,16 @@ import pytest
 import torch
 from search_spaces import CPU, prepared, small
 
-from harness.bench import Bench
-from harness.errors import ConfigError, PluginError
-from harness.judging import JudgedGallery
-from harness.measure import measure_exposure
-from harness.planning import plan
-from harness.search.evaluation import Evaluator
-from harness.search.memo import Memo
-from harness.search.schedule import Candidate
-from harness.search.tunable import tunable
-from harness.suite import PluginConfig, Suite
+from leakgauge.harness.bench import Bench
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.judging import JudgedGallery
+from leakgauge.harness.measure import measure_exposure
+from leakgauge.harness.planning import plan
+from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.search.schedule import Candidate
+from leakgauge.harness.search.tunable import tunable
+from leakgauge.harness.suite import PluginConfig, Suite
 
 IDEAL = PluginConfig(name="ideal")
 
@@ -138,7 +138,7 @@ def test_leakage_is_measured_above_the_floors(ready):
 
 def test_trials_never_touch_the_evaluation_split(monkeypatch):
     asked: list[str] = []
-    from benchmarks.tasks import photos
+    from leakgauge.benchmarks.tasks import photos
 
     split = photos.Photos.split
     monkeypatch.setattr(photos.Photos, "split", lambda self, name: asked.append(name) or split(self, name))

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from search_spaces import small
 
-from harness.errors import ConfigError
-from harness.search.objectives import Objectives, non_dominated, violations
-from harness.search.space import Constraint
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.objectives import Objectives, non_dominated, violations
+from leakgauge.harness.search.space import Constraint
 
 UNDEFENDED = {"quality": 0.8, "gflops_total": 2.0, "payload_bytes": 1000.0, "leakage": 8.0}
 

@@ -6,10 +6,10 @@ import pytest
 from optuna.trial import TrialState
 from search_spaces import CPU, prepared, small
 
-from harness.errors import ConfigError
-from harness.search.output import write_results
-from harness.search.study import run_search
-from harness.search.trials import finished
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.output import write_results
+from leakgauge.harness.search.study import run_search
+from leakgauge.harness.search.trials import finished
 
 SINGLE = {"objectives": ["payload_bytes"], "reference": {}, "trials": 10, "warm_start": 0, "sampler": "random"}
 

@@ -1,8 +1,8 @@
 import pytest
 from search_spaces import small
 
-from harness.errors import ConfigError
-from harness.search.space import load_space, parse_space, shipped_spaces
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.search.space import load_space, parse_space, shipped_spaces
 
 SPACE = {"name": "s", "task": "photos", "objectives": ["quality", "payload_bytes"]}
 

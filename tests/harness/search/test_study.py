@@ -15,16 +15,16 @@ from search_spaces import CPU, prepared, searched
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import ConfigError, FailedCellsError, LeakgaugeError, ResourceError, StoreError
-from harness.search.front import front_of, read_front
-from harness.search.objectives import directions
-from harness.search.output import hypervolumes, write_results
-from harness.search.samplers import make_sampler
-from harness.search.storage import Reclaimer, open_storage, open_study, sqlite_url
-from harness.search.study import run_search
-from harness.search.trials import failures, finished
-from harness.suite import OperatingPoint, parse_suite
+from leakgauge.harness.cli import app
+from leakgauge.harness.errors import ConfigError, FailedCellsError, LeakgaugeError, ResourceError, StoreError
+from leakgauge.harness.search.front import front_of, read_front
+from leakgauge.harness.search.objectives import directions
+from leakgauge.harness.search.output import hypervolumes, write_results
+from leakgauge.harness.search.samplers import make_sampler
+from leakgauge.harness.search.storage import Reclaimer, open_storage, open_study, sqlite_url
+from leakgauge.harness.search.study import run_search
+from leakgauge.harness.search.trials import failures, finished
+from leakgauge.harness.suite import OperatingPoint, parse_suite
 
 
 def drawn(records):
@@ -122,7 +122,7 @@ def test_a_folder_is_for_one_search(tmp_path):
         searched(tmp_path, trials=2, seed=1)
     # Another process holds the folder; it says so, and ends when it is killed.
     hold = (
-        "import sys, time; from pathlib import Path; from harness.locking import exclusive\n"
+        "import sys, time; from pathlib import Path; from leakgauge.harness.locking import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -177,7 +177,7 @@ def test_lack_of_memory_ends_a_search_and_a_further_call_goes_on(tmp_path, monke
 
 FRESH = """
 import sys
-from harness.search.storage import open_storage, open_study
+from leakgauge.harness.search.storage import open_storage, open_study
 from optuna.study import StudyDirection
 sys.stdin.readline()
 open_study(open_storage(sys.argv[1]), "one", [StudyDirection.MAXIMIZE])
@@ -294,8 +294,8 @@ def test_a_search_that_measures_again_fails_where_cells_do(tmp_path, monkeypatch
         (out / "dominance.csv").write_text("other,relation\n")
         return out / "front_measured.csv"
 
-    monkeypatch.setattr("harness.cli.search.remeasure_front", remeasured)
-    monkeypatch.setattr("harness.cli.search.check_none_failed", refuse)
+    monkeypatch.setattr("leakgauge.harness.cli.search.remeasure_front", remeasured)
+    monkeypatch.setattr("leakgauge.harness.cli.search.check_none_failed", refuse)
     done = CliRunner().invoke(
         app, ["search", str(path), "--out", str(out), "--trials", "2", "--device", "cpu", "--remeasure"]
     )

@@ -16,10 +16,10 @@ import pytest
 from postgres import missing, server
 from search_spaces import CPU, prepared, small
 
-from harness.search.objectives import directions
-from harness.search.storage import open_storage, open_study, sqlite_url
-from harness.search.study import run_search
-from harness.search.trials import finished
+from leakgauge.harness.search.objectives import directions
+from leakgauge.harness.search.storage import open_storage, open_study, sqlite_url
+from leakgauge.harness.search.study import run_search
+from leakgauge.harness.search.trials import finished
 
 pytestmark = pytest.mark.slow
 SHORT = {"LEAKGAUGE_SEARCH_GRACE_S": "3"}
@@ -43,7 +43,7 @@ def test_local_workers_share_a_file(tmp_path):
 
 
 def _start(path: Path, out: Path, url: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "harness.cli", "search", str(path), "--out", str(out), "--storage", url]
+    command = [sys.executable, "-m", "leakgauge.harness.cli", "search", str(path), "--out", str(out), "--storage", url]
     environment = {**os.environ, **SHORT, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "--device", "cpu"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -77,7 +77,7 @@ def test_a_worker_killed_costs_one_trial_and_the_study_ends_complete(tmp_path, d
 
 
 def test_a_wrong_database_name_is_one_line(database):
-    from harness.errors import StoreError
+    from leakgauge.harness.errors import StoreError
 
     with pytest.raises(StoreError, match='database "nowhere" does not exist') as caught:
         open_storage(database.removesuffix("postgres") + "nowhere")
@@ -85,7 +85,7 @@ def test_a_wrong_database_name_is_one_line(database):
 
 
 def test_a_server_that_is_down_is_one_line(database):
-    from harness.errors import StoreError
+    from leakgauge.harness.errors import StoreError
 
     with pytest.raises(StoreError, match="refused") as caught:
         open_storage("postgresql://tester:secret@127.0.0.1:1/postgres")
@@ -99,7 +99,7 @@ def test_a_search_killed_outright_resumes_as_if_nothing_had_happened(tmp_path):
     path.write_text(json.dumps(space.model_dump(mode="json", exclude_none=True)))
 
     def start(out: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "harness.cli", "search", str(path), "--out", str(tmp_path / out)]
+        command = [sys.executable, "-m", "leakgauge.harness.cli", "search", str(path), "--out", str(tmp_path / out)]
         return subprocess.Popen([*command, "--device", "cpu"], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     ready = prepared(name="kill", trials=12, sampler="tpe")
