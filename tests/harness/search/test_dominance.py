@@ -115,7 +115,7 @@ def test_remeasuring_resumes_and_repeats(measured):
 
 
 def test_a_space_that_names_no_attacks_cannot_be_measured_again(tmp_path):
-    from leakgauge.harness.search_cli import search
+    from leakgauge.harness.cli.search import search
 
     space = tmp_path / "space.yaml"
     space.write_text("name: bare\ntask: photos\nobjectives: [quality]\n")
