@@ -16,6 +16,7 @@ from leakgauge.harness.errors import StoreError
 
 MAX_SHEET_BYTES = 2048 * MIB
 _CHECKSUM = "checksum"
+_LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _checksum(key: str, canvas: NDArray[np.uint8]) -> str:
@@ -48,6 +49,7 @@ def read_sheet(path: Path, size: tuple[int, int], count: int, key: str) -> NDArr
     """
     data = read_bytes(path, MAX_SHEET_BYTES, mend="run it again")
     try:
+        _check_chunks(data)
         # Not Image.open, which refuses large sheets: how large this one may be is known.
         with PngImageFile(io.BytesIO(data)) as image:
             found = image.size
@@ -67,3 +69,11 @@ def read_sheet(path: Path, size: tuple[int, int], count: int, key: str) -> NDArr
             )
         return canvas
     raise StoreError(f"a sheet of {found} pixels does not hold {count} images", where=str(path), mend="run it again")
+
+
+def _check_chunks(data: bytes) -> None:
+    """Raises where a bit of the file has changed, though perhaps no pixel: decoders differ in what they overlook."""
+    with PngImageFile(io.BytesIO(data)) as image:
+        image.verify()  # every chunk's own checksum, but that of the last
+    if not data.endswith(_LAST_CHUNK):
+        raise ValueError("its end is damaged")

@@ -8,7 +8,7 @@ import pytest
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
 from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from leakgauge.harness.sheet import sheet
+from leakgauge.harness.sheet import read_sheet, sheet
 from leakgauge.harness.store import RunFolder, write_atomic
 
 KEY = "0123456789abcdef"
@@ -29,6 +29,24 @@ def test_sheets_are_lossless(tmp_path):
     assert np.array_equal(run.read_images(KEY, 7, 6, 5), images)
     with pytest.raises(StoreError):
         run.read_images(KEY, 7, 5, 6)
+
+
+def test_no_bit_of_a_sheet_changes_unseen(tmp_path):
+    path, rng = tmp_path / "sheet.png", np.random.default_rng(0)
+    data = sheet(rng.integers(0, 256, (4, 4, 4, 3), dtype=np.uint8), KEY)
+    path.write_bytes(data)
+    read_sheet(path, (8, 8), 4, KEY)
+    unseen = []
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(changed)
+        try:
+            read_sheet(path, (8, 8), 4, KEY)
+            unseen.append(bit)
+        except StoreError:
+            pass
+    assert not unseen
 
 
 def test_tables_round_trip_with_unscored_numbers(tmp_path):
