@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= runs/demo
 
-.PHONY: demo test test-all planted faults gate lint format docs-check clean install
+.PHONY: demo test test-all planted faults gate lint format docs docs-check clean install
 
 install: $(STAMP)
 
@@ -58,6 +58,14 @@ format: install
 
 docs-check: install
 	$(BIN)/python -P tests/docs_check.py
+
+# The site, in build/site: links, anchors and navigation are errors where they lead nowhere. Pages of the reference are made from the code.
+docs: $(VENV)/.docs
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

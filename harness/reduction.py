@@ -56,7 +56,7 @@ class LayerState:
 class Assignment(NamedTuple):
     """Where each old token goes, and how those that meet are combined.
 
-    Args:
+    Attributes:
         destination: (T,) int64 packed row of the new token, or ``DROPPED``.
         lengths: (B,) int64 new tokens of each image.
         weights: (T,) coefficient of each old token in its new one; None: its size over their total size, the

@@ -1,80 +1,183 @@
-"""Holds the documentation against the code: links lead somewhere, commands exist, named plug-ins are registered."""
+"""Holds the documentation against the code: links lead somewhere, commands and their options exist, code imports what there is.
+
+README, the folders' READMEs, docs/ and what docs/generate.py writes at build time. ``mkdocs build --strict`` (``make docs``) checks
+anchors and navigation beside; it takes longer and more packages.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
-import typer
-
-from leakgauge.harness.cli import app
-from leakgauge.harness.suite import parse_suite, shipped_suites
+from leakgauge.harness.cli.commands import command
+from leakgauge.harness.configuration import shipped
+from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.registry import plugins
+from leakgauge.harness.suite import parse_suite
 from leakgauge.harness.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = set(typer.main.get_command(app).list_commands(None))
-LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
-FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
+FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+SNIPPET = re.compile(r'^ *--8<-- "([^"]+)"$', re.MULTILINE)
+SIZES = {"README.md": 7_000, "*.md": 16_000, "*.ipynb": 300_000, "*.png": 500_000, "*.svg": 500_000}
+"""Bytes that a file may have, by the first pattern that fits: a reader on a phone loads them."""
+BEFORE = ("--version", "--debug", "--install-completion", "--show-completion", "--help")
 
 
-def dead_links(path: Path, text: str) -> list[str]:
-    """Returns relative links that lead nowhere."""
-    targets = [t for t in LINK.findall(text) if not t.startswith(("http://", "https://", "mailto:"))]
-    return [f"{path.name}: dead link {t}" for t in targets if not (path.parent / t).exists()]
+def generator() -> Any:
+    """Returns docs/generate.py as a module."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def bad_commands(path: Path, block: str) -> list[str]:
-    """Returns `leakgauge` and `make` commands of a shell block that do not exist."""
+def dead_links(where: str, text: str, folder: Path, generated: set[Path]) -> list[str]:
+    """Returns relative links that lead nowhere; pages of the site may lead to generated ones."""
+    plain = FENCE.sub("", text)
+    targets = [(target, (folder / target).resolve()) for target in LINK.findall(plain)]
+    return [f"{where}: dead link {t}" for t, path in targets if not path.exists() and path not in generated]
+
+
+def _lines(language: str, block: str) -> Iterator[list[str]]:
+    """Yields the words of each command of a shell block; in a console session commands start with ``$``."""
+    for line in block.replace("\\\n", " ").splitlines():
+        if language == "console" and not line.startswith("$ "):
+            continue
+        yield shlex.split(line.removeprefix("$ "), comments=True)
+
+
+def bad_commands(where: str, language: str, block: str) -> list[str]:
+    """Returns `leakgauge` and `make` commands of a shell block that do not exist, or whose options do not."""
     found = []
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for line in block.splitlines():
-        words = shlex.split(line, comments=True)
-        words = words[1:] if words[:1] == ["$"] else words
-        if words[:1] and Path(words[0]).name == "leakgauge" and words[1] not in COMMANDS:
-            found.append(f"{path.name}: no command `leakgauge {words[1]}`")
-        if words[:2] == ["leakgauge", "run"] and words[2] not in shipped_suites() and not words[2].endswith(".yaml"):
-            found.append(f"{path.name}: no suite {words[2]}")
+    for words in _lines(language, block):
+        if words[:1] and Path(words[0]).name == "leakgauge" and words[1] not in BEFORE:
+            found += [f"{where}: {problem}" for problem in _bad_call(words[1:])]
         if words[:1] == ["make"] and not re.search(rf"^{re.escape(words[1])}:", makefile, re.MULTILINE):
-            found.append(f"{path.name}: no target `make {words[1]}`")
+            found.append(f"{where}: no target `make {words[1]}`")
+        if words[:2] == ["python", "-m"] and importlib.util.find_spec(words[2]) is None:
+            found.append(f"{where}: no module {words[2]}")
     return found
 
 
-def bad_blocks(path: Path, text: str) -> list[str]:
-    """Checks fenced blocks: shell commands, suites in YAML, Python that must compile."""
+def _bad_call(words: list[str]) -> list[str]:
+    name, rest = words[0], words[1:]
+    if name not in plugins("commands"):
+        return [] if name in _example_commands() else [f"no command `leakgauge {name}`"]
+    known = {option for parameter in command(name).params for option in (*parameter.opts, *parameter.secondary_opts)}
+    stated = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    found = [f"`leakgauge {name}` has no option {word}" for word in stated if word not in {*known, *BEFORE}]
+    suite = [rest[0]] if name in {"run", "validate"} and rest and not rest[0].startswith("-") else []
+    suite += [rest[place + 1] for place, word in enumerate(rest) if word == "--suite"]
+    example = {path.stem for path in (ROOT / "examples").rglob("*.yaml")}
+    return found + [f"no suite {one}" for one in suite if not _is_suite(one, example)]
+
+
+def _is_suite(name: str, example: set[str]) -> bool:
+    return name.endswith(".yaml") or name.isupper() or name in shipped("suites") or name in example
+
+
+def _example_commands() -> set[str]:
+    return {path.stem.removesuffix("_command") for path in (ROOT / "examples").rglob("*_command.py")}
+
+
+def bad_imports(where: str, block: str) -> list[str]:
+    """Returns what a Python block imports from this project, or takes from it, that is not there."""
     found = []
-    for language, block in FENCE.findall(text):
-        if language in {"sh", "bash", "console"}:
-            found += bad_commands(path, block)
-        elif language == "yaml":
-            data = read_yaml(block)
-            if isinstance(data, dict) and "operating_points" in data:
-                parse_suite(data, where=path.name)
-        elif language == "python":
-            compile(block, str(path), "exec")
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "leakgauge":
+            module = importlib.import_module(str(node.module))
+            found += [f"{where}: no {node.module}.{a.name}" for a in node.names if not hasattr(module, a.name)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.partition(".")[0] == "leakgauge"]
+            found += [f"{where}: no module {name}" for name in names if importlib.util.find_spec(name) is None]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "leakgauge":
+            package = importlib.import_module("leakgauge")
+            fixture = "def test_" in block  # there the name is that of the pytest fixture
+            found += [] if fixture or node.attr in dir(package) else [f"{where}: no leakgauge.{node.attr}"]
     return found
 
 
-def unregistered(path: Path, text: str) -> list[str]:
-    """Checks that the first column of attack tables names registered attacks."""
-    if path.parent.name != "attacks":
+def bad_blocks(where: str, text: str) -> list[str]:
+    """Checks fenced blocks: shell commands, suites in YAML, Python that must compile, files that are shown."""
+    found = [f"{where}: no file {path}" for path in SNIPPET.findall(text) if not (ROOT / path).is_file()]
+    text = SNIPPET.sub(lambda shown: _shown(shown[1]), text)
+    for indent, language, indented in FENCE.findall(text):
+        block = "\n".join(line.removeprefix(indent) for line in indented.split("\n"))
+        try:
+            if language in {"sh", "bash", "console"}:
+                found += bad_commands(where, language, block)
+            elif language == "yaml":
+                data = read_yaml(block)
+                if isinstance(data, dict) and "operating_points" in data and "attacks" in data:
+                    parse_suite(data, where=where)
+            elif language == "python":
+                found += bad_imports(where, block)
+        except (LeakgaugeError, SyntaxError, ValueError, ImportError) as error:
+            found.append(f"{where}: a block of {language}: {error}")
+    return found
+
+
+def _shown(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8").rstrip("\n") if (ROOT / path).is_file() else ""
+
+
+def unregistered(where: str, text: str) -> list[str]:
+    """Checks that the first column of the table of attacks names those that are registered."""
+    if where != "attacks/README.md":
         return []
-    names = {point.name for point in entry_points(group="leakgauge.attacks")}
+    names = {p.name for p in entry_points(group="leakgauge.attacks") if p.value.startswith("leakgauge.")}
     cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     said = set(re.findall(r"`(\w+)`", " ".join(cells)))
-    return [f"attacks/README.md: {name} is not registered or not described" for name in said ^ names]
+    return [f"{where}: {name} is not registered or not described" for name in said ^ names]
+
+
+def too_large(path: Path) -> list[str]:
+    """Says where a file has more bytes than its kind may."""
+    where = path.relative_to(ROOT)
+    most = next((size for pattern, size in SIZES.items() if where.match(pattern) or str(where) == pattern), None)
+    if where.name == "README.md" and len(where.parts) > 1:
+        most = SIZES["*.md"]
+    size = path.stat().st_size
+    return [f"{where}: {size} bytes, more than {most}"] if most is not None and size > most else []
+
+
+def written() -> list[Path]:
+    """Returns the files of the documentation that are written by hand, pictures and notebooks too."""
+    found = {*ROOT.glob("*.md")}
+    for folder in ("leakgauge", "harness", "defenses", "attacks", "benchmarks", "reports", "tests", "docs", "examples"):
+        for kind in ("*.md", "*.ipynb", "*.png", "*.svg"):
+            # Links of leakgauge/ lead to the other folders.
+            found |= {path for path in (ROOT / folder).rglob(kind) if path.resolve() == path}
+    return sorted(path for path in found if not {"build", "runs"} & {*path.relative_to(ROOT).parts})
 
 
 def main() -> int:
-    """Checks every Markdown file of the project; prints what is wrong."""
+    """Checks every page of the project; prints what is wrong."""
+    made = generator().pages()
+    generated = {(ROOT / "docs" / path).resolve() for path in made}
     problems = []
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")]:
-        if any(part in {"runs", "build"} for part in path.relative_to(ROOT).parts):
-            continue
-        text = path.read_text(encoding="utf-8")
-        problems += dead_links(path, text) + bad_blocks(path, text) + unregistered(path, text)
+    for path in written():
+        problems += too_large(path)
+        if path.suffix == ".md":
+            where, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+            inside = generated if where.startswith("docs/") else set()
+            problems += dead_links(where, text, path.parent, inside) + bad_blocks(where, text) + unregistered(where, text)
+    for place, text in made.items():
+        if place.endswith(".md"):
+            problems += dead_links(place, text, (ROOT / "docs" / place).parent, generated)
     print("\n".join(problems) or "documentation agrees with the code")
     return 1 if problems else 0
 

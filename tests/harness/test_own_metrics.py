@@ -38,7 +38,7 @@ from leakgauge.reports.table import operating_points
 from leakgauge.reports.tabular import write_csv, write_parquet
 
 CPU = torch.device("cpu")
-PACKAGE = Path(__file__).parent.parent / "plugin_package"
+PACKAGE = Path(__file__).parents[2] / "examples" / "plugins" / "metric"
 
 
 class Brightness(Metric):

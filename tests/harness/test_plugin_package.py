@@ -11,17 +11,19 @@ from toy_task import install
 
 from leakgauge.harness.store import RunFolder
 
-PACKAGE = Path(__file__).parent.parent / "plugin_package"
+PACKAGES = [Path(__file__).parents[2] / "examples" / "plugins" / name for name in ("attack", "metric")]
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for path in PACKAGE.iterdir():
-        if path.is_file():
-            (source / path.name).write_bytes(path.read_bytes())
+    for package in PACKAGES:
+        (source / package.name).mkdir()
+        for path in package.glob("*.*"):
+            if path.is_file():
+                (source / package.name / path.name).write_bytes(path.read_bytes())
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*pip, "--target", str(target), *map(str, source.iterdir())], check=True, capture_output=True, timeout=120)
     return {**os.environ, "PYTHONPATH": install(target), "COLUMNS": "200"}
 
 

@@ -1,0 +1,311 @@
+"""Writes the pages that say what the code says: run by mkdocs (gen-files) at every build, and by the documentation's check.
+
+Nothing here describes an option, a column or a command: that stands in the code, once.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import leakgauge
+from leakgauge.harness.cli.commands import FIRST, command
+from leakgauge.harness.cli.show import facts_of
+from leakgauge.harness.configuration import description_of, shipped
+from leakgauge.harness.registry import plugins
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.stored_shapes import Curve, Part
+from leakgauge.harness.suite import Suite
+
+ROOT = Path(__file__).parent.parent
+GROUPS = {
+    "attacks": "Attacks and probes",
+    "defenses": "Defenses",
+    "reductions": "Reductions",
+    "perturbations": "Perturbations",
+    "codecs": "Codecs",
+    "channels": "Channels",
+    "tasks": "Tasks",
+    "metrics": "Metrics",
+    "judges": "Judges",
+    "reports": "Writers of reports",
+}
+CONTRACTS = {
+    "Attack": "leakgauge.harness.contracts.Attack",
+    "what an attack sees": "leakgauge.harness.contracts.AttackerView",
+    "Knowledge": "leakgauge.harness.declarations.Knowledge",
+    "AttributeProbe": "leakgauge.harness.probing.AttributeProbe",
+    "IdentityProbe": "leakgauge.harness.probing.IdentityProbe",
+    "Reduction": "leakgauge.harness.reduction.Reduction",
+    "LayerState": "leakgauge.harness.reduction.LayerState",
+    "Assignment": "leakgauge.harness.reduction.Assignment",
+    "Perturbation": "leakgauge.harness.link.Perturbation",
+    "Codec": "leakgauge.harness.link.Codec",
+    "SymbolCodec": "leakgauge.harness.link.SymbolCodec",
+    "Channel": "leakgauge.harness.link.Channel",
+    "PacketChannel": "leakgauge.harness.link.PacketChannel",
+    "Defense": "leakgauge.harness.contracts.Defense",
+    "Task": "leakgauge.harness.contracts.Task",
+    "QuestionTask": "leakgauge.harness.questions.QuestionTask",
+    "Metric": "leakgauge.harness.contracts.Metric",
+    "Judge": "leakgauge.harness.judging.Judge",
+    "Victim": "leakgauge.harness.victim.Victim",
+    "ImageSet": "leakgauge.harness.images.ImageSet",
+    "TokenBatch": "leakgauge.harness.tokens.TokenBatch",
+    "Observation": "leakgauge.harness.observation.Observation",
+    "LearningCurve": "leakgauge.harness.learning.LearningCurve",
+    "Streams": "leakgauge.harness.seeding.Streams",
+}
+FILES = {
+    "run.json": "suite, task, data, weights, attacks, metrics, judge, what was read, code, machine, sessions",
+    "cells.csv": "a row a cell: one attack on one operating point, through one channel, under one threat model and seed",
+    "images.parquet": "a row an evaluation image and cell",
+    "quality_by_kind.csv": "a row a kind of question, where the task asks questions",
+    "parts/CELL.json": "what was measured for one cell, with a checksum; the tables are assembled from these",
+    "reconstructions/CELL.png": "all reconstructions of a cell, lossless, in one sheet; `originals.png` beside them",
+    "attacks/CELL.json": "the learning curve of a cell whose attack trains",
+    "evaluation.json": "which images were evaluated, and their groups",
+    "log": "what happened, line by line",
+}
+"""Files of a run folder; a test holds them to a run."""
+FOLDERS = ("leakgauge", "harness", "defenses", "attacks", "benchmarks", "reports", "tests")
+PROJECT = {
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "security": "SECURITY.md",
+    **{folder: f"{folder}/README.md" for folder in FOLDERS},
+}
+_LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def cell(text: Any) -> str:
+    """Writes a value into a cell of a Markdown table."""
+    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").replace("<", "&lt;").strip()
+
+
+def table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """Returns a Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join("---" for _ in headings) + " |"]
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
+
+
+def own(group: str) -> list[str]:
+    """Returns the names of the plug-ins of this package, whatever else is installed."""
+    return sorted(name for name, point in plugins(group).items() if point.value.startswith("leakgauge."))
+
+
+def plugin_page(group: str) -> str:
+    """Returns the page of a group: every plug-in as `leakgauge show` tells it."""
+    blocks = [f"# {GROUPS[group]}"]
+    blocks.append(f"Entry point group `leakgauge.{group}`; the same on the command line: `leakgauge show {group} NAME`.")
+    for name in own(group):
+        facts = facts_of(group, name)
+        declared = {key: value for key, value in facts.items() if key not in {"group", "name", "does", "options", "from"}}
+        blocks += [f"## {name} {{ #{name} }}", facts["does"]]
+        if declared:
+            blocks.append("\n".join(f"- {key.replace('_', ' ')}: `{value}`" for key, value in declared.items()))
+        rows = [(f"`{one['name']}`", one["is"], f"`{one['default']}`", one["means"]) for one in facts["options"]]
+        blocks.append(table(("option", "is", "default", "means"), rows) if rows else "No options.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar or str(parameter.name).upper()}`"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def command_page() -> str:
+    """Returns the page of the command line, from the commands themselves."""
+    names = [name for name in FIRST if name in own("commands")]
+    names += [name for name in own("commands") if name not in names]
+    blocks = [
+        "# Command line",
+        "`leakgauge COMMAND --help` says the same. `--version`, `--debug` and `--install-completion` stand before the command.",
+        "## Exit codes",
+        table(("code", "means"), exit_codes()),
+    ]
+    for name in names:
+        found = command(name)
+        context = found.make_context(name, [], resilient_parsing=True)
+        usage = " ".join(["leakgauge", name, *found.collect_usage_pieces(context)])
+        blocks += [f"## {name} {{ #{name} }}", found.help or "", f"```text\n{usage}\n```"]
+        rows = []
+        for parameter in found.get_params(context):
+            if "--help" in parameter.opts:
+                continue
+            default = "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
+            rows.append((_names(parameter), "must be given" if parameter.required else default, parameter.help or ""))
+        if rows:
+            blocks.append(table(("argument or option", "default", "means"), rows))
+    return "\n\n".join(blocks) + "\n"
+
+
+def exit_codes() -> list[tuple[Any, ...]]:
+    """Returns what the exit codes of all commands mean, those of errors from their classes."""
+    from leakgauge.harness import errors  # noqa: PLC0415 - beside the list that it fills
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LeakgaugeError)]
+    said: dict[int, list[str]] = {}
+    for kind in kinds:
+        said.setdefault(kind.exit_code, []).append((kind.__doc__ or "").partition("\n")[0])
+    rows: list[tuple[Any, ...]] = [(0, "done; of `gate`: pass"), (1, "of `gate` alone: leaks more, costs more or is worse than allowed")]
+    rows += [(code, " ".join(texts)) for code, texts in sorted(said.items()) if code != 2]
+    rows += [(2, " ".join(said[2])), (3, "of `gate`: cannot tell"), (70, "a fault of leakgauge itself; please report it")]
+    return sorted(rows, key=lambda row: int(row[0]))
+
+
+def columns_page() -> str:
+    """Returns the page of all columns with their units."""
+
+    def of(columns: tuple[Column, ...]) -> str:
+        rows = [(f"`{c.name}`", c.kind, c.unit, c.meaning) for c in columns]
+        return table(("column", "kind", "unit", "means"), rows)
+
+    return "\n\n".join(
+        [
+            "# Columns",
+            f"Schema version {SCHEMA_VERSION}. `NaN` means unscored: never zero, never averaged. "
+            "A metric of your own adds columns of its own.",
+            "## cells.csv",
+            of(CELL_COLUMNS),
+            "## images.parquet",
+            of(IMAGE_COLUMNS),
+            "## quality_by_kind.csv",
+            of(KIND_COLUMNS),
+            "",
+        ]
+    )
+
+
+def _kind_of(schema: dict[str, Any]) -> str:
+    """Says in a few words what a JSON schema allows."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema or "const" in schema:
+        return "one of " + ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_kind_of(one) for one in schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of {_kind_of(schema.get('items', {}))}"
+    bounds = [f"{word} {schema[key]}" for key, word in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most")) if key in schema]
+    return " ".join([str(schema.get("type", "anything")), *bounds])
+
+
+def model_tables(model: type[BaseModel]) -> str:
+    """Returns a section a model that a pydantic model holds, itself first."""
+    whole = model.model_json_schema()
+    blocks = []
+    for name, schema in [(model.__name__, whole), *whole.get("$defs", {}).items()]:
+        blocks += [f"## {name}", re.sub(r"\n\s*", " ", schema.get("description", ""))]
+        required = schema.get("required", [])
+        rows = [
+            (f"`{key}`", _kind_of(one), "must be given" if key in required else f"`{json.dumps(one.get('default'))}`", one.get("description", ""))
+            for key, one in schema.get("properties", {}).items()
+        ]
+        if rows:
+            blocks.append(table(("key", "is", "default", "means"), rows))
+    return "\n\n".join(blocks)
+
+
+def suite_page() -> str:
+    """Returns the page of the suite's schema."""
+    head = (
+        "# Suite\n\nThe keys of a suite, from the models that check it. A plug-in is its name, or its name with its "
+        "options beside it: `{name: awgn, snr_db: 10}`. [JSON Schema](suite.schema.json) for editors: write\n\n"
+        "```yaml\n# yaml-language-server: $schema=suite.schema.json\n```\n\ninto the first line. "
+        "[Spaces](space.schema.json) for `leakgauge search` have one too."
+    )
+    return f"{head}\n\n{model_tables(Suite)}\n"
+
+
+def shipped_page() -> str:
+    """Returns the page of shipped suites and spaces, with their YAML."""
+    blocks = ["# Shipped suites and spaces", "`leakgauge show suite NAME` prints one, to start your own from."]
+    for group in ("suites", "spaces"):
+        blocks.append(f"## {group.capitalize()}")
+        for name, text in sorted(shipped(group).items()):
+            folded = "\n".join(f"    {line}".rstrip() for line in ["```yaml", *text.rstrip().splitlines(), "```"])
+            blocks += [f"### {name} {{ #{group[:-1]}-{name} }}", description_of(text), f'??? note "{name}.yaml"\n\n{folded}']
+    return "\n\n".join(blocks) + "\n"
+
+
+def run_folder_page() -> str:
+    """Returns the page of the run folder."""
+    rows = [(f"`{name}`", meaning) for name, meaning in FILES.items()]
+    return "\n\n".join(
+        [
+            "# Run folder",
+            f"Schema version {SCHEMA_VERSION}; a reader refuses versions that it does not know. `CELL` is a content hash of 16 hex "
+            "digits: of the operating point, channel, attack, threat model, seed, data, weights and code. Everything is written "
+            "atomically; a killed run loses at most the cells that were being computed. [Columns](columns.md) of the tables.",
+            table(("file", "holds"), rows),
+            model_tables(Part).replace("## Part", "## parts/CELL.json { #part }", 1),
+            model_tables(Curve).replace("## Curve", "## attacks/CELL.json { #curve }", 1).replace("## CurvePoint", "## CurvePoint { #curvepoint }"),
+            "",
+        ]
+    )
+
+
+def api_page() -> str:
+    """Returns the page of the front door."""
+    contracts = {name for name in CONTRACTS if name in leakgauge.__all__}
+    names = [name for name in leakgauge.__all__ if name not in contracts and name != "__version__"]
+    blocks = ["# Python", "`import leakgauge` imports nothing heavy until a name is used. [Contracts](contracts.md) stand on a page of their own."]
+    blocks += [f"::: {getattr(leakgauge, name).__module__}.{name}" for name in sorted(names, key=str.lower)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def contracts_page() -> str:
+    """Returns the page of the contracts."""
+    blocks = ["# Contracts", "What plug-in authors implement, and what is handed to them. [Extend](../extend/index.md) shows one of each."]
+    return "\n\n".join([*blocks, *(f"::: {place}" for place in CONTRACTS.values())]) + "\n"
+
+
+def project_page(name: str) -> str:
+    """Returns a text of the repository as a page, its links pointing to pages or made plain."""
+    source = PROJECT[name]
+    pages = {path: f"{other}.md" for other, path in PROJECT.items()}
+
+    def moved(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1]))
+        if target in pages:
+            return f"]({pages[target]}{found[2] or ''})"
+        if target.startswith("docs/"):
+            return f"](../{target.removeprefix('docs/')}{found[2] or ''})"
+        return f"](#{name})"
+
+    return _LINK.sub(moved, (ROOT / source).read_text(encoding="utf-8"))
+
+
+def pages() -> dict[str, str]:
+    """Returns all generated pages by their path in the site."""
+    found = {f"reference/plugins/{group}.md": plugin_page(group) for group in GROUPS}
+    found |= {f"project/{name}.md": project_page(name) for name in PROJECT}
+    found |= {f"examples/{path.name}": path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ipynb"))}
+    return found | {
+        "reference/python.md": api_page(),
+        "reference/contracts.md": contracts_page(),
+        "reference/cli.md": command_page(),
+        "reference/suite.md": suite_page(),
+        "reference/suite.schema.json": json.dumps(Suite.model_json_schema(), indent=2),
+        "reference/space.schema.json": json.dumps(Space.model_json_schema(), indent=2),
+        "reference/shipped.md": shipped_page(),
+        "reference/columns.md": columns_page(),
+        "reference/run-folder.md": run_folder_page(),
+    }
+
+
+if __name__ != "docs_generate":  # as the documentation's check imports it
+    import mkdocs_gen_files
+
+    for path_, text_ in pages().items():
+        with mkdocs_gen_files.open(path_, "w") as stream:
+            stream.write(text_)

@@ -1,0 +1,1 @@
+"""Search spaces of the lab, in YAML beside this file."""

@@ -1,0 +1,1 @@
+"""Suites of the lab, in YAML beside this file."""
