@@ -1,4 +1,4 @@
-"""Writes the pages that say what the code says: run by mkdocs (gen-files) at every build, and by the documentation's check.
+"""Writes the pages that say what the code says: run by mkdocs (gen-files) at every build, and by tests/docs_check.py.
 
 Nothing here describes an option, a column or a command: that stands in the code, once.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 import leakgauge
 from leakgauge.harness.cli.commands import FIRST, command
@@ -24,6 +23,9 @@ from leakgauge.harness.stored_shapes import Curve, Part
 from leakgauge.harness.suite import Suite
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+from markdown_tables import model_tables, table  # noqa: E402 - beside this file, which no package holds
+
 GROUPS = {
     "attacks": "Attacks and probes",
     "defenses": "Defenses",
@@ -64,7 +66,7 @@ CONTRACTS = {
 }
 FILES = {
     "run.json": "suite, task, data, weights, attacks, metrics, judge, what was read, code, machine, sessions",
-    "cells.csv": "a row a cell: one attack on one operating point, through one channel, under one threat model and seed",
+    "cells.csv": "a row a cell: one attack on one operating point, channel, threat model and seed",
     "images.parquet": "a row an evaluation image and cell",
     "quality_by_kind.csv": "a row a kind of question, where the task asks questions",
     "parts/CELL.json": "what was measured for one cell, with a checksum; the tables are assembled from these",
@@ -84,17 +86,6 @@ PROJECT = {
 _LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def cell(text: Any) -> str:
-    """Writes a value into a cell of a Markdown table."""
-    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").replace("<", "&lt;").strip()
-
-
-def table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """Returns a Markdown table."""
-    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join("---" for _ in headings) + " |"]
-    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
-
-
 def own(group: str) -> list[str]:
     """Returns the names of the plug-ins of this package, whatever else is installed."""
     return sorted(name for name, point in plugins(group).items() if point.value.startswith("leakgauge."))
@@ -103,13 +94,19 @@ def own(group: str) -> list[str]:
 def plugin_page(group: str) -> str:
     """Returns the page of a group: every plug-in as `leakgauge show` tells it."""
     blocks = [f"# {GROUPS[group]}"]
-    blocks.append(f"Entry point group `leakgauge.{group}`; the same on the command line: `leakgauge show {group} NAME`.")
+    blocks.append(
+        f"Entry point group `leakgauge.{group}`; the same on the command line: `leakgauge show {group} NAME`."
+    )
     for name in own(group):
         facts = facts_of(group, name)
-        declared = {key: value for key, value in facts.items() if key not in {"group", "name", "does", "options", "from"}}
+        declared = {
+            key: value for key, value in facts.items() if key not in {"group", "name", "does", "options", "from"}
+        }
         blocks += [f"## {name} {{ #{name} }}", facts["does"]]
         if declared:
             blocks.append("\n".join(f"- {key.replace('_', ' ')}: `{value}`" for key, value in declared.items()))
+        if group == "reports":  # functions of runs and a folder, no options of a suite
+            continue
         rows = [(f"`{one['name']}`", one["is"], f"`{one['default']}`", one["means"]) for one in facts["options"]]
         blocks.append(table(("option", "is", "default", "means"), rows) if rows else "No options.")
     return "\n\n".join(blocks) + "\n"
@@ -127,7 +124,7 @@ def command_page() -> str:
     names += [name for name in own("commands") if name not in names]
     blocks = [
         "# Command line",
-        "`leakgauge COMMAND --help` says the same. `--version`, `--debug` and `--install-completion` stand before the command.",
+        "`leakgauge COMMAND --help` says the same. `--version` and `--install-completion` stand before the command.",
         "## Exit codes",
         table(("code", "means"), exit_codes()),
     ]
@@ -151,13 +148,22 @@ def exit_codes() -> list[tuple[Any, ...]]:
     """Returns what the exit codes of all commands mean, those of errors from their classes."""
     from leakgauge.harness import errors  # noqa: PLC0415 - beside the list that it fills
 
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LeakgaugeError)]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LeakgaugeError)
+    ]
     said: dict[int, list[str]] = {}
     for kind in kinds:
         said.setdefault(kind.exit_code, []).append((kind.__doc__ or "").partition("\n")[0])
-    rows: list[tuple[Any, ...]] = [(0, "done; of `gate`: pass"), (1, "of `gate` alone: leaks more, costs more or is worse than allowed")]
+    rows: list[tuple[Any, ...]] = [
+        (0, "done; of `gate`: pass"),
+        (1, "of `gate` alone: leaks more, costs more or is worse than allowed"),
+    ]
     rows += [(code, " ".join(texts)) for code, texts in sorted(said.items()) if code != 2]
-    rows += [(2, " ".join(said[2])), (3, "of `gate`: cannot tell"), (70, "a fault of leakgauge itself; please report it")]
+    rows += [
+        (2, " ".join(said[2])),
+        (3, "of `gate`: cannot tell"),
+        (70, "a fault of leakgauge itself; please report it"),
+    ]
     return sorted(rows, key=lambda row: int(row[0]))
 
 
@@ -184,37 +190,6 @@ def columns_page() -> str:
     )
 
 
-def _kind_of(schema: dict[str, Any]) -> str:
-    """Says in a few words what a JSON schema allows."""
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "enum" in schema or "const" in schema:
-        return "one of " + ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_kind_of(one) for one in schema["anyOf"]))
-    if schema.get("type") == "array":
-        return f"list of {_kind_of(schema.get('items', {}))}"
-    bounds = [f"{word} {schema[key]}" for key, word in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most")) if key in schema]
-    return " ".join([str(schema.get("type", "anything")), *bounds])
-
-
-def model_tables(model: type[BaseModel]) -> str:
-    """Returns a section a model that a pydantic model holds, itself first."""
-    whole = model.model_json_schema()
-    blocks = []
-    for name, schema in [(model.__name__, whole), *whole.get("$defs", {}).items()]:
-        blocks += [f"## {name}", re.sub(r"\n\s*", " ", schema.get("description", ""))]
-        required = schema.get("required", [])
-        rows = [
-            (f"`{key}`", _kind_of(one), "must be given" if key in required else f"`{json.dumps(one.get('default'))}`", one.get("description", ""))
-            for key, one in schema.get("properties", {}).items()
-        ]
-        if rows:
-            blocks.append(table(("key", "is", "default", "means"), rows))
-    return "\n\n".join(blocks)
-
-
 def suite_page() -> str:
     """Returns the page of the suite's schema."""
     head = (
@@ -233,7 +208,11 @@ def shipped_page() -> str:
         blocks.append(f"## {group.capitalize()}")
         for name, text in sorted(shipped(group).items()):
             folded = "\n".join(f"    {line}".rstrip() for line in ["```yaml", *text.rstrip().splitlines(), "```"])
-            blocks += [f"### {name} {{ #{group[:-1]}-{name} }}", description_of(text), f'??? note "{name}.yaml"\n\n{folded}']
+            blocks += [
+                f"### {name} {{ #{group[:-1]}-{name} }}",
+                description_of(text),
+                f'??? note "{name}.yaml"\n\n{folded}',
+            ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -243,12 +222,15 @@ def run_folder_page() -> str:
     return "\n\n".join(
         [
             "# Run folder",
-            f"Schema version {SCHEMA_VERSION}; a reader refuses versions that it does not know. `CELL` is a content hash of 16 hex "
-            "digits: of the operating point, channel, attack, threat model, seed, data, weights and code. Everything is written "
-            "atomically; a killed run loses at most the cells that were being computed. [Columns](columns.md) of the tables.",
+            f"Schema version {SCHEMA_VERSION}; a reader refuses versions that it does not know. `CELL` is a hash "
+            "of 16 hex digits: of operating point, channel, attack, threat model, seed, data, weights and code. All is "
+            "written atomically; a killed run loses at most the cells that were being computed. The tables' "
+            "[columns](columns.md) have a page of their own.",
             table(("file", "holds"), rows),
             model_tables(Part).replace("## Part", "## parts/CELL.json { #part }", 1),
-            model_tables(Curve).replace("## Curve", "## attacks/CELL.json { #curve }", 1).replace("## CurvePoint", "## CurvePoint { #curvepoint }"),
+            model_tables(Curve)
+            .replace("## Curve", "## attacks/CELL.json { #curve }", 1)
+            .replace("## CurvePoint", "## CurvePoint { #curvepoint }"),
             "",
         ]
     )
@@ -258,14 +240,20 @@ def api_page() -> str:
     """Returns the page of the front door."""
     contracts = {name for name in CONTRACTS if name in leakgauge.__all__}
     names = [name for name in leakgauge.__all__ if name not in contracts and name != "__version__"]
-    blocks = ["# Python", "`import leakgauge` imports nothing heavy until a name is used. [Contracts](contracts.md) stand on a page of their own."]
+    blocks = [
+        "# Python",
+        "`import leakgauge` imports nothing heavy until a name is used. [Contracts](contracts.md) stand apart.",
+    ]
     blocks += [f"::: {getattr(leakgauge, name).__module__}.{name}" for name in sorted(names, key=str.lower)]
     return "\n\n".join(blocks) + "\n"
 
 
 def contracts_page() -> str:
     """Returns the page of the contracts."""
-    blocks = ["# Contracts", "What plug-in authors implement, and what is handed to them. [Extend](../extend/index.md) shows one of each."]
+    blocks = [
+        "# Contracts",
+        "What plug-in authors implement, and what is handed to them. [Extend](../extend/index.md) shows one of each.",
+    ]
     return "\n\n".join([*blocks, *(f"::: {place}" for place in CONTRACTS.values())]) + "\n"
 
 
@@ -289,7 +277,10 @@ def pages() -> dict[str, str]:
     """Returns all generated pages by their path in the site."""
     found = {f"reference/plugins/{group}.md": plugin_page(group) for group in GROUPS}
     found |= {f"project/{name}.md": project_page(name) for name in PROJECT}
-    found |= {f"examples/{path.name}": path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.ipynb"))}
+    found |= {
+        f"examples/{path.name}": path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "examples").glob("*.ipynb"))
+    }
     return found | {
         "reference/python.md": api_page(),
         "reference/contracts.md": contracts_page(),

@@ -1,7 +1,8 @@
-"""Holds the documentation against the code: links lead somewhere, commands and their options exist, code imports what there is.
+"""Holds the documentation against the code: links lead somewhere, commands and options exist, imports can be made.
 
-README, the folders' READMEs, docs/ and what docs/generate.py writes at build time. ``mkdocs build --strict`` (``make docs``) checks
-anchors and navigation beside; it takes longer and more packages.
+README, the folders' READMEs, docs/ and what docs/generate.py writes at build time. ``mkdocs build --strict`` (``make
+docs``) checks links, anchors and navigation once more, and references within docstrings; it takes twice as long and
+needs more packages.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,18 @@ from leakgauge.harness.suite import parse_suite
 from leakgauge.harness.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
-LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+HEADING = re.compile(r"^#{1,6} (.*?)(?: \{ #([\w-]+) \})?$", re.MULTILINE)
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 SNIPPET = re.compile(r'^ *--8<-- "([^"]+)"$', re.MULTILINE)
-SIZES = {"README.md": 7_000, "*.md": 16_000, "*.ipynb": 300_000, "*.png": 500_000, "*.svg": 500_000}
+SIZES = {
+    "README.md": 7_000,
+    "docs/start/five-minutes.md": 40_000,
+    "*.md": 16_000,
+    "*.ipynb": 300_000,
+    "*.png": 500_000,
+    "*.svg": 500_000,
+}
 """Bytes that a file may have, by the first pattern that fits: a reader on a phone loads them."""
 BEFORE = ("--version", "--debug", "--install-completion", "--show-completion", "--help")
 
@@ -43,11 +52,45 @@ def generator() -> Any:
     return module
 
 
-def dead_links(where: str, text: str, folder: Path, generated: set[Path]) -> list[str]:
-    """Returns relative links that lead nowhere; pages of the site may lead to generated ones."""
-    plain = FENCE.sub("", text)
-    targets = [(target, (folder / target).resolve()) for target in LINK.findall(plain)]
-    return [f"{where}: dead link {t}" for t, path in targets if not path.exists() and path not in generated]
+def dead_links(where: str, text: str, path: Path, made: Mapping[Path, str]) -> list[str]:
+    """Returns relative links that lead nowhere, to no file, no generated page or no heading."""
+    found = []
+    for target, anchor in LINK.findall(FENCE.sub("", text)):
+        place = (path.parent / target).resolve() if target else path.resolve()
+        if not place.exists() and place not in made:
+            found.append(f"{where}: dead link {target}")
+        elif anchor and place.suffix == ".md":
+            page = text if not target else made[place] if place in made else place.read_text(encoding="utf-8")
+            if not _has_anchor(page, anchor[1:]):
+                found.append(f"{where}: {target or 'the page'} has no heading {anchor}")
+    return found
+
+
+def _has_anchor(page: str, anchor: str) -> bool:
+    """Tells whether a page has an anchor: a heading's own or of its words, or a Python object that is documented."""
+    headings = [own or slugify(text) for text, own in HEADING.findall(FENCE.sub("", page))]
+    objects = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    return anchor in headings or any(anchor == name or anchor.startswith(f"{name}.") for name in objects)
+
+
+def slugify(text: str) -> str:
+    """Returns the anchor that a heading gets, as Python-Markdown makes it."""
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+
+
+def nav_problems(pages: set[str]) -> list[str]:
+    """Returns pages that mkdocs.yml does not name in its navigation, and names of pages that there are not."""
+
+    def named(entry: Any) -> Iterator[str]:
+        for one in entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else [entry]:
+            yield from [one] if isinstance(one, str) else named(one)
+
+    listed = set(named(read_yaml((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    missing, unknown = sorted(pages - listed), sorted(listed - pages)
+    return [f"mkdocs.yml: {page} is not in `nav`" for page in missing] + [
+        f"mkdocs.yml: no page {page}" for page in unknown
+    ]
 
 
 def _lines(language: str, block: str) -> Iterator[list[str]]:
@@ -167,17 +210,19 @@ def written() -> list[Path]:
 def main() -> int:
     """Checks every page of the project; prints what is wrong."""
     made = generator().pages()
-    generated = {(ROOT / "docs" / path).resolve() for path in made}
+    generated = {(ROOT / "docs" / path).resolve(): text for path, text in made.items()}
     problems = []
     for path in written():
         problems += too_large(path)
         if path.suffix == ".md":
             where, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
-            inside = generated if where.startswith("docs/") else set()
-            problems += dead_links(where, text, path.parent, inside) + bad_blocks(where, text) + unregistered(where, text)
+            inside = generated if where.startswith("docs/") else {}
+            problems += dead_links(where, text, path, inside) + bad_blocks(where, text) + unregistered(where, text)
     for place, text in made.items():
         if place.endswith(".md"):
-            problems += dead_links(place, text, (ROOT / "docs" / place).parent, generated)
+            problems += dead_links(place, text, (ROOT / "docs" / place).resolve(), generated)
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    problems += nav_problems(pages | {place for place in made if place.endswith((".md", ".ipynb"))})
     print("\n".join(problems) or "documentation agrees with the code")
     return 1 if problems else 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
-SHIM = "#!/bin/sh\nexec {python} {rest} \"$@\"\n"
+SHIM = '#!/bin/sh\nexec {python} {rest} "$@"\n'
 SECONDS = 240
 
 
@@ -25,7 +25,7 @@ def workplace(folder: Path) -> dict[str, str]:
     """
     site, tools = folder.parent / "site", folder.parent / "bin"
     for path in (folder, site, tools):
-        path.mkdir()
+        path.mkdir(parents=True)
     pip = f"-m pip install --no-index --no-deps --no-build-isolation --target {site}"
     for name, rest in {"leakgauge": "-m leakgauge.harness.cli", "python": "", "pip": pip}.items():
         # The word `install` stands in the shim; the page's own is dropped.
@@ -38,7 +38,7 @@ def workplace(folder: Path) -> dict[str, str]:
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(place for place in places if place),
         "LEAKGAUGE_CACHE": str(folder.parent / "cache"),
-        "COLUMNS": "120",
+        "COLUMNS": "160",
         "NO_COLOR": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -88,8 +88,10 @@ def _session(body: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def plainly(text: str) -> list[str]:
-    """Returns the lines of a page without what differs from machine to machine: figures, times, hashes, widths of tables."""
+    """Returns the lines of a page without what differs between machines: figures, times, hashes, widths of tables."""
     text = re.sub(r"[━─┄]+", "-", text)
     text = re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
-    text = re.sub(r"[-+]?\d+(?:[.:]\d+)*(?:e[-+]?\d+)?", "0", text)
-    return [" ".join(line.split()) for line in text.splitlines()]
+    text = re.sub("[-+\N{MINUS SIGN}]?" r"\d+(?:[.:]\d+)*(?:e[-+]?\d+)?", "0", text)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    # Cells that end together are told in one line: of lines that follow one another and say the same, one counts.
+    return [line for line, before in zip(lines, ["", *lines], strict=False) if line != before]

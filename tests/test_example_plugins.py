@@ -100,7 +100,9 @@ def test_every_package_is_shown_on_its_page():
     pages = PLUGINS.parent.parent / "docs" / "extend"
     for package in PACKAGES:
         text = (pages / f"{package.name}.md").read_text()
-        files = [path for path in package.rglob("*") if path.suffix in {".py", ".toml", ".yaml"} and path.stat().st_size > 99]
+        files = [
+            path for path in package.rglob("*") if path.suffix in {".py", ".toml", ".yaml"} and path.stat().st_size > 99
+        ]
         missing = [path for path in files if f"examples/plugins/{path.relative_to(PLUGINS)}" not in text]
         assert files
         assert not missing
@@ -141,7 +143,12 @@ def test_the_writer_and_the_command_read_the_run(finished, tmp_path, capsys):
 
 def test_an_answer_alone_leaks_less_than_tokens(finished, tmp_path):
     run = leakgauge.run(
-        {**SUITE, "defense": "answer_only", "operating_points": [{"name": "answer"}], "attacks": ["floor_mean", "ridge"]},
+        {
+            **SUITE,
+            "defense": "answer_only",
+            "operating_points": [{"name": "answer"}],
+            "attacks": ["floor_mean", "ridge"],
+        },
         out=tmp_path / "run",
         workers=1,
     )

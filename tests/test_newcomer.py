@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "start" / "five-minutes.md"
 @pytest.mark.timeout(900)
 def test_the_page_prints_what_it_shows(tmp_path):
     text = PAGE.read_text(encoding="utf-8")
-    now = played(text, tmp_path / "work")
+    now = played(text, tmp_path / "one" / "work")
     if os.environ.get("LEAKGAUGE_REGENERATE"):
         PAGE.write_text(now, encoding="utf-8")
         return
@@ -35,6 +35,6 @@ def test_figures_may_differ_and_words_may_not():
 
 def test_a_command_that_fails_fails_the_page(tmp_path):
     with pytest.raises(AssertionError, match="ended with 3"):
-        played("```console\n$ exit 3\n```\n", tmp_path / "work")
+        played("```console\n$ exit 3\n```\n", tmp_path / "one" / "work")
     with pytest.raises(AssertionError, match="no such"):
-        played('```text title="a.txt"\nno such\n```\n```console\n$ cat a.txt; exit 1\n```\n', tmp_path / "other")
+        played('```text title="a.txt"\nno such\n```\n```console\n$ cat a.txt; exit 1\n```\n', tmp_path / "two" / "work")

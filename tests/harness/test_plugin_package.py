@@ -23,7 +23,9 @@ def environment(tmp_path_factory) -> dict[str, str]:
             if path.is_file():
                 (source / package.name / path.name).write_bytes(path.read_bytes())
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), *map(str, source.iterdir())], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [*pip, "--target", str(target), *map(str, source.iterdir())], check=True, capture_output=True, timeout=120
+    )
     return {**os.environ, "PYTHONPATH": install(target), "COLUMNS": "200"}
 
 
