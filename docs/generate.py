@@ -40,7 +40,8 @@ GROUPS = {
 }
 CONTRACTS = {
     "Attack": "leakgauge.harness.contracts.Attack",
-    "what an attack sees": "leakgauge.harness.contracts.AttackerView",
+    "Declarations": "leakgauge.harness.declarations.Declarations",
+    "AttackerView": "leakgauge.harness.contracts.AttackerView",
     "Knowledge": "leakgauge.harness.declarations.Knowledge",
     "AttributeProbe": "leakgauge.harness.probing.AttributeProbe",
     "IdentityProbe": "leakgauge.harness.probing.IdentityProbe",
@@ -91,6 +92,17 @@ def own(group: str) -> list[str]:
     return sorted(name for name, point in plugins(group).items() if point.value.startswith("leakgauge."))
 
 
+def _said(key: str, value: Any) -> str:
+    """Writes what a plug-in declares; of its knowledge what it needs, for the rest goes without saying."""
+    if key != "knowledge":
+        return f"`{value}`"
+    pairs = re.findall(r"(\w+)=('?[\w-]+'?)", str(value))
+    needs = [
+        name if found == "True" else f"{name} {found}" for name, found in pairs if found not in {"False", "'none'"}
+    ]
+    return ", ".join(f"`{need}`" for need in needs) or "nothing beside the tokens"
+
+
 def plugin_page(group: str) -> str:
     """Returns the page of a group: every plug-in as `leakgauge show` tells it."""
     blocks = [f"# {GROUPS[group]}"]
@@ -104,7 +116,9 @@ def plugin_page(group: str) -> str:
         }
         blocks += [f"## {name} {{ #{name} }}", facts["does"]]
         if declared:
-            blocks.append("\n".join(f"- {key.replace('_', ' ')}: `{value}`" for key, value in declared.items()))
+            blocks.append(
+                "\n".join(f"- {key.replace('_', ' ')}: {_said(key, value)}" for key, value in declared.items())
+            )
         if group == "reports":  # functions of runs and a folder, no options of a suite
             continue
         rows = [(f"`{one['name']}`", one["is"], f"`{one['default']}`", one["means"]) for one in facts["options"]]

@@ -55,6 +55,8 @@ def model_tables(model: type[BaseModel]) -> str:
             )
             for key, one in schema.get("properties", {}).items()
         ]
-        if rows:
+        if rows and any(row[3] for row in rows):
             blocks.append(table(("key", "is", "default", "means"), rows))
+        elif rows:
+            blocks.append(table(("key", "is", "default"), [row[:3] for row in rows]))
     return "\n\n".join(blocks)

@@ -166,12 +166,12 @@ class Run:
         Raises:
             ConfigError: There is no such column.
         """
-        from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second
+        from leakgauge.shown_figure import ShownFigure  # noqa: PLC0415 - matplotlib takes a second
 
         points = self.points
         if cost not in points.columns[4:]:
             raise ConfigError(f"no cost {cost!r}", where="frontier", mend=f"one of {', '.join(points.columns[9:])}")
-        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+        figure = ShownFigure(figsize=(5.0, 3.4), layout="constrained")
         axes = figure.subplots()
         for place, rows in points.groupby(["channel", "threat_model"], sort=False):
             low = rows["strongest_leakage"] - rows["strongest_leakage_lo"]

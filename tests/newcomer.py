@@ -91,6 +91,7 @@ def plainly(text: str) -> list[str]:
     """Returns the lines of a page without what differs between machines: figures, times, hashes, widths of tables."""
     text = re.sub(r"[━─┄]+", "-", text)
     text = re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
+    text = text.replace("unscored", "0")  # LPIPS, where its weights are missing
     text = re.sub("[-+\N{MINUS SIGN}]?" r"\d+(?:[.:]\d+)*(?:e[-+]?\d+)?", "0", text)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     # Cells that end together are told in one line: of lines that follow one another and say the same, one counts.

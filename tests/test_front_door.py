@@ -59,6 +59,7 @@ def test_a_notebook_shows_it(run):
     assert "threshold_0.9" in page
     assert "data:image/png;base64," in run.gallery()
     figure = run.frontier("tokens")
+    assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure.axes[0].get_xlabel() == "tokens"
     with pytest.raises(leakgauge.LeakgaugeError, match="one of quality, tokens"):
         run.frontier("beauty")
