@@ -19,7 +19,7 @@ from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.registry import plugins
 from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
 from leakgauge.harness.search.space import Space
-from leakgauge.harness.stored_shapes import Curve, Part
+from leakgauge.harness.stored_shapes import Curve, Manifest, Part
 from leakgauge.harness.suite import Suite
 
 ROOT = Path(__file__).parent.parent
@@ -241,6 +241,8 @@ def run_folder_page() -> str:
             "written atomically; a killed run loses at most the cells that were being computed. The tables' "
             "[columns](columns.md) have a page of their own.",
             table(("file", "holds"), rows),
+            "Below is what readers rely on; a file may hold more.",
+            model_tables(Manifest).replace("## Manifest", "## run.json { #manifest }", 1),
             model_tables(Part).replace("## Part", "## parts/CELL.json { #part }", 1),
             model_tables(Curve)
             .replace("## Curve", "## attacks/CELL.json { #curve }", 1)

@@ -16,14 +16,15 @@ Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PluginConfig(BaseModel):
     """A plug-in by name, its options beside it: ``{name: awgn, snr_db: 10}``, or just ``awgn``."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
     name: str
+    """Name of the plug-in, as `leakgauge list` prints it; its options stand beside it."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -47,7 +48,9 @@ class NamedPlugin(_Strict):
     """A plug-in under the label that tables show; ``plugin`` defaults to the label."""
 
     label: Name
+    """What tables call it; the name of the plug-in if nothing is said."""
     plugin: PluginConfig
+    """The plug-in; its name and options may also stand beside the label."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,8 +65,9 @@ class NamedPlugin(_Strict):
 class OperatingPoint(BaseModel):
     """One defense configuration: a name, and options that override the suite's ``defense``."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
     name: Name
+    """What tables call it; options of the defense stand beside it."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -75,16 +79,22 @@ class Auxiliary(_Strict):
     """The attacker's public images: their domain, and how many (None: all there are)."""
 
     domain: Literal["in-domain", "shifted"] = "in-domain"
+    """Images of the task, or of another domain that the task offers."""
     n: int | None = Field(default=None, ge=1, strict=True)
+    """How many; null: all there are."""
 
 
 class Knows(_Strict):
     """What the observer sees beside the token values."""
 
     merge_map: bool = Field(default=False, strict=True)
+    """Which patches became which token."""
     sizes: bool = Field(default=True, strict=True)
+    """How many patches a token stands for."""
     order: bool = Field(default=True, strict=True)
+    """The order in which the edge sent the tokens."""
     channel_state: bool = Field(default=True, strict=True)
+    """The noise, and the gain under fading."""
 
 
 class ThreatModel(_Strict):
@@ -96,12 +106,19 @@ class ThreatModel(_Strict):
     """
 
     name: Name = "server"
+    """What tables call it."""
     observer: Literal["server", "eavesdropper"] = "server"
+    """Who looks."""
     channel: Plugin | None = None
+    """The channel through which an eavesdropper hears; of the server null."""
     knows: Knows = Knows()
+    """What it sees beside the token values."""
     victim: Literal["none", "query", "white-box"] = "query"
+    """Whether it may ask the victim, or holds its weights; of an eavesdropper none, unless stated."""
     auxiliary: Auxiliary = Auxiliary()
+    """Its own, public images."""
     adaptive: bool = Field(default=True, strict=True)
+    """Whether it trains on the very operating point that it attacks."""
 
     @model_validator(mode="before")
     @classmethod
@@ -123,30 +140,50 @@ class CellBlock(_Strict):
     """A block of cells: the product of the named axes; ``all`` takes every one that the suite declares."""
 
     operating_points: Literal["all"] | tuple[str, ...] = "all"
+    """Names of operating points that the suite declares."""
     channels: Literal["all"] | tuple[str, ...] = "all"
+    """Names of channels that the suite declares."""
     attacks: Literal["all"] | tuple[str, ...] = "all"
+    """Names of attacks that the suite declares."""
     threat_models: Literal["all"] | tuple[str, ...] = "all"
+    """Names of threat models that the suite declares."""
 
 
 class Suite(_Strict):
     """A whole suite, as read from YAML."""
 
     name: Name
+    """Name of the suite."""
     description: str = ""
+    """A line that `leakgauge list suites` prints."""
     task: Plugin
+    """Data, victim and quality."""
     defense: Plugin = PluginConfig(name="split_pipeline")
+    """The pipeline, with options that all operating points share."""
     operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
+    """Configurations of the defense; the first is the undefended one, unless `baseline` says otherwise."""
     baseline: str | None = None
+    """The operating point that others are compared with; null: the first."""
     channels: tuple[NamedPlugin, ...] = (NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal")),)
+    """What carries the payload from the edge to the server."""
     threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
+    """Who looks, and what is granted."""
     attacks: tuple[NamedPlugin, ...] = Field(min_length=1)
+    """Attacks and probes, at least one floor among them for leakage to be scored."""
     metrics: tuple[Plugin, ...] = tuple(PluginConfig(name=n) for n in ("psnr_db", "ssim", "lpips"))
+    """Scores of reconstructions."""
     judge: Plugin = PluginConfig(name="alexnet")
+    """What decides whether a reconstruction shows its original."""
     cells: tuple[CellBlock, ...] = (CellBlock(),)
+    """Blocks of cells to measure; by default all."""
     seeds: tuple[Annotated[int, Field(strict=True)], ...] = Field(default=(0,), min_length=1)
+    """Seeds; everything is measured once under each."""
     evaluation_images: int | None = Field(default=None, ge=1, strict=True)
+    """How many images of the evaluation split, evenly spaced; null: all."""
     batch_size: int = Field(default=64, ge=1, strict=True)
+    """Images that pass the victim at a time; no result depends on it."""
     bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False, strict=True)
+    """Complex symbols a second, from which air time is reckoned."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:

@@ -55,6 +55,8 @@ def test_columns_keys_and_commands_are_there(generator, pages):
         assert f"| `{column.name}` |" in pages["reference/columns.md"]
     for key in Suite.model_fields:
         assert f"| `{key}` |" in pages["reference/suite.md"]
+    page = pages["reference/suite.md"]
+    assert not [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")]
     for name in generator.own("commands"):
         assert f"## {name} " in pages["reference/cli.md"]
     codes = [row[0] for row in generator.exit_codes()]
