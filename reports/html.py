@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from leakgauge.harness.store import RunFolder, write_atomic
 from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
+from leakgauge.reports.first_screen import FirstScreen, first_screen
 from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
 from leakgauge.reports.grid import Grid
 from leakgauge.reports.loaded import LoadedRun, load_runs
@@ -47,6 +48,7 @@ class RunPage:
 
     id: str
     run: LoadedRun
+    screen: FirstScreen
     summary: Summary
     threat_models: Grid
     attacks: Grid
@@ -89,6 +91,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
     return RunPage(
         id=key,
         run=run,
+        screen=first_screen(run, rows, key),
         summary=summarise(run, rows),
         threat_models=threat_models_grid(run),
         attacks=attacks_grid(run),
