@@ -9,13 +9,15 @@ from itertools import groupby
 from leakgauge.reports.gallery import Gallery, Picture, Strip, gallery
 from leakgauge.reports.grid import Tone
 from leakgauge.reports.loaded import LoadedRun, Row
+from leakgauge.reports.measures import NOT_ATTACKED
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
 
 PICTURES = 5
-TONES: dict[str, Tone] = {"conclusive": "good", "lower bound": "warn", "inconclusive": "warn"}
+TONES: dict[str, Tone] = {"conclusive": "good", "lower bound": "warn", "inconclusive": "warn", "not attacked": "muted"}
 _OPEN = {
     "lower bound": "the strongest attack cannot find out what is hidden from it",
     "inconclusive": "an attacker with more time or data may rebuild more",
+    "not attacked": "nothing but blind guesses was run there",
 }
 
 
@@ -102,7 +104,7 @@ def _line(row: Row, base: Row | None, pictures: tuple[Picture, ...], widest: flo
     return Line(
         name=str(row["operating_point"]),
         anchor=anchor,
-        pictures=pictures,
+        pictures=() if row["verdict"] == "not attacked" else pictures,
         quality=_value(row, "quality", 1, " %", scale=100),
         quality_change=_value(row, "quality_change", 1, " points", signed=True, scale=100).replace(UNSCORED, ""),
         payload_share=_share(row, base, "payload_bytes"),
@@ -165,6 +167,12 @@ def _pictures_of(found: Gallery | None, name: str, place: str) -> tuple[Picture,
     return next((strip.pictures for strip in strips if (strip.name, strip.detail) == (name, place)), ())
 
 
+def _as_attacked(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows without what floors reach where nothing else was run: it is no leakage, not even none."""
+    nothing = dict.fromkeys(("strongest_leakage", "strongest_leakage_lo", "strongest_leakage_hi"), float("nan"))
+    return [{**row, **nothing, "verdict": "not attacked"} if row["reason"] == NOT_ATTACKED else row for row in rows]
+
+
 def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
     """Returns the first screen of a run.
 
@@ -175,6 +183,7 @@ def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
     """
     found = gallery(run, PICTURES)
     several = len(run.suite.threat_models) > 1
+    rows = _as_attacked(rows)
     rebuilt = [row for row in rows if str(row.get("strongest_attack") or "")] or rows
     ends = [row.get(f"strongest_leakage{end}") for row in rebuilt for end in ("", "_hi")]
     widest = max((float(end) for end in ends if is_number(end) and end is not None), default=0.0)

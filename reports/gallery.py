@@ -143,7 +143,8 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
     """
     order = _order(run)
     for setting in run.settings:
-        points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
+        # Where nothing but floors was run nothing leaks most.
+        points = [p for p in run.points_at(setting) if not all(map(run.is_floor, candidates(run, p, setting)))]
         defended = [p for p in points if p != run.suite.baseline_point] or points
         best = [strongest_per_image(run, point, setting) for point in defended]
         if not best:

@@ -113,11 +113,15 @@ class Measured:
         return [str(name) for name in self.images.columns if name != "group"]
 
 
+NOT_ATTACKED = "not attacked: nothing but floors was run here, so that nothing is known of what leaks"
+
+
 def verdict_of(run: LoadedRun, cells: Collection[Row]) -> tuple[Verdict, str]:
     """Returns the verdict on an operating point, and why it is no better.
 
-    Inconclusive where one of its cells is, failed or is missing: that one might have leaked more. A lower bound where
-    the strongest attack is one: it converged, but could not make use of all there is.
+    Inconclusive where one of its cells is, failed or is missing: that one might have leaked more; and where nothing
+    but floors was run, which attack nothing. A lower bound where the strongest attack is one: it converged, but could
+    not make use of all there is.
     """
     said = doubts(cells)
     if said:
@@ -127,7 +131,8 @@ def verdict_of(run: LoadedRun, cells: Collection[Row]) -> tuple[Verdict, str]:
         if cell["psnr_db"] == cell["psnr_db"] and not run.is_floor(str(cell["attack"])):
             by_attack.setdefault(str(cell["attack"]), []).append(cell)
     if not by_attack:
-        return "conclusive", ""
+        floors = any(run.is_floor(str(cell["attack"])) for cell in cells)
+        return ("inconclusive", NOT_ATTACKED) if floors else ("conclusive", "")
     strongest = max(by_attack, key=lambda name: fmean(float(cell["psnr_db"]) for cell in by_attack[name]))
     for cell in by_attack[strongest]:
         if cell["verdict"] == "lower bound":

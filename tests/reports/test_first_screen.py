@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from simulated_runs import simulated, suite_of
 
 from leakgauge.reports.first_screen import PICTURES, first_screen
+from leakgauge.reports.measures import NOT_ATTACKED
 from leakgauge.reports.table import point_rows
 
 
@@ -78,3 +81,17 @@ def test_nothing_scored_is_no_zero(run, rows):
         for line in part.lines:
             assert (line.leakage, line.bar, line.payload_share) == ("unscored", None, "unscored")
     assert first_screen(run, [], "k").open == "Nothing can be concluded: no cell is done."
+
+
+def test_points_that_only_floors_met_are_not_called_safe(run):
+    alone = replace(run, cells=run.cells[(run.cells["attack"] == "flat") | (run.cells["operating_point"] != "merged")])
+    images = alone.images[(alone.images["attack"] == "flat") | (alone.images["operating_point"] != "merged")]
+    alone = replace(alone, images=images)
+    rows = point_rows(alone)
+    merged = next(row for row in rows if row["operating_point"] == "merged")
+    assert (merged["verdict"], merged["reason"]) == ("inconclusive", NOT_ATTACKED)
+    screen = first_screen(alone, rows, "k")
+    line = next(line for part in screen.parts for line in part.lines if line.name == "merged")
+    assert (line.verdict, line.leakage, line.bar, line.pictures) == ("not attacked", "unscored", None, ())
+    assert "merged leaks least" not in screen.shown
+    assert "not attacked: nothing but blind guesses" in screen.open
