@@ -14,6 +14,7 @@ from typing import Any
 
 import leakgauge
 from leakgauge.harness.cli.commands import FIRST, command
+from leakgauge.harness.cli.configuration_schema import schema_of
 from leakgauge.harness.cli.show import facts_of
 from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.registry import plugins
@@ -209,7 +210,9 @@ def suite_page() -> str:
     head = (
         "# Suite\n\nThe keys of a suite, from the models that check it. A plug-in is its name, or its name with its "
         "options beside it: `{name: awgn, snr_db: 10}`. [JSON Schema](suite.schema.json) for editors: write\n\n"
-        "```yaml\n# yaml-language-server: $schema=suite.schema.json\n```\n\ninto the first line. "
+        "```yaml\n# yaml-language-server: $schema=suite.schema.json\n```\n\ninto the first line; "
+        "`leakgauge schema > suite.schema.json` writes it "
+        "with the plug-ins that you have installed. "
         "[Spaces](space.schema.json) for `leakgauge search` have one too."
     )
     return f"{head}\n\n{model_tables(Suite)}\n"
@@ -302,8 +305,8 @@ def pages() -> dict[str, str]:
         "reference/contracts.md": contracts_page(),
         "reference/cli.md": command_page(),
         "reference/suite.md": suite_page(),
-        "reference/suite.schema.json": json.dumps(Suite.model_json_schema(), indent=2),
-        "reference/space.schema.json": json.dumps(Space.model_json_schema(), indent=2),
+        "reference/suite.schema.json": json.dumps(schema_of(Suite), indent=2),
+        "reference/space.schema.json": json.dumps(schema_of(Space), indent=2),
         "reference/shipped.md": shipped_page(),
         "reference/columns.md": columns_page(),
         "reference/run-folder.md": run_folder_page(),

@@ -25,6 +25,8 @@ FIRST = (
     "report",
     "validate",
     "list",
+    "show",
+    "schema",
     "inspect",
     "score",
     "compare",
