@@ -10,12 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from leakgauge.harness import console
+from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.output_paths import check_file_free, check_folder_free, check_still_there
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
 from leakgauge.reports.compare import compare as compare_runs
 from leakgauge.reports.compare_output import compare_grid, compare_summary, write_comparison
 from leakgauge.reports.gate import judge
+from leakgauge.reports.gate_ci import add_step_summary, annotation_lines, gate_sarif, on_github
 from leakgauge.reports.gate_output import gate_grid, headline, write_gate
 from leakgauge.reports.grid import Grid
 from leakgauge.reports.limits import Limits, read_limits
@@ -100,29 +102,64 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0 for code scanning.")] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github", help="Annotate, and add to the step summary; by default in GitHub Actions."
+        ),
+    ] = None,
+    update_baseline: Annotated[
+        bool, typer.Option("--update-baseline", help="Accept this run: write --baseline anew, and exit 0.")
+    ] = False,
     accept_lower_bounds: Annotated[
         bool, typer.Option(help="Pass where lower bounds do not rise; as `lower_bounds: judge` in the limits.")
     ] = False,
 ) -> None:
     """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
     inputs = [path for path in (baseline, limits) if path is not None]
-    for option, path in (("--junit", junit), ("--json", json), ("--markdown", markdown)):
+    for option, path in (("--junit", junit), ("--json", json), ("--markdown", markdown), ("--sarif", sarif)):
         if path is not None:
             check_file_free(path, inputs, option)
             inputs.append(path)
+    if update_baseline and baseline is None:
+        raise ConfigError("there is no baseline to update", where="--update-baseline", mend="name it with --baseline")
     known = None if baseline is None else read_baseline(baseline)
     stated = Limits() if limits is None else read_limits(limits)
     if accept_lower_bounds:
         stated = stated.model_copy(update={"lower_bounds": "judge"})
-    found = judge(_loaded(run), known, stated)
+    loaded = _loaded(run)
+    found = judge(loaded, known, stated)
     # Files first: whoever reads the console may be gone.
     write_gate(found, json, junit, markdown)
+    judged_by = baseline or limits
+    if sarif is not None:
+        write_atomic(sarif, gate_sarif(found, judged_by or run))
+    if on_github() if github is None else github:
+        add_step_summary(found)
+        for line in annotation_lines(found, judged_by):
+            typer.echo(line)
     if found.outcome != "pass":
         _out.print(_table(gate_grid(found, failures_only=True)))
     for note in found.notes:
         _out.print(f"note: {note}", markup=False, soft_wrap=True)
     _out.print(headline(found))
+    if update_baseline:
+        assert baseline is not None
+        assert known is not None
+        _update(loaded, baseline, known)
+        raise typer.Exit(0)
     raise typer.Exit(found.exit_code)
+
+
+def _update(run: LoadedRun, path: Path, known: Baseline) -> None:
+    """Writes a baseline anew from a run, counting the same attacks, and says how its operating points changed."""
+    found = baseline_of(run, known.counted or ())
+    write_baseline(found, path)
+    before, now = ({point.operating_point for point in one.points} for one in (known, found))
+    changed = [f"+ {name}" for name in sorted(now - before)] + [f"- {name}" for name in sorted(before - now)]
+    told = f"; {', '.join(changed)}" if changed else ""
+    _out.print(f"{path} is written anew: {len(found.points)} operating points{told}", markup=False, soft_wrap=True)
 
 
 def runs(
