@@ -18,9 +18,9 @@ from leakgauge.harness.cli.show import facts_of
 from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.registry import plugins
 from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
-from leakgauge.harness.search.space import Space
 from leakgauge.harness.stored_shapes import Curve, Manifest, Part
 from leakgauge.harness.suite import Suite
+from leakgauge.harness.suite_schema import schema_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -302,8 +302,8 @@ def pages() -> dict[str, str]:
         "reference/contracts.md": contracts_page(),
         "reference/cli.md": command_page(),
         "reference/suite.md": suite_page(),
-        "reference/suite.schema.json": json.dumps(Suite.model_json_schema(), indent=2),
-        "reference/space.schema.json": json.dumps(Space.model_json_schema(), indent=2),
+        "reference/suite.schema.json": json.dumps(schema_of("suite", own), indent=2),
+        "reference/space.schema.json": json.dumps(schema_of("space", own), indent=2),
         "reference/shipped.md": shipped_page(),
         "reference/columns.md": columns_page(),
         "reference/run-folder.md": run_folder_page(),

@@ -25,6 +25,7 @@ FIRST = (
     "report",
     "validate",
     "list",
+    "schema",
     "inspect",
     "score",
     "compare",
