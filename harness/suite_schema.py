@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel
+
 from leakgauge.harness.cli.docstrings import body_of, meanings_of
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.hints import parts_of
@@ -23,7 +25,7 @@ Schema = dict[str, Any]
 Names = Callable[[str], list[str]]
 """Names of the plug-ins of a group."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_MODELS = {"suite": Suite, "space": Space}
+_MODELS: dict[str, type[BaseModel]] = {"suite": Suite, "space": Space}
 _GROUPS = ("tasks", "defenses", "reductions", "perturbations", "codecs", "channels", "attacks", "metrics", "judges")
 # Which group the plug-ins of a key belong to, wherever the key stands.
 _KEYS = {

@@ -25,6 +25,7 @@ FIRST = (
     "report",
     "validate",
     "list",
+    "new",
     "schema",
     "inspect",
     "score",
