@@ -14,14 +14,13 @@ from typing import Any
 
 import leakgauge
 from leakgauge.harness.cli.commands import FIRST, command
-from leakgauge.harness.cli.configuration_schema import schema_of
 from leakgauge.harness.cli.show import facts_of
 from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.registry import plugins
 from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
-from leakgauge.harness.search.space import Space
 from leakgauge.harness.stored_shapes import Curve, Manifest, Part
 from leakgauge.harness.suite import Suite
+from leakgauge.harness.suite_schema import schema_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -210,9 +209,7 @@ def suite_page() -> str:
     head = (
         "# Suite\n\nThe keys of a suite, from the models that check it. A plug-in is its name, or its name with its "
         "options beside it: `{name: awgn, snr_db: 10}`. [JSON Schema](suite.schema.json) for editors: write\n\n"
-        "```yaml\n# yaml-language-server: $schema=suite.schema.json\n```\n\ninto the first line; "
-        "`leakgauge schema > suite.schema.json` writes it "
-        "with the plug-ins that you have installed. "
+        "```yaml\n# yaml-language-server: $schema=suite.schema.json\n```\n\ninto the first line. "
         "[Spaces](space.schema.json) for `leakgauge search` have one too."
     )
     return f"{head}\n\n{model_tables(Suite)}\n"
@@ -305,8 +302,8 @@ def pages() -> dict[str, str]:
         "reference/contracts.md": contracts_page(),
         "reference/cli.md": command_page(),
         "reference/suite.md": suite_page(),
-        "reference/suite.schema.json": json.dumps(schema_of(Suite), indent=2),
-        "reference/space.schema.json": json.dumps(schema_of(Space), indent=2),
+        "reference/suite.schema.json": json.dumps(schema_of("suite", own), indent=2),
+        "reference/space.schema.json": json.dumps(schema_of("space", own), indent=2),
         "reference/shipped.md": shipped_page(),
         "reference/columns.md": columns_page(),
         "reference/run-folder.md": run_folder_page(),

@@ -71,7 +71,7 @@ class Option(NamedTuple):
     @property
     def checked(self) -> bool:
         """Whether the annotation says what is allowed."""
-        return _adapter_of(self.hint) is not None
+        return adapter_of(self.hint) is not None
 
 
 class Signature(NamedTuple):
@@ -167,12 +167,12 @@ def check_options(factory: Any, options: dict[str, Any], place: str, given: Iter
 
 def _checked(option: Option, value: Any, place: str) -> Any:
     """Returns the value as its annotation declares it; raises ConfigError where the annotation does not allow it."""
-    adapter = _adapter_of(option.hint)
+    adapter = adapter_of(option.hint)
     if adapter is None or _is_default(value, option.default):
         return value
     try:
         # As JSON, where a list may become a tuple and a text a path, but no text a number and no number a truth value.
-        return adapter.validate_json(json.dumps(value)) if _plain(value) else adapter.validate_python(value)
+        return adapter.validate_json(json.dumps(value)) if is_plain_data(value) else adapter.validate_python(value)
     except ValidationError as error:
         allowed = describe(option.hint)
         name, found = _culprit(error, option.name, value)
@@ -200,16 +200,16 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and not isinstance(value, float) and value == default)
 
 
-def _plain(value: Any) -> bool:
+def is_plain_data(value: Any) -> bool:
     """Tells whether a value is what JSON can state."""
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+        return all(isinstance(key, str) and is_plain_data(item) for key, item in value.items())
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return all(map(_plain, value))
+        return all(map(is_plain_data, value))
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _adapter_of(hint: Any) -> TypeAdapter[Any] | None:
+def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
     """Returns what checks a hint strictly; None where the hint says nothing, or nothing that can be checked."""
     if hint is inspect.Parameter.empty or hint is Any:
         return None

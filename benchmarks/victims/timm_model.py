@@ -29,14 +29,19 @@ MODULES = ("vision_transformer", "deit")
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
+def usable_models() -> dict[str, str]:
+    """Returns how to name each model of timm that can be split; by their names' tags they have several weights."""
+    names = {model for module in MODULES for model in timm.list_models(module=module)}
+    return {name: f"task: {{name: imagefolder, path: FOLDER, model: {name}, pretrained: true}}" for name in names}
+
+
 def check_model_name(name: str) -> None:
     """Raises ConfigError where timm knows no model of this name, or one that no adapter runs."""
     known = timm.is_model(name)
     if known and timm.models.is_model_in_modules(name, MODULES):
         return
-    usable = [model for module in MODULES for model in timm.list_models(module=module)]
-    close = difflib.get_close_matches(name.partition(".")[0], usable, n=1, cutoff=0.6)
-    mend = f"did you mean {close[0]!r}?" if close else "`timm.list_models(module='vision_transformer')` lists them"
+    close = difflib.get_close_matches(name.partition(".")[0], sorted(usable_models()), n=1, cutoff=0.6)
+    mend = f"did you mean {close[0]!r}?" if close else "`leakgauge list models` lists them"
     if known:
         mend = "take a plain vision transformer: ViT, DeiT, DINO, DINOv2, MAE, or a CLIP or SigLIP tower"
         raise ConfigError(f"{name!r} is no model that can be split", where="model", mend=mend)

@@ -26,6 +26,7 @@ FIRST = (
     "validate",
     "list",
     "show",
+    "new",
     "schema",
     "inspect",
     "score",

@@ -13,21 +13,24 @@ from leakgauge.harness.cli.summaries import summary_of
 from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.plain_text import plain, shortened
-from leakgauge.harness.registry import GROUPS, plugins, suggest
+from leakgauge.harness.registry import GROUPS, load, plugins, suggest
+from leakgauge.harness.search.known_samplers import SAMPLERS
 
 TEXTS = ("suites", "spaces")
 """Groups of YAML texts; all others are of Python objects."""
-LISTED = (*GROUPS, "spaces", "commands")
+LISTED = (*GROUPS, "spaces", "samplers", "commands")
+ASKED = ("models",)
+"""What is listed only when it is asked for: it takes the import of a library of models."""
 _out = console.output()
 
 
 def list_(
-    group: Annotated[str | None, typer.Argument(help=f"One of {', '.join(LISTED)}.")] = None,
+    group: Annotated[str | None, typer.Argument(help=f"One of {', '.join((*LISTED, *ASKED))}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: group, name, what it is.")] = False,
 ) -> None:
-    """Lists installed plug-ins, shipped suites and spaces, and commands."""
-    if group is not None and group not in LISTED:
-        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, list(LISTED)))
+    """Lists installed plug-ins, shipped suites and spaces, samplers and commands; victims with `list models`."""
+    if group is not None and group not in (*LISTED, *ASKED):
+        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, [*LISTED, *ASKED]))
     found = {name: _rows(name) for name in ([group] if group else LISTED)}
     if as_json:
         _out.print_json(data={name: dict(rows) for name, rows in found.items()})
@@ -42,6 +45,10 @@ def list_(
 def _rows(group: str) -> list[tuple[str, str]]:
     if group in TEXTS:
         found = {name: description_of(text) for name, text in shipped(group).items()}
+    elif group == "samplers":
+        found = dict(SAMPLERS)
+    elif group == "models":
+        found = {name: how for library in plugins(group) for name, how in load(group, library)().items()}
     else:
         found = {name: summary_of(group, point) for name, point in plugins(group).items()}
     return [(plain(name, keep=""), plain(shortened(summary, 200), keep="")) for name, summary in sorted(found.items())]

@@ -1,19 +1,21 @@
-"""The command ``schema``."""
+"""The command ``schema``: what editors complete and check suites by."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 
-from leakgauge.harness.cli.configuration_schema import schema_of
-from leakgauge.harness.search.space import Space
-from leakgauge.harness.suite import Suite
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.registry import suggest
+from leakgauge.harness.suite_schema import schema_of
+
+KINDS = ("suite", "space")
 
 
-def schema(
-    of: Annotated[Literal["suite", "space"], typer.Argument(help="What to describe: suite or space.")] = "suite",
-) -> None:
-    """Prints the JSON Schema of suites or search spaces, with the plug-ins installed here, for editors and CI."""
-    typer.echo(json.dumps(schema_of(Suite if of == "suite" else Space), indent=2))
+def schema(kind: Annotated[str, typer.Argument(help="suite or space.")] = "suite") -> None:
+    """Prints the JSON Schema of suites or spaces, with the installed plug-ins and their options, for editors."""
+    if kind not in KINDS:
+        raise ConfigError(f"no schema of {kind!r}", where="schema", mend=suggest(kind, list(KINDS)))
+    typer.echo(json.dumps(schema_of(cast(Literal["suite", "space"], kind)), indent=2))
