@@ -59,7 +59,8 @@ def facts_of(group: str, name: str) -> dict[str, Any]:
         "does": plain(body_of(plugin)),
     }
     for attribute in ("knowledge", "training", "layout", "least_steps", "floor", "unit", "leaks_when"):
-        if hasattr(plugin, attribute):
+        learns = attribute != "least_steps" or getattr(plugin, "training", "") == "learned"  # else it takes no steps
+        if hasattr(plugin, attribute) and learns:
             value = getattr(plugin, attribute)
             facts[attribute] = value if isinstance(value, bool | int | float | str | None) else str(value)
     facts["options"] = [

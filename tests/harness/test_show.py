@@ -98,3 +98,8 @@ def test_cores_are_counted_where_the_system_does_not_say_which_are_usable(monkey
     assert default_workers(torch.device("cpu")) == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_workers(torch.device("cpu")) == 1
+
+
+def test_steps_are_told_of_attacks_that_take_some():
+    assert facts_of("attacks", "set_decoder")["least_steps"] >= 100
+    assert "least_steps" not in facts_of("attacks", "ridge")
