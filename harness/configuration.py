@@ -42,25 +42,62 @@ def description_of(text: str) -> str:
 
 
 def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Applies ``key.path=value`` overrides (values in YAML; list items by number) to configuration."""
+    """Applies ``key.path=value`` overrides (values in YAML; list items by number or label) to configuration."""
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key or not is_plain(key, keep=""):
             raise ConfigError(
                 f"{quoted(text)} is not of the form key=value", where="--set", mend="write --set seeds=[1]"
             )
-        parts = key.split(".")
-        node: Any = data
         try:
-            for part in parts[:-1]:
-                node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-            if isinstance(node, list):
-                node[int(parts[-1])] = read_yaml(value)
-            else:
-                node[parts[-1]] = read_yaml(value)
+            _set(data, key, read_yaml(value))
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(f"cannot set {quoted(key)}: {error}", where="--set", mend="check the path") from error
     return data
+
+
+def _set(node: Any, path: str, value: Any) -> None:
+    """Sets what a dotted path leads to; keys on the way that are not there are made."""
+    while True:
+        key, rest = _step(node, path)
+        if rest is None:
+            node[key] = value
+            return
+        if isinstance(node, dict):
+            node, path = node.setdefault(key, {}), rest
+            continue
+        if isinstance(node[key], str):  # a plug-in by its bare name, which is given an option
+            node[key] = {"name": node[key]}
+        node = node[key]
+        plugin = node.get("plugin") if isinstance(node, dict) else None
+        if isinstance(plugin, dict) and rest.partition(".")[0] not in {"label", "plugin"}:
+            node = plugin
+        path = rest
+
+
+def _step(node: Any, path: str) -> tuple[Any, str | None]:
+    """Returns the first key of a path, of a list the number that it or a label stands for, and the rest of the path."""
+    first, dot, rest = path.partition(".")
+    after = rest if dot else None
+    if not isinstance(node, list):
+        return first, after
+    try:
+        return int(first), after
+    except ValueError:
+        pass
+    labels = [_label(item) for item in node]
+    # Labels may hold dots.
+    fitting = [label for label in labels if label and f"{path}.".startswith(f"{label}.")]
+    if not fitting:
+        raise ValueError(f"no {quoted(first)} there, {suggest(first, [label for label in labels if label])}")
+    label = max(fitting, key=len)
+    return labels.index(label), path[len(label) + 1 :] if len(path) > len(label) else None
+
+
+def _label(item: Any) -> str:
+    """Returns by which name an item of a list goes: a plug-in, an operating point or a threat model."""
+    found = item.get("label", item.get("name", "")) if isinstance(item, dict) else item
+    return found if isinstance(found, str) else ""
 
 
 def read_mapping(path: Path, noun: str) -> dict[str, Any]:

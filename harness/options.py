@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -52,6 +54,13 @@ class NestedPlugin:
     group: str
 
 
+@dataclass(frozen=True)
+class FileOption:
+    """Marks a text that names a file or folder, which may be given relative to the suite's file: ``FilePath``."""
+
+
+FilePath = Annotated[str, FileOption()]
+"""A file or folder: as it stands where it exists or is absolute, else beside the suite's file where it exists there."""
 Spec = str | dict[str, Any]
 """Another plug-in: its name, or ``{name: ..., options}``."""
 
@@ -249,6 +258,32 @@ def nested_plugins(hint: Any, value: Any) -> Iterator[tuple[str, Any]]:
                 yield from nested_plugins(part, item)
         elif get_origin(inner) in (typing.Union, types.UnionType):
             yield from nested_plugins(part, value)
+
+
+def beside(folder: Path, factory: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options of a plug-in with files that exist only beside a suite's file named from here.
+
+    Args:
+        folder: Where the suite's file lies.
+        factory: The plug-in.
+        options: What the suite states.
+    """
+    known = signature_of(factory).options
+    return {key: _beside(folder, known[key].hint, value) if key in known else value for key, value in options.items()}
+
+
+def _beside(folder: Path, hint: Any, value: Any) -> Any:
+    if not isinstance(value, str) or not value or not _names_file(hint):
+        return value
+    # os.path, whose answer for a loop of links or a NUL is no; what is absolute stays what it is.
+    moved = os.path.join(folder, value)  # noqa: PTH118
+    here = os.path.exists(os.path.expanduser(value))  # noqa: PTH110, PTH111
+    return moved if not here and os.path.exists(moved) else value  # noqa: PTH110
+
+
+def _names_file(hint: Any) -> bool:
+    inner, metadata = parts_of(hint)
+    return any(isinstance(mark, FileOption) for mark in metadata) or any(map(_names_file, get_args(inner)))
 
 
 def shown(value: Any) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from leakgauge.harness.configuration import read_configuration, shipped
-from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.options import beside
 from leakgauge.harness.plain_text import quoted
-from leakgauge.harness.registry import suggest
+from leakgauge.harness.registry import load, suggest
 from leakgauge.harness.stored_shapes import first_problem
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -243,7 +246,18 @@ def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     Raises:
         ConfigError: It is not there, is not YAML, or does not fit the schema.
     """
-    return parse_suite(read_configuration(reference, "suite", overrides), where=reference)
+    suite = parse_suite(read_configuration(reference, "suite", overrides), where=reference)
+    # A shipped suite has no place of its own.
+    return _files_named_from_here(suite, Path(reference).parent) if os.path.isfile(reference) else suite  # noqa: PTH113
+
+
+def _files_named_from_here(suite: Suite, folder: Path) -> Suite:
+    """Returns the suite with its task's files named from the working directory, where they lie beside its own file."""
+    try:
+        options = beside(folder, load("tasks", suite.task.name), suite.task.options)
+    except LeakgaugeError:  # told when plug-ins are checked
+        return suite
+    return suite.model_copy(update={"task": PluginConfig(name=suite.task.name, **options)})
 
 
 def parse_suite(data: dict[str, Any], *, where: str = "suite") -> Suite:

@@ -29,7 +29,7 @@ from leakgauge.harness.contracts import SPLITS, SplitName, Task, Victim
 from leakgauge.harness.decoding import ENLARGED, as_colour, read_picture
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.images import ImageSet
-from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.options import ColourOption, Count, FilePath, KeptShare
 from leakgauge.harness.reading import Reading, weights_of
 from leakgauge.harness.registry import suggest
 
@@ -77,9 +77,9 @@ class ImageFolder(Task):
 
     def __init__(
         self,
-        path: str,
+        path: FilePath,
         model: str,
-        checkpoint: str | None = None,
+        checkpoint: FilePath | None = None,
         pretrained: bool = False,
         image_px: Count | None = None,
         quality: Quality = "auto",
@@ -90,7 +90,7 @@ class ImageFolder(Task):
         background: ColourOption = "white",
         classes: ClassFolders = "auto",
         groups: Mapping[str, str] | None = None,
-        shifted: str | None = None,
+        shifted: FilePath | None = None,
         mean: MeanOption | None = None,
         std: StdOption | None = None,
         interpolation: Interpolation | None = None,

@@ -20,7 +20,7 @@ from leakgauge.benchmarks.tasks.square_images import Fit
 from leakgauge.benchmarks.victims.input_settings import Interpolation, MeanOption, StdOption
 from leakgauge.benchmarks.victims.llava_model import Dtype
 from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.options import ColourOption, Count, FilePath, KeptShare
 from leakgauge.harness.questions import Asked
 from leakgauge.harness.registry import suggest
 
@@ -78,8 +78,8 @@ class ScienceQa(PicturedQuestions):
 
     def __init__(
         self,
-        path: str,
-        model: str,
+        path: FilePath,
+        model: FilePath,
         split: str = "test",
         pretrained: bool = False,
         dtype: Dtype = "float32",
