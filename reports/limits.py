@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from leakgauge.harness.budgets import MINIMUM_IMAGES
 from leakgauge.harness.configuration import read_mapping
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measures import COLUMN_NAME
@@ -120,7 +121,7 @@ class Limits(_Strict):
         absolute: Limits on the means themselves.
     """
 
-    minimum_images: int = Field(default=30, ge=2)
+    minimum_images: int = Field(default=MINIMUM_IMAGES, ge=2)
     inconclusive: Literal["cannot tell", "judge"] = "cannot tell"
     lower_bounds: Literal["cannot tell", "judge"] = "cannot tell"
     worse_by: Allowances = Field(default_factory=dict)

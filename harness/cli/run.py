@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from leakgauge.harness import console
+from leakgauge.harness.budgets import budget_of, too_few
 from leakgauge.harness.cli.arguments import Device, Overrides, SuiteArgument
 from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import InterruptError
@@ -108,4 +109,8 @@ def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides
     check_complete(loaded)
     plan = prepare(loaded, chosen)
     print_reading(plan.reading, _out)
+    for label, budget in budget_of(loaded):
+        _out.print(f"attack {label}: {budget}", markup=False, highlight=False, soft_wrap=True)
+    if warning := too_few(len(plan.bench.evaluation)):
+        _out.print(f"WARNING: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
