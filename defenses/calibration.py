@@ -1,8 +1,10 @@
-"""Thresholds that merge a wanted share of the matches, calibrated block by block on given images."""
+"""Thresholds that merge a wanted share of the matches or keep a wanted share of the tokens, by given images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +13,119 @@ from leakgauge.defenses.backbones.backbone import Backbone
 from leakgauge.defenses.edge import run_edge
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
 from leakgauge.defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
-from leakgauge.defenses.reductions.threshold import NEVER
+from leakgauge.defenses.reductions.threshold import NEVER, ThresholdMerge
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.reduction import LayerState
+from leakgauge.harness.reduction import LayerState, Reduction
 from leakgauge.harness.seeding import Streams
 from leakgauge.harness.tokens import TokenBatch
 
+KEPT_TO_TOKENS = 0.1
+"""How near, in tokens an image, the mean that is kept comes to the one that is wanted."""
+BISECTIONS = 20
 
-@torch.no_grad()
+
+class Calibrated(NamedTuple):
+    """Thresholds that were found on calibration images, one for each edge block.
+
+    Attributes:
+        thresholds: tau of each block.
+        shares: The share of the matches, in [0, 1], that each was to let merge.
+        kept: Mean share in (0, 1] of the tokens of a calibration image that is left after the last block.
+        images: Images that they were found on; tiles count as such.
+    """
+
+    thresholds: tuple[float, ...]
+    shares: tuple[float, ...]
+    kept: float
+    images: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as run.json states it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+
+
+def wish_of(reduction: Reduction) -> ThresholdMerge | None:
+    """Returns the reduction, or that which a control is matched to, where its thresholds are left to calibration."""
+    inner = reduction if reduction.match is None else reduction.match
+    return inner if isinstance(inner, ThresholdMerge) and not inner.calibrated else None
+
+
+def calibrated(
+    stated: Reduction, backbone: Backbone, batch: TokenBatch, cut: int, *, proportional: bool
+) -> tuple[Reduction, dict[str, Any]]:
+    """Returns a reduction whose wish has become thresholds, and what run.json says of them; arguments as below."""
+    wish = wish_of(stated)
+    if wish is None:
+        return stated, {}
+    found = calibrate(wish, backbone, batch, cut, proportional=proportional)
+    reduction: Reduction = wish.at(found.thresholds)
+    if wish is not stated:
+        control = copy(stated)
+        control.match = reduction
+        reduction = control
+    return reduction, found.to_json()
+
+
+def calibrate(
+    wish: ThresholdMerge, backbone: Backbone, batch: TokenBatch, cut: int, *, proportional: bool
+) -> Calibrated:
+    """Finds the thresholds that a suite leaves to calibration by a share or by what to keep.
+
+    Args:
+        wish: What the suite states.
+        backbone: The model.
+        batch: Embedded calibration images.
+        cut: Edge blocks.
+        proportional: Proportional attention.
+
+    Raises:
+        ConfigError: So few tokens as are to be kept cannot be reached.
+    """
+
+    def at(shares: Sequence[float]) -> Calibrated:
+        found, counts = _calibrate(backbone, batch, shares, proportional=proportional, **wish.matching())
+        kept = float(counts[:, -1].double().sum() / batch.lengths.double().sum())
+        return Calibrated(tuple(found), tuple(map(float, shares)), kept, len(batch))
+
+    shares = wish.shares(cut)
+    if shares is not None:
+        return at(shares)
+    assert wish.keep is not None
+    tokens = float(batch.lengths.double().mean())
+    return that_keeps(wish.keep, KEPT_TO_TOKENS / tokens, lambda share: at([share] * cut))
+
+
+def that_keeps(keep: float, tolerance: float, at: Callable[[float], Calibrated]) -> Calibrated:
+    """Finds by bisection the share of the matches at which ``keep`` of the tokens are kept, or next to it.
+
+    Args:
+        keep: Share of the tokens, in (0, 1].
+        tolerance: Difference from it that is near enough.
+        at: Returns what one share in [0, 1] for all blocks leads to; the more merges, the less is kept.
+
+    Raises:
+        ConfigError: Even if all matches merge, more is kept.
+    """
+    best = at(1.0)
+    if best.kept > keep + tolerance:
+        raise ConfigError(
+            f"keep = {keep:g} cannot be reached: {best.kept:.3f} of the tokens stay where all matches merge",
+            where="reduction 'threshold'",
+            mend="keep more, or let more edge blocks merge (`cut`, `cap`)",
+        )
+    low, high = 0.0, 1.0
+    if keep >= 1 - tolerance:
+        return at(low)
+    for _ in range(BISECTIONS):
+        if abs(best.kept - keep) <= tolerance:
+            break
+        middle = (low + high) / 2
+        found = at(middle)
+        best = min(best, found, key=lambda one: abs(one.kept - keep))
+        low, high = (middle, high) if found.kept > keep else (low, middle)
+    return best
+
+
 def calibrate_thresholds(
     backbone: Backbone,
     batch: TokenBatch,
@@ -56,10 +163,19 @@ def calibrate_thresholds(
         raise ConfigError(
             f"shares {list(shares)!r} are not in [0, 1], at most {backbone.depth} of them", mend="give one a block"
         )
-    calibrating = _Calibrating(shares, similarity, split, order, cap)
+    matching: dict[str, Any] = {"similarity": similarity, "split": split, "order": order, "cap": cap}
+    return _calibrate(backbone, batch, shares, proportional=proportional, **matching)[0]
+
+
+@torch.no_grad()
+def _calibrate(
+    backbone: Backbone, batch: TokenBatch, shares: Sequence[float], *, proportional: bool, **matching: Any
+) -> tuple[list[float], Tensor]:
+    """Returns tau of each block, and the (B, blocks) token counts after each."""
+    calibrating = _Calibrating(shares, **matching)
     ids = tuple(str(i) for i in range(len(batch)))
-    run_edge(backbone, batch, ids, calibrating, Streams(0), cut=len(shares), proportional=proportional)
-    return calibrating.found
+    _, counts = run_edge(backbone, batch, ids, calibrating, Streams(0), cut=len(shares), proportional=proportional)
+    return calibrating.found, counts
 
 
 class _Calibrating(SimilarityMerge):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from leakgauge.defenses.backbones.exactness import check_exact
 from leakgauge.defenses.backbones.families import adapt
-from leakgauge.defenses.calibration import calibrate_thresholds
+from leakgauge.defenses.calibration import calibrate_thresholds, calibrated, wish_of
 from leakgauge.defenses.channels.analog import restored_tokens
 from leakgauge.defenses.differentiation import differentiable_tokens
 from leakgauge.defenses.edge import AfterBlock, run_edge, run_server
@@ -21,8 +20,8 @@ from leakgauge.defenses.inspection import inspect_layers
 from leakgauge.defenses.nested import build_nested
 from leakgauge.defenses.payload import Serialised
 from leakgauge.defenses.precision import Precision, dtype_of
-from leakgauge.defenses.serialisation import encoded_tokens
-from leakgauge.defenses.transport import NoValues, OnLoss, Stand, known_of, mean_stand, pack, received_batch, unpack
+from leakgauge.defenses.serialisation import check_symbols, encoded_tokens
+from leakgauge.defenses.transport import NoValues, OnLoss, Stand, mean_stand, packed, unpacked
 from leakgauge.harness.contracts import Defense, Victim
 from leakgauge.harness.errors import ConfigError, PluginError
 from leakgauge.harness.images import ImageSet
@@ -35,16 +34,6 @@ from leakgauge.harness.seeding import Streams
 from leakgauge.harness.tokens import TokenBatch
 
 PREPARATION_IMAGES = 128
-
-
-def check_symbols(codec: Codec | SymbolCodec, channel: Channel) -> None:
-    """Raises ConfigError where a channel of packets should carry a codec's symbols."""
-    if isinstance(codec, SymbolCodec) and isinstance(channel, PacketChannel):
-        raise ConfigError(
-            f"codec {codec.name!r} makes symbols, channel {channel.name!r} carries packets",
-            where="defense 'split_pipeline'",
-            mend="take an analog channel, or another codec",
-        )
 
 
 class SplitPipeline(Defense):
@@ -99,8 +88,12 @@ class SplitPipeline(Defense):
         self.channel: Channel = build_nested("channels", channel)
         self._reduction: Reduction = build_nested("reductions", reduction)
         self._reduction.check(self.cut)
+        self._stated = self._reduction
+        self._resolved: dict[str, Any] = {}
         self._codec: Codec | SymbolCodec = build_nested("codecs", codec)
         check_symbols(self._codec, self.channel)
+        self._learned_codec = isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
+        self._fits_link = self._learned_codec or isinstance(self.channel, PacketChannel)
         self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
@@ -114,8 +107,8 @@ class SplitPipeline(Defense):
         self._dtype = dtype_of(precision, device)
         self._send_sizes = send_sizes if self._reduction.merges else False
         self.sizes_sent = self._sizes_sent_at(self.cut)
-        # Token counts of the reference reduction, by image: a pure function of the image, kept to save time.
-        self._reference_counts: dict[str, Tensor] = {}
+        # Token counts of a reference reduction, by image: a pure function of the image, kept to save time.
+        self._reference_counts: dict[tuple[Reduction, str], Tensor] = {}
 
     def _check_exact(self) -> None:
         """Checks once a victim that its blocks, run one by one, compute what the model itself does."""
@@ -167,12 +160,8 @@ class SplitPipeline(Defense):
         """
         wanted = shares if isinstance(shares, Sequence) else [shares] * self.cut
         with torch.no_grad(), self._autocast():
-            return calibrate_thresholds(
-                self._backbone,
-                self._embeddings.of(images),
-                wanted,
-                proportional=self._proportional,
-            )
+            batch = self._embeddings.of(images)
+            return calibrate_thresholds(self._backbone, batch, wanted, proportional=self._proportional)
 
     def tuned(self, **options: Any) -> SplitPipeline:
         """Returns a pipeline with other options, all else equal, unprepared; both share embeddings and FLOP counts."""
@@ -209,31 +198,30 @@ class SplitPipeline(Defense):
         """Returns the (units, cut) token counts that a matched control must reach."""
         if reduction.match is None:
             return None
-        units = self._units(images.ids)
-        if any(unit not in self._reference_counts for unit in units):
+        keys = [(reduction.match, unit) for unit in self._units(images.ids)]
+        if any(key not in self._reference_counts for key in keys):
             _, counts = self._run_blocks(images, reduction.match, rng.child("reference"))
-            self._reference_counts.update(zip(units, counts.cpu(), strict=True))
-        return torch.stack([self._reference_counts[unit] for unit in units])
-
-    @property
-    def _learned_codec(self) -> bool:
-        return isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
+            self._reference_counts.update(zip(keys, counts.cpu(), strict=True))
+        return torch.stack([self._reference_counts[key] for key in keys])
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the codec is fitted, or lost tokens are stood in for."""
-        return self._learned_codec or isinstance(self.channel, PacketChannel)
+        """Whether thresholds are calibrated, the codec is fitted, or lost tokens are stood in for."""
+        return wish_of(self._stated) is not None or self._fits_link
 
     def unreduced(self) -> SplitPipeline:
         """Returns the pipeline with neither reduction nor perturbations, all else equal; unprepared."""
         return type(self)(self._victim, self._device, **self._link)
 
     def prepare(self, calibration: ImageSet, rng: Streams) -> None:
-        """Fits what edge and server share beforehand: a learned codec, and what stands in for lost tokens."""
+        """Fits what edge and server share beforehand: thresholds, a learned codec, what stands in for lost tokens."""
         if not self.needs_calibration:
             return
         count = min(PREPARATION_IMAGES, len(calibration))
         images = calibration.select(torch.linspace(0, len(calibration) - 1, count).round().long())
+        self._reduction, self._resolved = self._calibrate(images)
+        if not self._fits_link:
+            return
         batch = self.edge(images, self._reduction, rng)[0].to("cpu")
         batch = batch.with_tokens(batch.tokens.float())
         self._stand = mean_stand(batch)
@@ -241,6 +229,24 @@ class SplitPipeline(Defense):
             self._codec.prepare(batch.tokens, rng.child("codec"))
         elif self._learned_codec:
             self._codec.prepare(batch.tokens)
+
+    def _calibrate(self, images: ImageSet) -> tuple[Reduction, dict[str, Any]]:
+        """Returns the reduction with the thresholds that a suite leaves to these images, and what was found."""
+        if wish_of(self._stated) is None:
+            return self._stated, {}
+        with torch.no_grad(), self._autocast():
+            batch = self._embeddings.of(images)
+            return calibrated(self._stated, self._backbone, batch, self.cut, proportional=self._proportional)
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the calibrated thresholds with their shares, what they keep and of how many images; else nothing."""
+        return dict(self._resolved)
+
+    def tokens_kept(self, calibration: ImageSet, rng: Streams) -> float:
+        """Returns the mean share of an image's tokens after the edge, by thresholds calibrated on these images."""
+        _, counts = self._run_blocks(calibration, self._calibrate(calibration)[0], rng)
+        rows, columns = self._backbone.grid
+        return float(counts[:, -1].double().mean()) / (self._backbone.prefix + rows * columns)
 
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
         """Runs the edge half, perturbs, and serialises every image's packets."""
@@ -260,10 +266,7 @@ class SplitPipeline(Defense):
         """Serialises the tokens of each image: one packet, or for a packet channel several."""
         codec = NoValues() if isinstance(self._codec, SymbolCodec) else self._codec
         step = self._packet_tokens if isinstance(self.channel, PacketChannel) else None
-        return [
-            pack(batch.tokens[start:end], batch.sizes[start:end] if sizes_sent else None, batch.prefix, codec, step)
-            for start, end in pairwise(batch.offsets.tolist())
-        ]
+        return packed(batch, sizes_sent, codec, step)
 
     def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
         """Looks at one image after every edge block."""
@@ -303,10 +306,7 @@ class SplitPipeline(Defense):
         if self._stand is None:
             raise PluginError("what stands in for lost tokens is not known", mend="call prepare() first")
         delivered = channel.carry(encoded.packets, encoded.ids, rng)
-        known, codec = known_of(encoded.decoded), self._codec
-        arrived = [unpack(own, known, codec, self._stand, self._on_loss) for own in delivered.packets]
-        lost = encoded.decoded.lengths - torch.tensor([int((one.source >= 0).sum()) for one in arrived])
-        batch = received_batch(arrived, encoded.decoded)
+        batch, lost = unpacked(delivered.packets, encoded.decoded, self._codec, self._stand, self._on_loss)
         return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)
 
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:

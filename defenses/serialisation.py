@@ -9,8 +9,19 @@ from torch import Tensor
 
 from leakgauge.defenses.payload import Serialised, parse
 from leakgauge.defenses.transport import account_of, known_of
-from leakgauge.harness.link import Codec, Encoded, SymbolCodec
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.link import Channel, Codec, Encoded, PacketChannel, SymbolCodec
 from leakgauge.harness.tokens import TokenBatch
+
+
+def check_symbols(codec: Codec | SymbolCodec, channel: Channel) -> None:
+    """Raises ConfigError where a channel of packets should carry a codec's symbols."""
+    if isinstance(codec, SymbolCodec) and isinstance(channel, PacketChannel):
+        raise ConfigError(
+            f"codec {codec.name!r} makes symbols, channel {channel.name!r} carries packets",
+            where="defense 'split_pipeline'",
+            mend="take an analog channel, or another codec",
+        )
 
 
 def encoded_tokens(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -76,6 +77,14 @@ def pack(
         own = None if sizes is None else sizes[first:end]
         packets.append(serialise(tokens[first:end], own, prefix, codec, first=first, total=total))
     return packets
+
+
+def packed(batch: TokenBatch, sizes_sent: bool, codec: Codec, packet_tokens: int | None) -> list[list[Serialised]]:
+    """Serialises the tokens of each image: one packet, or several where ``packet_tokens`` says how many go into one."""
+    return [
+        pack(batch.tokens[a:b], batch.sizes[a:b] if sizes_sent else None, batch.prefix, codec, packet_tokens)
+        for a, b in pairwise(batch.offsets.tolist())
+    ]
 
 
 def unpack(packets: Sequence[bytes | None], known: Known, codec: Codec, stand: Stand, on_loss: OnLoss) -> Arrived:
@@ -158,6 +167,24 @@ def received_batch(images: Sequence[Arrived], sent: TokenBatch) -> TokenBatch:
         torch.stack(maps),
         sent.prefix,
     )
+
+
+def unpacked(
+    packets: Sequence[Sequence[bytes | None]], sent: TokenBatch, codec: Codec, stand: Stand, on_loss: OnLoss
+) -> tuple[TokenBatch, Tensor]:
+    """Unpacks what arrived of every image: the tokens, and how many of each (B,) int64 were lost.
+
+    Args:
+        packets: As received, each image's.
+        sent: What was sent.
+        codec: As for ``unpack``.
+        stand: As for ``unpack``.
+        on_loss: As for ``unpack``.
+    """
+    known = known_of(sent)
+    arrived = [unpack(own, known, codec, stand, on_loss) for own in packets]
+    lost = sent.lengths - torch.tensor([int((one.source >= 0).sum()) for one in arrived])
+    return received_batch(arrived, sent), lost
 
 
 def known_of(batch: TokenBatch) -> Known:

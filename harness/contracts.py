@@ -150,6 +150,21 @@ class Defense(ABC):
             mend="give it an `unreduced` method, or leave out the attack that asks for them",
         )
 
+    def resolved(self) -> dict[str, Any]:
+        """Returns what ``prepare`` made of what a suite leaves to calibration, as plain data for run.json.
+
+        Thresholds that keep a wanted share of the tokens, say. Optional to offer; nothing by default.
+        """
+        return {}
+
+    def tokens_kept(self, calibration: ImageSet, rng: Streams) -> float | None:
+        """Returns the mean share, in (0, 1], of the tokens of a few calibration images that is left after the edge.
+
+        What is left to calibration is decided on these images alone. Called unprepared, for ``validate``; optional to
+        offer, None where it is not.
+        """
+        return None
+
     def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
         """Returns one image's tokens after every edge block; ``rng`` is what ``encode`` gets. Optional to offer.
 

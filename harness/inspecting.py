@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import UnidentifiedImageError
@@ -107,7 +108,7 @@ def inspect_photograph(
             if defense.needs_calibration:  # a split may take long to load
                 defense.prepare(task.split("calibration"), streams.child("prepare"))
             layers = defense.inspect(image, streams.child("encode"))
-            seen = Inspection(point.name, image.pixels[0], defense.grid, layers)
+            seen = Inspection(point.name, image.pixels[0], defense.grid, layers, defense.resolved())
             written = []
             for figure, draw in figures.items():
                 written.append(out / f"{figure}_{point.name}.png")
@@ -125,3 +126,12 @@ def layer_table(seen: Inspection) -> Table:
         row = (view.layer + 1, view.tokens, share, view.largest, f"{view.gflops:.4f}", view.payload_bytes)
         table.add_row(*map(str, row))
     return table
+
+
+def resolved_text(resolved: Mapping[str, Any]) -> str:
+    """Returns what calibration found in one line, ``calibrated: thresholds 0.91 0.93, ...``; empty where nothing."""
+    said = []
+    for name, value in resolved.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        said.append(" ".join([name, *(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values)]))
+    return f"calibrated: {', '.join(said)}" if said else ""

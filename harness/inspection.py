@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -60,6 +62,7 @@ class Inspection:
         pixels: (3, H, W) uint8, the image as the victim gets it.
         grid: Patch rows and columns.
         layers: The tokens after every edge block, in order.
+        resolved: What calibration made of the operating point (``Defense.resolved``).
 
     Raises:
         PluginError: A layer does not have as many patches as the grid.
@@ -69,6 +72,7 @@ class Inspection:
     pixels: Tensor
     grid: tuple[int, int]
     layers: tuple[LayerView, ...]
+    resolved: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         patches = self.grid[0] * self.grid[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,8 @@ from leakgauge.harness.provenance import collect
 from leakgauge.harness.scoring.metrics import metrics_of
 
 if TYPE_CHECKING:
+    from leakgauge.harness.parts import Parts
+    from leakgauge.harness.planning import Cell
     from leakgauge.harness.runner import Plan
 
 
@@ -54,3 +57,16 @@ def manifest_of(plan_: Plan, device: torch.device) -> dict[str, Any]:
         "threads_per_worker": THREADS_PER_WORKER,
         "provenance": collect(device, code_digest()),
     }
+
+
+def resolved_points(cells: Iterable[Cell], parts: Parts) -> dict[str, Any]:
+    """Returns ``operating_points`` of run.json: what calibration made of each, as its first cell that is done says.
+
+    Nothing for points of which a suite leaves nothing to calibration, and for those that were not measured yet.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        name = cell.exposure.point.name
+        if name not in found and parts.standing(cell.key) == "done":
+            found[name] = parts.read_one(cell.key).get("resolved", {})
+    return {"operating_points": {name: resolved for name, resolved in found.items() if resolved}}

@@ -42,7 +42,8 @@ class Measured:
     """An exposure as measured: per-image costs, quality, and what the attacker observes of the evaluation images.
 
     ``preparation`` is what the defense was prepared with, None where it needs none; ``kinds`` is empty where the task
-    asks no questions; ``hides`` says what keeps the attacker from knowing where tokens belong, else it is empty.
+    asks no questions; ``hides`` says what keeps the attacker from knowing where tokens belong, else it is empty;
+    ``resolved`` is what calibration made of the operating point, empty where the suite leaves nothing to it.
     """
 
     defense: Defense
@@ -52,6 +53,7 @@ class Measured:
     observation: Observation
     kinds: Kinds
     hides: str
+    resolved: dict[str, Any]
 
 
 def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
@@ -135,7 +137,8 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
     latency_ms = measure_latency_ms(defense, sample, streams, bench.device, bench.task.questions(sample))
     if questions is not None:
         costs["questions"] = torch.tensor(questions.counts)
-    return Measured(defense, preparation, costs, latency_ms, seen, answers_by_kind(bench, output), hides)
+    kinds = answers_by_kind(bench, output)
+    return Measured(defense, preparation, costs, latency_ms, seen, kinds, hides, defense.resolved())
 
 
 def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
@@ -226,6 +229,7 @@ def run_exposure(
             "costs": {name: values.tolist() for name, values in measured.costs.items()},
             "latency_ms": measured.latency_ms,
             **({"kinds": measured.kinds} if measured.kinds else {}),
+            **({"resolved": measured.resolved} if measured.resolved else {}),
         }
     except StoreError:
         raise

@@ -76,6 +76,10 @@ class Parts:
         """Returns the parts that the tables show, in the order of the plan."""
         return [self._store.read_part(key) for key, found in self.all().items() if found in KEPT]
 
+    def read_one(self, key: str) -> dict[str, Any]:
+        """Returns the part of a cell, which must be there."""
+        return self._store.read_part(key)
+
     def remarks(self, now: Mapping[str, Code], retry_failed: bool) -> list[str]:
         """Says which cells are in the folder already and are to be measured all the same, a line a cause.
 

@@ -27,7 +27,7 @@ from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, Plu
 from leakgauge.harness.executors import one_thread
 from leakgauge.harness.jobs import measure_cells
 from leakgauge.harness.locking import LOCK, exclusive
-from leakgauge.harness.manifest import manifest_of
+from leakgauge.harness.manifest import manifest_of, resolved_points
 from leakgauge.harness.partial import write_index
 from leakgauge.harness.parts import Parts
 from leakgauge.harness.planning import Cell, build_attack, build_defense, by_exposure, check_knowledge, content_hash
@@ -264,7 +264,7 @@ def run_suite(
             session["finished"] = now.isoformat(timespec="seconds")
             session["seconds"] = round((now - start).total_seconds(), 1)
             manifest["total_seconds"] = round(sum(float(one.get("seconds", 0)) for one in manifest["sessions"]), 1)
-            store.write_manifest({**manifest, "status": status})
+            store.write_manifest({**manifest, **resolved_points(plan_.cells, parts), "status": status})
 
         try:
             for line in parts.remarks(plan_.code, retry_failed):

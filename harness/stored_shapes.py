@@ -67,6 +67,7 @@ class Manifest(_Open):
     data: dict[Label, Any] | None = None
     attacks: dict[Label, AttackEntry] = Field(default_factory=dict)
     cells: list[Key] | None = None
+    operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
     provenance: Provenance | None = None
     sessions: list[Session] | None = None
 
@@ -104,6 +105,7 @@ class Part(_Open):
     floor: Flag
     reason: Text = ""
     kinds: dict[Label, KindCounts] = Field(default_factory=dict)
+    resolved: dict[Label, Any] = Field(default_factory=dict)
     kind: Text = "reconstruction"
     unscored: dict[Label, Text] = Field(default_factory=dict)
     attack_seconds: Number | None = None

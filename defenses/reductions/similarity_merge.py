@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -52,6 +52,10 @@ class SimilarityMerge(Reduction):
         if order == "tome" and split != "alternating":
             raise ConfigError("order 'tome' is defined for the alternating split only", mend="take order: kept")
         self._similarity, self._split, self._order, self._cap = similarity, split, order, cap
+
+    def matching(self) -> dict[str, Any]:
+        """Returns the options that decide what is matched, by name."""
+        return {"similarity": self._similarity, "split": self._split, "order": self._order, "cap": self._cap}
 
     @abstractmethod
     def select(self, pairs: Pairs, state: LayerState) -> Tensor:

@@ -9,7 +9,7 @@ import typer
 
 from leakgauge.harness import console
 from leakgauge.harness.cli.arguments import Device, Overrides
-from leakgauge.harness.inspecting import inspect_photograph, layer_table
+from leakgauge.harness.inspecting import inspect_photograph, layer_table, resolved_text
 from leakgauge.harness.output_paths import check_folder_free
 from leakgauge.harness.runner import choose_device
 from leakgauge.harness.suite import load_suite
@@ -30,5 +30,7 @@ def inspect(
     resolved = load_suite(suite, overrides)
     for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
         _out.print(layer_table(seen))
+        if found := resolved_text(seen.resolved):
+            _out.print(found, soft_wrap=True, markup=False, highlight=False)
         for path in figures:
             _out.print(str(path), soft_wrap=True, markup=False, highlight=False)

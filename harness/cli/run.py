@@ -25,6 +25,7 @@ from leakgauge.harness.cli.arguments import Device, Overrides, SuiteArgument
 from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import InterruptError
 from leakgauge.harness.executors import default_workers
+from leakgauge.harness.kept_tokens import kept_tokens
 from leakgauge.harness.reading_table import print_line, print_reading
 from leakgauge.harness.run_summary import check_none_failed, show
 from leakgauge.harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
@@ -111,6 +112,9 @@ def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides
     print_reading(plan.reading, _out)
     for label, budget in budget_of(loaded):
         _out.print(f"attack {label}: {budget}", markup=False, highlight=False, soft_wrap=True)
+    for point, images, kept in kept_tokens(plan.bench):
+        line = f"operating point {point}: keeps {kept:.1%} of the tokens of {images} calibration images"
+        _out.print(line, markup=False, highlight=False, soft_wrap=True)
     if warning := too_few(len(plan.bench.evaluation)):
         _out.print(f"WARNING: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
