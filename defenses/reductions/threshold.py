@@ -18,7 +18,7 @@ from leakgauge.harness.reduction import LayerState
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 NEVER = 1.0
-_WHERE, _WAYS = "reduction 'threshold'", ("thresholds", "share", "keep")
+_WAYS = ("thresholds", "share", "keep")
 
 
 class ThresholdMerge(SimilarityMerge):
@@ -65,7 +65,6 @@ class ThresholdMerge(SimilarityMerge):
         if len(given) != 1:
             raise ConfigError(
                 f"{' and '.join(given) if given else 'none'} of thresholds, share and keep is given, wanted is one",
-                where=_WHERE,
                 mend="give `share: 0.25`, `keep: 0.4` or `thresholds: 0.9`",
             )
         self.keep = keep
@@ -97,7 +96,7 @@ class ThresholdMerge(SimilarityMerge):
         if self._tau is None:
             raise PluginError(
                 "thresholds are not calibrated yet",
-                where=_WHERE,
+                where=f"reduction {self.name!r}",
                 mend="call prepare() of the defense with calibration images first",
             )
         return self._tau[layer]

@@ -63,7 +63,7 @@ def test_a_run_is_complete_where_every_cell_was_measured(store, tmp_path, monkey
         key="plan",
         code={},
         codes=dict.fromkeys(keys, "now"),
-        cells=[SimpleNamespace(key=key) for key in keys],
+        cells=[SimpleNamespace(key=key, exposure=SimpleNamespace(point=SimpleNamespace(name=key))) for key in keys],
         bench=SimpleNamespace(evaluation=images),
     )
     store.write_manifest({**manifest, "status": "running", "sessions": []})

@@ -191,7 +191,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         "prumerge": {"layer": NOT_NEGATIVE, "plus": SWITCH},
         "random_drop": {"match": (*PLUGIN, {"name": "threshold", "thresholds": 2}, {"name": "threshold"})},
         "random_merge": {"match": (*PLUGIN, {"name": "tome", "r": -1}, {"name": "tome", "r": 1, "cup": 0.5})},
-        "threshold": {"thresholds": COSINE, **MERGING},
+        "threshold": {"thresholds": COSINE, "share": per_block(SHARE), "keep": KEPT, **MERGING},
         "tofu": {"r": per_block(NOT_NEGATIVE), "prune_layers": NOT_NEGATIVE, **MERGING},
         "tome": {"r": per_block(NOT_NEGATIVE), **MERGING},
         "top_k": {"keep": per_block(KEPT), "layers": LAYERS},

@@ -69,8 +69,8 @@ def test_one_plug_in_is_shown():
     text = said("show", "attack", "ridge")
     assert "leakgauge.attacks.ridge:Ridge" in text
     assert "closed_form" in text
-    data = json.loads(said("show", "reductions", "threshold", "--json"))
-    assert [option["name"] for option in data["options"]][:2] == ["thresholds", "similarity"]
+    data = json.loads(said("show", "reductions", "proportion", "--json"))
+    assert [option["name"] for option in data["options"]][:2] == ["proportions", "similarity"]
     assert data["options"][0]["default"] == "must be given"
     assert said("show", "suite", "smoke").startswith("name: smoke")
     for wrong, mend in ((["attak", "x"], "did you mean 'attack'"), (["attack", "ridg"], "did you mean 'ridge'")):
