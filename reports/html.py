@@ -13,7 +13,7 @@ from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
 from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
 from leakgauge.reports.first_screen import FirstScreen, first_screen
 from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
-from leakgauge.reports.grid import Grid
+from leakgauge.reports.grid import Grid, parts
 from leakgauge.reports.loaded import LoadedRun, load_runs
 from leakgauge.reports.matrix import achievement_matrix, grants
 from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
@@ -33,6 +33,9 @@ from leakgauge.reports.summary import Summary, summarise
 from leakgauge.reports.table import point_rows
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
+
+PAPER_COLUMNS = 9
+"""As many columns of a table stand beside each other on a printed page."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
     text = environment.get_template("report.html.j2").render(
         pages=pages,
         columns=columns_grid(loaded),

@@ -113,7 +113,7 @@ def ecdf(values: pd.Series[float]) -> tuple[NDArray[np.float64], NDArray[np.floa
 
     Of equal values only the last is kept, so that every value has one share; both are empty where nothing is scored.
     """
-    ordered = np.sort(values.dropna().to_numpy(dtype=np.float64))
-    distinct, counts = np.unique(ordered, return_counts=True)
-    shares: NDArray[np.float64] = np.cumsum(counts).astype(np.float64) / max(len(ordered), 1)
+    ordered: NDArray[np.float64] = np.sort(values.dropna().to_numpy(dtype=np.float64))
+    distinct: NDArray[np.float64] = np.unique(ordered)
+    shares: NDArray[np.float64] = np.searchsorted(ordered, distinct, side="right") / max(len(ordered), 1)
     return distinct, shares
