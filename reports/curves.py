@@ -12,6 +12,8 @@ from leakgauge.reports.loaded import LoadedRun, Row, Setting
 from leakgauge.reports.palette import Mark
 
 _COLUMNS = 2
+_LEAST_SPAN_DB = 1.0
+"""The least height of a panel: below it a difference is noise, and would look like progress."""
 
 
 def curves_at(run: LoadedRun, setting: Setting) -> dict[str, list[tuple[Row, LearningCurve]]]:
@@ -41,6 +43,16 @@ def _panel(axes: Any, attack: str, curves: list[tuple[Row, LearningCurve]], mark
         )
     axes.set_title(attack)
     axes.set_xlim(left=0)
+    _readable(axes)
+
+
+def _readable(axes: Any) -> None:
+    """Writes whole numbers at the ticks, and keeps a curve that hardly moves from filling its panel."""
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_SPAN_DB:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - _LEAST_SPAN_DB / 2, middle + _LEAST_SPAN_DB / 2)
+    axes.ticklabel_format(axis="both", style="plain", useOffset=False)
 
 
 def learning_curves(

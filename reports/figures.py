@@ -15,9 +15,10 @@ from leakgauge.reports.against_cut import against_cut, cut_lines
 from leakgauge.reports.against_snr import against_snr, snr_lines
 from leakgauge.reports.curves import curves_at, learning_curves
 from leakgauge.reports.frontier import against_quality, frontier
-from leakgauge.reports.loaded import LoadedRun, Row, load_runs
+from leakgauge.reports.loaded import LoadedRun, Row, Setting, load_runs
 from leakgauge.reports.notation import is_number
-from leakgauge.reports.palette import GRID, INK, MUTED, SETTINGS, marks
+from leakgauge.reports.palette import GRID, INK, MUTED, SETTINGS, Mark, marks
+from leakgauge.reports.spread_figure import leakage_spread
 from leakgauge.reports.table import point_rows
 
 _COSTS = (
@@ -114,6 +115,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
                 name = _slug(run.label, "quality", setting.channel, setting.threat_model)
                 drawn.append(Plot(name, "Leakage against quality", place, caption, figure))
+            drawn += _spread(run, setting, looks, place)
             curves = curves_at(run, setting)
             if curves:
                 figure = learning_curves(curves, looks, points)
@@ -124,6 +126,18 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 name = _slug(run.label, "learning", setting.channel, setting.threat_model)
                 drawn.append(Plot(name, "Learning curves", place, caption, figure))
     return drawn
+
+
+def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Mark], place: str) -> list[Plot]:
+    figure = leakage_spread(run, setting, looks)
+    if figure is None:
+        return []
+    caption = (
+        "Share of images of which the strongest attack rebuilds at least so much above the best floor. What lies below "
+        "the dotted line are the worst 5 %: a mean says nothing of them. The dashed line is the best floor."
+    )
+    name = _slug(run.label, "spread", setting.channel, setting.threat_model)
+    return [Plot(name, "How leakage is spread over images", place, caption, figure)]
 
 
 def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:

@@ -77,8 +77,20 @@ def _outside(box: Any, frame: Any) -> float:
     return 20.0 * float(over + max(frame.y0 - box.y0, 0.0) + max(box.y1 - frame.y1, 0.0))
 
 
-def _label(figure: Figure, axes: Any, labels: list[Label]) -> None:
-    """Writes each point's name where it covers least."""
+def _strayed(box: Any, own: Any, others: list[Any]) -> float:
+    """Returns what a label costs that lies nearer to another's marker than to its own."""
+
+    def away(centre: Any) -> float:
+        dx = max(box.x0 - centre[0], 0.0, centre[0] - box.x1)
+        dy = max(box.y0 - centre[1], 0.0, centre[1] - box.y1)
+        return float((dx * dx + dy * dy) ** 0.5)
+
+    nearest = min(map(away, others), default=float("inf"))
+    return 10.0 * max(away(own) - nearest, 0.0)
+
+
+def _label(figure: Figure, axes: Any, labels: list[Label], *, floor: bool = False) -> None:
+    """Writes each point's name where it covers least: no marker, no interval, not the line of the floor."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -87,7 +99,12 @@ def _label(figure: Figure, axes: Any, labels: list[Label]) -> None:
         (px, py), (_, low), (_, high) = (axes.transData.transform((x, v)) for v in (y, lo, hi))
         taken += [Bbox([[px - 5, py - 5], [px + 5, py + 5]]), Bbox([[px - 1, low], [px + 1, high]])]
     frame = axes.get_window_extent(renderer)
-    for name, x, y, _, _, verdict in labels:
+    if floor:
+        level = axes.transData.transform((0.0, 0.0))[1]
+        taken.append(Bbox([[frame.x0, level - 2], [frame.x1, level + 2]]))
+    centres = [axes.transData.transform((x, y)) for _, x, y, *_ in labels]
+    for place, (name, x, y, _, _, verdict) in enumerate(labels):
+        others = [*centres[:place], *centres[place + 1 :]]
         tried = []
         for rank, (dx, dy, ha, va) in enumerate((*_SIDES, *_DIAGONALS, *_FAR)):
             leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
@@ -105,7 +122,8 @@ def _label(figure: Figure, axes: Any, labels: list[Label]) -> None:
             )
             text.update_positions(renderer)
             box = Text.get_window_extent(text, renderer)  # the words alone, without the leader
-            tried.append((_overlap(box, taken) + _outside(box, frame) + rank, rank, text, box))
+            cost = _overlap(box, taken) + _outside(box, frame) + _strayed(box, centres[place], others)
+            tried.append((cost + rank, rank, text, box))
         best = min(tried, key=lambda entry: entry[:2])
         for entry in tried:
             if entry is not best:
@@ -178,7 +196,7 @@ def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark])
     bottom.set_xlabel(x_label)
     bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     for axes, labels in panels:
-        _label(figure, axes, labels)
+        _label(figure, axes, labels, floor=axes is top and bool(labels))
     shown = [{label.name for label in labels} for _, labels in panels]
     missing = [p for p in (str(row["operating_point"]) for row in rows) if not all(p in names for names in shown)]
     return figure, missing
@@ -209,6 +227,6 @@ def against_quality(rows: list[Row], marks: dict[str, Mark]) -> tuple[Figure, li
         _nothing(axes)
     axes.set_xlabel("task quality (%)")
     axes.set_ylabel("leakage (dB above best floor)")
-    _label(figure, axes, labels)
+    _label(figure, axes, labels, floor=bool(labels))
     shown = {label.name for label in labels}
     return figure, [name for name in (str(row["operating_point"]) for row in rows) if name not in shown]

@@ -16,6 +16,9 @@ from leakgauge.reports.loaded import LoadedRun, Setting
 from leakgauge.reports.notation import UNSCORED, is_number, number
 from leakgauge.reports.strongest import candidates, image_rows, strongest_per_image
 
+LEAST_CONTRAST = 10.0
+"""Standard deviation of pixel values, of 255: below it the mean colour alone reaches 28 dB of PSNR."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -68,15 +71,19 @@ class _Sheets:
         self.height, self.width = int(shape[1]), int(shape[2])
         self._count = int(run.task.get("evaluation_images") or 0)
 
-    def picture(self, key: str, index: int) -> str:
-        """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
+    def sheet(self, key: str) -> NDArray[np.uint8] | None:
+        """Returns a sheet (N, H, W, 3), or None where the run does not store it."""
         if key not in self._sheets:
             try:
                 sheet = self._run.folder.read_images(key, self._count, self.height, self.width)
             except StoreError:
                 sheet = None
             self._sheets[key] = sheet
-        found = self._sheets[key]
+        return self._sheets[key]
+
+    def picture(self, key: str, index: int) -> str:
+        """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
+        found = self.sheet(key)
         return "" if found is None else data_uri(found[index])
 
 
@@ -131,8 +138,9 @@ def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
 def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
     """Builds a gallery of the images that the strongest attack rebuilds best, and of those it rebuilds worst.
 
-    By PSNR above the best floor, which plain images give away to nobody, on average over all operating points but the
-    baseline, in the first channel and threat model that show any.
+    By PSNR above the best floor, on average over all operating points but the baseline, in the first channel and threat
+    model that show any. Images that are hardly more than one colour are left out while there are enough others: a grey
+    square rebuilt as a grey square shows nobody what leaks.
 
     Args:
         run: The run.
@@ -149,7 +157,7 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
         best = [strongest_per_image(run, point, setting) for point in defended]
         if not best:
             continue
-        mean = pd.concat(best).groupby("image")["leakage"].mean().reindex(order).dropna()
+        mean = _with_content(run, order, pd.concat(best).groupby("image")["leakage"].mean().reindex(order).dropna())
         if len(mean) < 2 * wanted:
             return None
         ranked = [order.index(str(image)) for image in mean.sort_values(kind="stable").index]
@@ -157,6 +165,15 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
         chosen |= {place: f"Leaks least: image {place + 1}" for place in ranked[:wanted]}
         return _pictures(run, order, chosen)
     return None
+
+
+def _with_content(run: LoadedRun, order: list[str], ranked: pd.Series[float]) -> pd.Series[float]:
+    """Leaves out images of less contrast than ``LEAST_CONTRAST``; where originals are not stored, none."""
+    sheet = _Sheets(run).sheet("originals")
+    if sheet is None:
+        return ranked
+    contrast = {image: float(sheet[place].std()) for place, image in enumerate(order)}
+    return ranked[[contrast[str(image)] >= LEAST_CONTRAST for image in ranked.index]]
 
 
 def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str]) -> Gallery:

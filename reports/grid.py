@@ -65,3 +65,23 @@ def ranged(row: dict[str, Any], name: str, digits: int, *, signed: bool = False,
     """Returns column ``name`` of a row with its interval below."""
     detail = bounds(row[f"{name}_lo"], row[f"{name}_hi"], digits, signed=signed, scale=scale)
     return figure(row[name], digits, signed=signed, scale=scale, detail=detail)
+
+
+def parts(grid: Grid, columns: int) -> list[Grid]:
+    """Cuts a table that is too wide for paper into tables of up to ``columns`` columns, each with the first column.
+
+    Raises:
+        ValueError: ``columns`` is below 2.
+    """
+    if columns < 2:
+        raise ValueError(f"columns = {columns}, but a part has its first column and at least one more")
+    step, last = columns - 1, len(grid.headings)
+    return [
+        Grid(
+            grid.caption,
+            [grid.headings[0], *grid.headings[start : start + step]],
+            [[row[0], *row[start : start + step]] for row in grid.rows],
+            sortable=False,
+        )
+        for start in range(1, max(last, 2), step)
+    ]

@@ -9,12 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
 from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
 from leakgauge.reports.first_screen import FirstScreen, first_screen
 from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
-from leakgauge.reports.grid import Grid
+from leakgauge.reports.grid import Grid, parts
 from leakgauge.reports.loaded import LoadedRun, load_runs
-from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.matrix import achievement_matrix, grants
 from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
 from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
 from leakgauge.reports.sections import (
@@ -30,7 +31,11 @@ from leakgauge.reports.sections import (
 )
 from leakgauge.reports.summary import Summary, summarise
 from leakgauge.reports.table import point_rows
+from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
+
+PAPER_COLUMNS = 9
+"""As many columns of a table stand beside each other on a printed page."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class RunPage:
     attacks: Grid
     points: Grid
     air_time: str
+    worst: Grid
+    grants: tuple[str, ...]
     matrix: Grid
     paired: tuple[Grid, ...]
     questions: tuple[Grid, ...]
@@ -97,6 +104,8 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         attacks=attacks_grid(run),
         points=points_grid(run, rows),
         air_time=air_time_note(run),
+        worst=worst_cases_grid(run, rows),
+        grants=grants(run),
         matrix=achievement_matrix(run),
         paired=paired_grids(run),
         questions=question_grids(run),
@@ -136,9 +145,11 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
     text = environment.get_template("report.html.j2").render(
         pages=pages,
         columns=columns_grid(loaded),
+        marks_note=MARKS_NOTE,
         paired_note=PAIRED_NOTE,
         questions_note=QUESTIONS_NOTE,
         not_read=NOT_STATED,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
 from leakgauge.reports.figures import Plot, cut_plots, plots, save_plots, snr_plots
 from leakgauge.reports.loaded import LoadedRun, load_runs
-from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.matrix import achievement_matrix, grants
 from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
 from leakgauge.reports.pipe_table import escape, table
 from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
@@ -23,6 +24,7 @@ from leakgauge.reports.sections import (
 )
 from leakgauge.reports.summary import Summary, summarise
 from leakgauge.reports.table import point_rows
+from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
 
 
@@ -58,12 +60,13 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     blocks += ["### Summary", *_summary(summarise(run, rows))]
     blocks += ["### Threat model", table(threat_models_grid(run)), table(attacks_grid(run))]
     blocks += ["### Operating points", escape(air_time_note(run)), table(points_grid(run, rows))]
+    blocks += ["### Worst cases", escape(MARKS_NOTE), table(worst_cases_grid(run, rows))]
     if sweeps:
         blocks += ["### Against SNR", *_figures(sweeps)]
     if cuts:
         blocks += ["### By cut layer", *_figures(cuts)]
     blocks.append("### Every cell")
-    blocks += [table(achievement_matrix(run)), table(cells_grid(run))]
+    blocks += [*map(escape, grants(run)), table(achievement_matrix(run)), table(cells_grid(run))]
     questions = question_grids(run)
     if questions:
         blocks += ["### Questions", QUESTIONS_NOTE, *map(table, questions)]

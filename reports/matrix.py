@@ -1,4 +1,4 @@
-"""The matrix of a run at a glance: each attack, what it was granted, and what it achieved on each operating point."""
+"""The matrix of a run at a glance: each attack, and what it achieved on each operating point."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def granted(model: ThreatModel) -> str:
     kept = [words for name, words in _KNOWN.items() if not getattr(model.knows, name)]
     text = ", ".join([access[model.victim], *held])
     return text + (f"; not {', '.join(kept)}" if kept else "")
+
+
+def grants(run: LoadedRun) -> tuple[str, ...]:
+    """Says once for each threat model what it grants; it grants every attack the same."""
+    told = {model.name: granted(model) for model in run.suite.threat_models}
+    names = dict.fromkeys(setting.threat_model for setting in run.settings)
+    return tuple(f"Granted by threat model {name}: {told.get(name, 'not stated')}." for name in names)
 
 
 def _marked(value: Value, cells: Sequence[Row], unit: str = "") -> Value:
@@ -49,16 +56,16 @@ def _entry(run: LoadedRun, cells: Sequence[Row], point: str, attack: str, settin
 
 def _place(run: LoadedRun, setting: Setting) -> str:
     """Names a setting as far as the run has several."""
-    names = [setting.threat_model] if len({s.threat_model for s in run.settings}) > 1 else []
-    return ", ".join([*names, *([setting.channel] if len({s.channel for s in run.settings}) > 1 else [])])
+    names = [setting.channel] if len({s.channel for s in run.settings}) > 1 else []
+    return ", ".join([*names, *([setting.threat_model] if len({s.threat_model for s in run.settings}) > 1 else [])])
 
 
 def achievement_matrix(run: LoadedRun) -> Grid:
-    """Returns a row an attack and setting, with what was granted there, and a column an operating point.
+    """Returns a row an attack and setting, and a column an operating point; what was granted ``grants`` says.
 
     Reconstructions count by mean leakage in dB above the best floor, probes by what they were asked.
     """
-    models = {model.name: model for model in run.suite.threat_models}
+    several = len(run.settings) > 1
     points = list(dict.fromkeys(point for setting in run.settings for point in run.points_at(setting)))
     by_setting = {setting: run.cells_at(setting) for setting in run.settings}
     rows = []
@@ -67,20 +74,19 @@ def achievement_matrix(run: LoadedRun) -> Grid:
             own = [cell for cell in cells if cell["attack"] == attack]
             if not own:
                 continue
-            model = models.get(setting.threat_model)
-            grant = words("not stated" if model is None else granted(model), _place(run, setting))
             entries = []
             for point in points:
                 here = [cell for cell in own if cell["operating_point"] == point]
                 entries.append(_entry(run, here, point, attack, setting))
-            rows.append([words(attack, "floor" if run.is_floor(attack) else ""), grant, *entries])
+            place = [words(_place(run, setting))] if several else []
+            rows.append([words(attack, "floor" if run.is_floor(attack) else ""), *place, *entries])
     headings = [
         Heading("Attack", "", numeric=False),
-        Heading("Granted", "", numeric=False),
+        *([Heading("Channel and threat model", "", numeric=False)] if several else []),
         *(Heading(point, "dB") for point in points),
     ]
     return Grid(
-        "What each attack was granted and what it achieved: leakage in dB above the best floor, or a probe's score",
+        "What each attack achieved: leakage in dB above the best floor, or a probe's score",
         headings,
         rows,
     )

@@ -110,21 +110,31 @@ def _leak_direction(row: Row, baseline: str) -> str:
     )
 
 
+def _quality_told(row: Row) -> str:
+    if not is_number(row.get("quality_change")):
+        return "change of quality unscored"
+    change = _measured(row, "quality_change", 1, "points", signed=True, scale=100)
+    return f"quality {change} ({_direction(row, 'quality_change', 'better', 'worse')})"
+
+
+def _leakage_told(row: Row, baseline: str) -> str:
+    """Tells change and level of leakage, and of either that it is unscored rather than that it is at least that."""
+    if not is_number(row.get("strongest_leakage")):
+        return "leakage unscored"
+    level = _measured(row, "strongest_leakage", 2, "dB")
+    told = f"{'' if _sure(row) else 'at least '}{level} above the best floor"
+    if not is_number(row.get("leakage_change")):
+        return f"leakage {told}; its change unscored"
+    change = _measured(row, "leakage_change", 2, "dB", signed=True)
+    return f"leakage {change} ({_leak_direction(row, baseline)}), {told}"
+
+
 def _finding(run: LoadedRun, row: Row, baseline: str) -> Finding:
     share = number(row["payload_share"], 1, scale=100)
     tokens = number(row["tokens_share"], 1, scale=100)
     sent = f"{share} % of the baseline's payload bytes" if share != UNSCORED else "payload share unscored"
     sent += f", {tokens} % of its tokens" if tokens != UNSCORED else ""
-    quality = _measured(row, "quality_change", 1, "points", signed=True, scale=100)
-    leakage = _measured(row, "leakage_change", 2, "dB", signed=True)
-    leak = _leak_direction(row, baseline)
-    task = _direction(row, "quality_change", "better", "worse")
-    text = (
-        f"{sent}; quality {quality} ({task}); "
-        f"leakage {leakage} ({leak}), "
-        f"{'' if _sure(row) else 'at least '}{_measured(row, 'strongest_leakage', 2, 'dB')} "
-        f"above the best floor"
-    )
+    text = f"{sent}; {_quality_told(row)}; {_leakage_told(row, baseline)}"
     return Finding(row["operating_point"], _where(run, row["channel"], row["threat_model"]), f"{text}.", row["verdict"])
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from leakgauge.harness.results import COSTS, IDENTITY, Column
 from leakgauge.harness.store import RunFolder, typed_frame
+from leakgauge.reports.analysis.worst_cases import WORST_COLUMNS, worst_cases
 from leakgauge.reports.loaded import LoadedRun, Row, Setting, load_runs
 from leakgauge.reports.measures import verdict_of
 from leakgauge.reports.strongest import (
@@ -78,6 +79,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     *_with_interval(
         "strongest_leakage", "dB", "mean over images of the strongest attack's PSNR minus the best floor's"
     ),
+    *WORST_COLUMNS,
     *_with_interval("leakage_change", "dB", "strongest_leakage minus the baseline's, image by image"),
     Column(
         "verdict",
@@ -147,6 +149,7 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     row["n"] = int(best["psnr_db"].notna().sum())
     for name in per_image(run):
         _put(row, f"strongest_{name}", estimate(best[name], best["group"], seed))
+    row |= worst_cases(best, seed)
     wins = best.loc[best["attack"] != "", "attack"].value_counts()
     if len(wins):
         row["strongest_attack"] = min(wins[wins == wins.max()].index)

@@ -23,6 +23,7 @@ GATE = "gate"
 FIRST = (
     "run",
     "report",
+    "figure",
     "validate",
     "list",
     "show",

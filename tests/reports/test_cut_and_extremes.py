@@ -105,3 +105,15 @@ def test_runs_of_all_schema_versions_share_a_page(tmp_path):
     page = write_html(runs, tmp_path)[0].read_text()
     assert page.count("<article") == 5
     assert page.count("unscored") > 3
+
+
+def test_a_grey_square_does_not_head_what_leaks_most(make_run, tmp_path):
+    folder = make_run(tmp_path / "run")
+    leak = strongest_per_image(load_runs([folder])[0], "merged", SETTING)["leakage"].to_numpy()
+    first = int(np.argsort(leak, kind="stable")[-1])
+    sheet = folder.read_images("originals", 10, 8, 8).copy()
+    sheet[first] = 128
+    folder.write_images("originals", sheet)
+    headings = extreme_cases(load_runs([folder])[0], wanted=2).headings
+    assert f"Leaks most: image {first + 1}" not in headings
+    assert len(headings) == 4

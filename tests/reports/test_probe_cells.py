@@ -18,7 +18,7 @@ from leakgauge.reports.gallery import gallery
 from leakgauge.reports.html import write_html
 from leakgauge.reports.loaded import Setting, load_runs
 from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.matrix import achievement_matrix
+from leakgauge.reports.matrix import achievement_matrix, grants
 from leakgauge.reports.sections import cells_grid
 from leakgauge.reports.strongest import candidates
 from leakgauge.reports.table import point_rows
@@ -92,15 +92,24 @@ def test_an_identity_probe_may_be_the_best_at_re_identification(run: RunFolder) 
 
 
 def test_the_matrix_tells_grants_and_scores_of_probes(run: RunFolder) -> None:
-    grid = achievement_matrix(load_runs([run])[0])
-    assert [heading.text for heading in grid.headings] == ["Attack", "Granted", "plain", "merged"]
+    loaded = load_runs([run])[0]
+    grid = achievement_matrix(loaded)
+    assert [heading.text for heading in grid.headings] == ["Attack", "plain", "merged"]
     by_attack = {row[0].text: row for row in grid.rows}
-    assert by_attack["sharp"][1].text == "queries to the victim, order, sizes, channel state; not merge map"
-    assert by_attack["guess"][2].text == "0.875"
-    assert "AUC of mood" in by_attack["guess"][2].detail
-    assert by_attack["seek"][2].text == "99.0"
-    assert by_attack["slow"][3].detail.endswith("inconclusive")
-    assert by_attack["odd"][3].text == "failed"
+    said = "queries to the victim, order, sizes, channel state; not merge map"
+    assert grants(loaded) == (f"Granted by threat model server: {said}.",)
+    assert by_attack["guess"][1].text == "0.875"
+    assert "AUC of mood" in by_attack["guess"][1].detail
+    assert by_attack["seek"][1].text == "99.0"
+    assert by_attack["slow"][2].detail.endswith("inconclusive")
+    assert by_attack["odd"][2].text == "failed"
+
+
+def test_what_is_granted_is_written_once_in_every_report(run: RunFolder, tmp_path: Path) -> None:
+    (said,) = grants(load_runs([run])[0])
+    page = write_html([run], tmp_path)[0].read_text(encoding="utf-8")
+    assert page.count(said) == 1
+    assert (write_markdown([run], tmp_path)[0].read_text(encoding="utf-8")).count(said) == 1
 
 
 def test_answers_are_in_the_table_of_cells_where_there_are_any(run: RunFolder, plain: RunFolder) -> None:

@@ -1,0 +1,1 @@
+"""What reports compute from loaded runs."""

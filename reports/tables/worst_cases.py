@@ -1,0 +1,41 @@
+"""The table of worst cases: what the mean of leakage hides, by operating point."""
+
+from __future__ import annotations
+
+from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE
+from leakgauge.reports.grid import Grid, Heading, Value, figure, ranged, words
+from leakgauge.reports.loaded import LoadedRun, Row
+
+
+def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
+    """Returns mean and percentile of leakage, and the share of images that pass for recognisable.
+
+    Args:
+        run: The run.
+        rows: Its operating points, from ``leakgauge.reports.table.point_rows``.
+    """
+    settings = {(row["channel"], row["threat_model"]) for row in rows}
+    headings = [
+        Heading("Operating point", numeric=False),
+        *([Heading("Channel and threat model", numeric=False)] if len(settings) > 1 else []),
+        Heading("Mean leakage", "dB above floor"),
+        Heading(f"{PERCENTILE}th percentile", "dB above floor"),
+        *(Heading("Recognisable", f"% of images, {mark.sign}") for mark in MARKS),
+        Heading("Re-identified by judge", "% of images"),
+        Heading("Images", "scored"),
+    ]
+    table: list[list[Value]] = []
+    for row in rows:
+        place = f"{row['channel']}, {row['threat_model']}"
+        table.append(
+            [
+                words(row["operating_point"], "baseline" if row["baseline"] == "yes" else ""),
+                *([words(place)] if len(settings) > 1 else []),
+                ranged(row, "strongest_leakage", 2),
+                figure(row["leakage_p95"], 2),
+                *(ranged(row, mark.column, 1, scale=100) for mark in MARKS),
+                ranged(row, "judge_reid_top1", 1, scale=100),
+                figure(int(row["n"]), 0),
+            ]
+        )
+    return Grid(f"Worst cases of {run.label}", headings, table)

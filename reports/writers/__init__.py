@@ -1,0 +1,1 @@
+"""What writes reports and figures to files."""
