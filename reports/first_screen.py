@@ -167,10 +167,10 @@ def _pictures_of(found: Gallery | None, name: str, place: str) -> tuple[Picture,
     return next((strip.pictures for strip in strips if (strip.name, strip.detail) == (name, place)), ())
 
 
-def _as_attacked(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows without what floors reach where nothing else was run: it is no leakage, not even none."""
-    nothing = dict.fromkeys(("strongest_leakage", "strongest_leakage_lo", "strongest_leakage_hi"), float("nan"))
-    return [{**row, **nothing, "verdict": "not attacked"} if row["reason"] == NOT_ATTACKED else row for row in rows]
+def _to_show(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows, less those that nothing but probes answered for; where only floors were run the word is put."""
+    named = [{**row, "verdict": "not attacked"} if row["reason"] == NOT_ATTACKED else row for row in rows]
+    return [row for row in named if row.get("strongest_attack") or row["verdict"] != "conclusive"] or named
 
 
 def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
@@ -183,8 +183,7 @@ def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
     """
     found = gallery(run, PICTURES)
     several = len(run.suite.threat_models) > 1
-    rows = _as_attacked(rows)
-    rebuilt = [row for row in rows if str(row.get("strongest_attack") or "")] or rows
+    rebuilt = _to_show(rows)
     ends = [row.get(f"strongest_leakage{end}") for row in rebuilt for end in ("", "_hi")]
     widest = max((float(end) for end in ends if is_number(end) and end is not None), default=0.0)
     parts = list[Part]()

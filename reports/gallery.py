@@ -152,7 +152,7 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
     order = _order(run)
     for setting in run.settings:
         # Where nothing but floors was run nothing leaks most.
-        points = [p for p in run.points_at(setting) if not all(map(run.is_floor, candidates(run, p, setting)))]
+        points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
         defended = [p for p in points if p != run.suite.baseline_point] or points
         best = [strongest_per_image(run, point, setting) for point in defended]
         if not best:
@@ -194,7 +194,7 @@ def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str]) -> Gal
             strips.append(_strip(sheets, floor, chosen, ("Best floor", detail)))
         for point in run.points_at(setting):
             if not candidates(run, point, setting):
-                continue  # nothing but probes, which paint no picture
+                continue  # nothing that paints a picture of what was sent
             best = strongest_per_image(run, point, setting)
             strips.append(_strip(sheets, best[best["seed"] == seed], chosen, (point, detail)))
     return Gallery(tuple(headings.values()), tuple(strips), max(104, min(sheets.width, 160)))

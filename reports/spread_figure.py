@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from leakgauge.reports.analysis.worst_cases import PERCENTILE, ecdf
 from leakgauge.reports.loaded import LoadedRun, Setting
 from leakgauge.reports.palette import MUTED, Mark
-from leakgauge.reports.strongest import candidates, strongest_per_image
+from leakgauge.reports.strongest import strongest_per_image
 
 
 def leakage_spread(run: LoadedRun, setting: Setting, marks: dict[str, Mark]) -> Figure | None:
@@ -19,8 +19,6 @@ def leakage_spread(run: LoadedRun, setting: Setting, marks: dict[str, Mark]) -> 
     """
     drawn = []
     for point in run.points_at(setting):
-        if all(run.is_floor(attack) for attack in candidates(run, point, setting)):
-            continue  # nothing that could leak was run
         values, shares = ecdf(strongest_per_image(run, point, setting)["leakage"])
         if len(values):
             drawn.append((point, values, shares))

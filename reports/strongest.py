@@ -43,10 +43,9 @@ def per_image(run: LoadedRun) -> tuple[str, ...]:
 
 
 def candidates(run: LoadedRun, point: str, setting: Setting) -> list[str]:
-    """Returns the attacks that may rebuild most: floors only where the suite has nothing else here, probes never."""
+    """Returns the attacks that may rebuild most: no probes, and no floors, which look at nothing that is sent."""
     labels = dict.fromkeys(str(row["attack"]) for row in run.cells_at(setting, point))
-    attacks = [a for a in labels if not run.is_probe(a)]
-    return [a for a in attacks if not run.is_floor(a)] or attacks
+    return [a for a in labels if not run.is_probe(a) and not run.is_floor(a)]
 
 
 def image_rows(run: LoadedRun, point: str, setting: Setting, attacks: list[str] | None = None) -> pd.DataFrame:

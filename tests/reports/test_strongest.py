@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from simulated_runs import simulated, suite_of
 from leakgauge.reports.loaded import Setting
 from leakgauge.reports.measures import measured
 from leakgauge.reports.strongest import strongest_per_image
+from leakgauge.reports.table import point_rows
 
 PLACE = "merged", Setting("ideal", "server")
 ATTACKS = suite_of(attacks=["flat", "sharp", "other", "asked"])
@@ -46,6 +48,10 @@ def test_each_score_is_the_strongest_in_its_own_direction(run):
 
 
 @pytest.mark.parametrize("labels", [["flat"], ["flat", "asked"]])
-def test_where_nothing_else_rebuilds_the_floor_counts(run, labels):
+def test_where_nothing_else_rebuilds_nothing_is_scored(run, labels):
     alone = replace(run, cells=run.cells[run.cells["attack"].isin(labels)])
-    assert set(strongest_per_image(alone, *PLACE)["attack"]) == {"flat"}
+    assert strongest_per_image(alone, *PLACE).empty
+    row = next(row for row in point_rows(alone) if row["operating_point"] == PLACE[0])
+    assert row["n"] == 0
+    for name in ("psnr_db", "ssim", "lpips", "leakage"):
+        assert math.isnan(row[f"strongest_{name}"]), name
