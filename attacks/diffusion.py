@@ -21,6 +21,7 @@ from leakgauge.harness.learning import LearningCurve
 from leakgauge.harness.observation import Observation
 from leakgauge.harness.options import Count, NotNegative, Positive, Share, Weight
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_step
 
 PROFILE_IMAGES = 512
 RATE = 0.06
@@ -113,6 +114,7 @@ class Diffusion(Attack):
         times = [0.98 * (1.0 - i / self._steps) for i in range(self._steps)] + [0.0]
         estimate = noisy
         for step, (time, after) in enumerate(pairwise(times)):
+            tell_step(step, self._steps)
             estimate = self._prior.denoise(noisy, time)
             spread = math.sin(0.5 * math.pi * time)
             if guide is not None:

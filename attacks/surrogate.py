@@ -20,6 +20,7 @@ from leakgauge.harness.learning import LearningCurve, convergence_failure
 from leakgauge.harness.observation import Observation
 from leakgauge.harness.options import Count, Positive, Weight
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_step
 
 COMPARED_TOKENS = 512
 CURVE_POINTS = 12
@@ -156,6 +157,7 @@ class _Training:
         curve, every = LearningCurve(schedule.steps), max(1, schedule.steps // CURVE_POINTS)
         device = self._real.device
         for step in range(schedule.steps):
+            tell_step(step, schedule.steps)
             rows = split.train[torch.randint(len(split.train), (schedule.batch_size,), generator=self._draws)]
             images = self._images.pixels[rows].to(device).float() / 255.0
             for group in (*self._makers.param_groups, *self._judging.param_groups):

@@ -32,7 +32,8 @@ def read_bytes(path: Path, most: int, *, mend: str) -> bytes:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever, a device never end
             raise StoreError("cannot read: no ordinary file", where=where, mend=mend)
         with path.open("rb") as stream:
-            data = stream.read(most + 1)
+            # As much as there is: a read of so many bytes would ask for memory for all that there may be.
+            data = stream.read(min(most, path.stat().st_size + MIB) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         what = (error.strerror if isinstance(error, OSError) else None) or error
         raise StoreError(f"cannot read: {what}", where=where, mend=mend) from error

@@ -23,7 +23,7 @@ def default_workers(device: torch.device) -> int:
     """One worker a core on a CPU; one on a GPU."""
     if device.type == "cuda":
         return 1
-    # What this process may use, where the system tells; else all there are.
+    # What this process may use, where the system tells (macOS and Windows do not); else all there are.
     usable: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return len(usable(0)) if usable is not None else os.cpu_count() or 1
 

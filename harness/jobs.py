@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from leakgauge.harness.containment import contained
 from leakgauge.harness.executors import run_jobs
 from leakgauge.harness.measure import run_exposure
 from leakgauge.harness.planning import Cell, by_exposure
+from leakgauge.harness.standing import tell_begun, told_in
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite
 
@@ -25,9 +27,11 @@ def _worker_bench(suite_json: str, device: str) -> Bench:
         return Bench.build(suite, torch.device(device))
 
 
-def _job(suite_json: str, device: str, cells: list[Cell], out: str, fail_fast: bool) -> None:
+def _job(suite_json: str, device: str, cells: list[Cell], out: str, fail_fast: bool, watched: Path | None) -> None:
     """Measures one exposure in a worker process."""
-    _measure(_worker_bench(suite_json, device), cells, RunFolder(out), fail_fast)
+    with told_in(watched):
+        tell_begun("loading the task")
+        _measure(_worker_bench(suite_json, device), cells, RunFolder(out), fail_fast)
 
 
 def _measure(
@@ -49,6 +53,7 @@ def measure_cells(
     tick: Callable[[], None],
     *,
     fail_fast: bool,
+    watched: Path | None = None,
 ) -> None:
     """Measures cells into a run folder, exposure by exposure.
 
@@ -59,11 +64,13 @@ def measure_cells(
         workers: Processes; 1 measures here, and so is a single exposure, whose bench stands already.
         tick: Called after every cell that is measured here, and now and then while others measure.
         fail_fast: Whether the first cell that fails ends it.
+        watched: Folder in which every process tells what it is at; None where nobody watches.
     """
     groups = by_exposure(list(cells))
     if workers == 1 or len(groups) <= 1:
-        run_jobs(_measure, [(bench, group, store, fail_fast, tick) for group in groups], 1, tick)
+        with told_in(watched):
+            run_jobs(_measure, [(bench, group, store, fail_fast, tick) for group in groups], 1, tick)
     else:
         text = bench.suite.model_dump_json()
-        jobs = [(text, str(bench.device), group, str(store.path), fail_fast) for group in groups]
+        jobs = [(text, str(bench.device), group, str(store.path), fail_fast, watched) for group in groups]
         run_jobs(_job, jobs, workers, tick)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from leakgauge.harness.standing import tell_heldout
+
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -35,8 +37,9 @@ class LearningCurve:
     quarter_budget: CurvePoint | None = None
 
     def add(self, step: int, loss: float, heldout_psnr_db: float) -> None:
-        """Appends one evaluation."""
+        """Appends one evaluation, and tells whoever watches the run."""
         self.points.append(CurvePoint(step, loss, heldout_psnr_db))
+        tell_heldout(step, self.planned_steps, heldout_psnr_db)
 
     def compare(self, half_budget: CurvePoint, quarter_budget: CurvePoint | None = None) -> None:
         """Records the ends of trainings of half and a quarter of the steps, and what the last doubling gained."""

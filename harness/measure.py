@@ -25,6 +25,7 @@ from leakgauge.harness.planning import Cell, Exposure, build_defense, content_ha
 from leakgauge.harness.questions import QuestionTask
 from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_begun
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import ThreatModel
 from leakgauge.harness.token_cache import TokenCache
@@ -221,6 +222,7 @@ def run_exposure(
     recall = recall_through(cache, bench, exposure)
     shared: dict[str, Any] = {"costs": {}, "latency_ms": None}
     failure: LeakgaugeError | None = None
+    tell_begun(f"measuring {exposure.point.name}")
     try:
         with contained("measuring", f"operating point {exposure.point.name!r}"):
             measured = measure_exposure(bench, exposure, recall)
@@ -236,6 +238,7 @@ def run_exposure(
     except LeakgaugeError as error:
         failure = error
     for cell in cells:
+        tell_begun(f"{cell.attack.label} on {exposure.point.name}")
         try:
             if failure is not None:
                 raise failure

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +33,7 @@ from leakgauge.harness.reading import Reading
 from leakgauge.harness.registry import create
 from leakgauge.harness.results import SCHEMA_VERSION
 from leakgauge.harness.scoring.metrics import metrics_of
+from leakgauge.harness.session import Session
 from leakgauge.harness.splits import check_disjoint
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, parse_suite
@@ -204,7 +202,7 @@ def check_folder(out: Path) -> None:
         )
 
 
-def _open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
+def open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
     """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
     store = RunFolder(out)
     if not store.exists():
@@ -229,6 +227,7 @@ def run_suite(
     retry_failed: bool = True,
     fail_fast: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    watched: Path | None = None,
 ) -> RunFolder:
     """Runs what is missing of a plan in ``out`` and writes the tables.
 
@@ -244,67 +243,65 @@ def run_suite(
         retry_failed: Whether cells that failed in an earlier call are tried again.
         fail_fast: Whether the first cell that fails ends the run.
         say: Told what a user should know before the run goes on.
+        watched: Folder in which every process tells what it is at (``leakgauge.harness.standing``); None for nowhere.
 
     Raises:
         LeakgaugeError: The folder cannot be used, a worker died, or cells were not measured.
     """
     check_folder(out)
     with exclusive(out):
-        store, sessions = _open_store(plan_, out)
+        store, sessions = open_store(plan_, out)
         store.sweep()
-        start = datetime.now(UTC)
-        command = " ".join(["leakgauge", *map(shlex.quote, sys.argv[1:])])
-        session = {"started": start.isoformat(timespec="seconds"), "command": command, "workers": workers}
-        manifest = {**manifest_of(plan_, device), "sessions": [*sessions, session]}
-        session["commit"] = manifest["provenance"]["commit"]
         parts = Parts(store, plan_.codes)
-
-        def end(status: str) -> None:
-            now = datetime.now(UTC)
-            session["finished"] = now.isoformat(timespec="seconds")
-            session["seconds"] = round((now - start).total_seconds(), 1)
-            manifest["total_seconds"] = round(sum(float(one.get("seconds", 0)) for one in manifest["sessions"]), 1)
-            store.write_manifest({**manifest, **resolved_points(plan_.cells, parts), "status": status})
-
+        session = Session(
+            store, manifest_of(plan_, device), sessions, workers, lambda: resolved_points(plan_.cells, parts)
+        )
         try:
             for line in parts.remarks(plan_.code, retry_failed):
                 say(line)
                 store.log(line)
-            store.write_manifest({**manifest, "status": "running"})
+            session.begin()
             write_index(store, plan_.bench.evaluation)
             store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
-            _measure_missing(plan_, store, parts, workers, progress, {"retry": retry_failed, "fail_fast": fail_fast})
+            left = _to_measure(plan_, store, parts, retry_failed=retry_failed)
+            tick = _ticking(plan_, parts, progress)
+            measure_cells(plan_.bench, left, store, workers, tick, fail_fast=fail_fast, watched=watched)
             assemble(store, plan_, parts)
             parts.check_all_there()
-            end("complete")
+            session.end("complete")
             parts.check_all_there()
         except BaseException as error:
             # What was measured so far can be read and reported before the run is resumed. The cause is what is told.
             with suppress(LeakgaugeError):
                 if store.exists():
                     assemble(store, plan_, parts)
-                end("interrupted" if isinstance(error, KeyboardInterrupt | BrokenProcessPool) else "failed")
+                session.end("interrupted" if isinstance(error, KeyboardInterrupt | BrokenProcessPool) else "failed")
             if isinstance(error, BrokenProcessPool):
                 raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
             raise
     return store
 
 
-def _measure_missing(
-    plan_: Plan, store: RunFolder, parts: Parts, workers: int, progress: Progress, how: dict[str, bool]
-) -> None:
-    """Measures the cells that the folder does not hold yet."""
-    standing, kept = parts.all(), {"done"} if how["retry"] else {"done", "failed"}
-    left = [cell for cell in plan_.cells if standing[cell.key] not in kept]
+def left_of(plan_: Plan, parts: Parts, *, retry_failed: bool) -> list[Cell]:
+    """Returns the cells that the folder does not hold yet, or that failed there and are to be tried again."""
+    standing, kept = parts.all(), {"done"} if retry_failed else {"done", "failed"}
+    return [cell for cell in plan_.cells if standing[cell.key] not in kept]
+
+
+def _to_measure(plan_: Plan, store: RunFolder, parts: Parts, *, retry_failed: bool) -> list[Cell]:
+    left = left_of(plan_, parts, retry_failed=retry_failed)
     for cell in left:
         store.drop_part(cell.key)
+    return left
 
+
+def _ticking(plan_: Plan, parts: Parts, progress: Progress) -> Callable[[], None]:
     def tick() -> None:
         counts = parts.counts()
         progress(counts["done"] + counts["failed"], len(plan_.cells))
 
     tick()
-    measure_cells(plan_.bench, left, store, workers, tick, fail_fast=how["fail_fast"])
+    return tick
 
 
 def assemble(store: RunFolder, plan_: Plan, parts: Parts | None = None) -> None:

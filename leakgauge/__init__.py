@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leakgauge.harness.link import Channel, Codec
     from leakgauge.harness.reduction import Reduction
     from leakgauge.harness.victim import Victim
+    from leakgauge.measuring import measure
 
 __version__ = "0.2.0"
 
@@ -32,6 +33,7 @@ _PLACES = {
     "leakgauge.harness.link": ("Channel", "Codec"),
     "leakgauge.harness.reduction": ("Reduction",),
     "leakgauge.harness.victim": ("Victim",),
+    "leakgauge.measuring": ("measure",),
 }
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "compare",
     "gate",
+    "measure",
     "open_run",
     "report",
     "run",

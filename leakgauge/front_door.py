@@ -28,6 +28,7 @@ from leakgauge.harness.search.trials import failures, finished
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, parse_suite
 from leakgauge.harness.sweeping import sweep
+from leakgauge.notebook import Bar
 from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
 from leakgauge.reports.check import Gate
 from leakgauge.reports.compare import Comparison
@@ -206,7 +207,7 @@ def run(
     out: Path | str | None = None,
     device: str = "auto",
     workers: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     points: Sequence[Point] | None = None,
     **keys: Any,
 ) -> Run:
@@ -218,7 +219,7 @@ def run(
         device: auto, cpu or cuda.
         workers: Processes; one a core if nothing is said. Scripts that use more than one need the usual guard
             ``if __name__ == "__main__":``.
-        progress: Called with cells done and cells in all.
+        progress: Called with cells done and cells in all; in a notebook a bar if nothing is said.
         points: Operating points: mappings as ``OperatingPoint`` makes them; ``"undefended"`` merges nothing, and the
             name of any other reduction stands for it with its defaults.
         keys: Keys of the suite, over those of ``suite``: ``task``, ``attacks``, ``evaluation_images``, ...
@@ -232,7 +233,7 @@ def run(
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
     with staying(resolved.name):
         count = default_workers(chosen) if workers is None else workers
-        store = run_suite(prepare(resolved, chosen), folder, chosen, count, progress)
+        store = run_suite(prepare(resolved, chosen), folder, chosen, count, progress or Bar())
     return Run(store.path)
 
 
@@ -305,7 +306,7 @@ def search(
     out: Path | str,
     device: str = "auto",
     workers: int = 1,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     overrides: Sequence[str] = (),
 ) -> Front:
     """Searches Pareto-optimal operating points, or resumes where ``out`` holds a part; returns the front.
@@ -315,12 +316,12 @@ def search(
         out: The folder of the search.
         device: auto, cpu or cuda.
         workers: Processes.
-        progress: Called with trials done and trials in all.
+        progress: Called with trials done and trials in all; in a notebook a bar if nothing is said.
         overrides: ``key=value``, as ``--set`` takes them: ``trials=20``.
     """
     folder, chosen = Path(out), choose_device(device)
     with staying(str(space)), exclusive(folder):
         sweep(folder, *memo_folder(folder).glob("*"))
         prepared = prepare_search(load_space(str(space), list(overrides)), chosen, Memo(memo_folder(folder)))
-        study = run_search(prepared, folder, chosen, workers, None, progress)
+        study = run_search(prepared, folder, chosen, workers, None, progress or Bar())
         return write_results(prepared, finished(study), folder, failures(study))

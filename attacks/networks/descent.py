@@ -16,6 +16,7 @@ from leakgauge.harness.contracts import AttackerView
 from leakgauge.harness.images import ImageSet
 from leakgauge.harness.observation import Observation
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_step
 
 LATE_FALL = 0.02
 WARM_UP = 10
@@ -82,6 +83,7 @@ def descend(
     lowest = torch.empty(0)
     history = []
     for step in range(how.iterations):
+        tell_step(step, how.iterations)
         optimiser.param_groups[0]["lr"] = how.rate(step)
         images = draw()
         units = matching.units(view.edge_tokens(images).tokens)

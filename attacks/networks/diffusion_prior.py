@@ -14,6 +14,7 @@ from leakgauge.harness.images import ImageSet
 from leakgauge.harness.learning import LearningCurve
 from leakgauge.harness.number_type import autocast
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_step
 
 CURVE_POINTS = 12
 HELDOUT_TIMES = (0.2, 0.4, 0.6)
@@ -73,6 +74,7 @@ class DiffusionPrior:
         draws, curve = rng.child("draws").torch(), LearningCurve(schedule.steps)
         every, running, counted = max(1, schedule.steps // CURVE_POINTS), 0.0, 0
         for step in range(schedule.steps):
+            tell_step(step, schedule.steps)
             rows = split.train[torch.randint(len(split.train), (schedule.batch_size,), generator=draws)]
             clean = (images.pixels[rows].float() / 127.5 - 1.0).to(device)
             added = torch.randn(clean.shape, generator=draws).to(device)

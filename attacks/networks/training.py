@@ -18,6 +18,7 @@ from leakgauge.harness.learning import CurvePoint, LearningCurve
 from leakgauge.harness.number_type import autocast
 from leakgauge.harness.observation import Observation
 from leakgauge.harness.seeding import Streams
+from leakgauge.harness.standing import tell_step
 
 HELDOUT_IMAGES = 256
 CURVE_POINTS = 12
@@ -76,6 +77,7 @@ def batches(source: Source, rows: Tensor, schedule: Schedule, rng: Streams) -> I
     """
     order_rng, epoch, position, order = rng.child("order").torch(), -1, len(rows), rows
     for step in range(schedule.steps):
+        tell_step(step, schedule.steps)
         if position + schedule.batch_size > len(order):
             epoch, position = epoch + 1, 0
             observed = source(epoch)

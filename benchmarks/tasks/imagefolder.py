@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from leakgauge.benchmarks.tasks.answers import Answers
 from leakgauge.benchmarks.tasks.class_folders import ClassFolders
 from leakgauge.benchmarks.tasks.folder_model import FolderModel
 from leakgauge.benchmarks.tasks.folder_reading import folder_reading
@@ -33,7 +33,6 @@ from leakgauge.harness.options import ColourOption, Count, FilePath, KeptShare
 from leakgauge.harness.reading import Reading, weights_of
 from leakgauge.harness.registry import suggest
 
-BATCH = 64
 SPARE_SHARE, SPARE_FILES = 0.1, 64
 """Files decoded beyond the number needed, for those that turn out broken or duplicate."""
 NOT_NEEDED, SURPLUS = "not decoded, as `per_split` needs fewer", "usable, but in no split"
@@ -119,7 +118,6 @@ class ImageFolder(Task):
         self.classes, self.groups = classes, dict(groups or {})
         self.left_out: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
-        self._outputs: dict[str, Tensor] = {}
 
     @cached_property
     def _files(self) -> ImageFiles:
@@ -261,45 +259,25 @@ class ImageFolder(Task):
         first = {image_id: i for i, image_id in reversed([*enumerate(images.ids)])}
         return images.select(sorted(first.values(), key=images.ids.__getitem__))
 
+    @cached_property
+    def _answers(self) -> Answers:
+        labelled = self._scoring.kind != "agreement"
+        return Answers(self.victim, lambda: self.split("calibration"), self._loaded.classes, labelled, str(self.path))
+
     def target(self, images: ImageSet) -> Tensor:
         """Returns class numbers (B,), or for agreement the undefended model's outputs (B, C)."""
-        if self._scoring.kind != "agreement":
-            if images.labels is None:
-                raise DataError("the images carry no labels", where=str(self.path), mend="take them from `split`")
-            return images.labels
-        new = [i for i, image_id in enumerate(images.ids) if image_id not in self._outputs]
-        with torch.no_grad():
-            for batch in images.select(new).batches(BATCH):
-                outputs = self.victim().predict(batch.images().to(self.victim().device)).cpu()
-                self._outputs.update(zip(batch.ids, outputs, strict=True))
-        return torch.stack([self._outputs[image_id] for image_id in images.ids])
+        return self._answers.target(images)
 
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns (B,) 1 where the top class is right, else 0; without a head the centred cosine, 0 if negative."""
-        output, target = output.detach().cpu(), target.cpu()
-        if self._scoring.kind != "agreement":
-            return (output.argmax(dim=1) == target).float()
-        if self._loaded.classes:
-            return (output.argmax(dim=1) == target.argmax(dim=1)).float()
-        similarity = functional.cosine_similarity(output.double() - self._centre, target.double() - self._centre, dim=1)
-        return similarity.clamp(0, 1).float()
-
-    @cached_property
-    def _centre(self) -> Tensor:
-        """(C,) mean of the undefended model's features, over the calibration split.
-
-        Features of different images share a large common part: without subtracting it, the cosine of two unrelated
-        images can exceed .8.
-        """
-        return self.target(self.split("calibration")).double().mean(dim=0)
+        return self._answers.quality(output, target)
 
     @property
     def quality_name(self) -> str:
         """What ``quality`` measures."""
         kind = self._scoring.kind
         if kind == "agreement":
-            kinds = ("top-1 agreement with the undefended model", "centred feature cosine to the undefended model")
-            return kinds[0] if self._loaded.classes else kinds[1]
+            return self._answers.agreement_name
         return f"top-1 accuracy ({'own head' if kind == 'head' else 'linear probe'})"
 
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from leakgauge.harness import console
 from leakgauge.harness.budgets import budget_of, too_few
 from leakgauge.harness.cli.arguments import Device, Overrides, SuiteArgument
+from leakgauge.harness.cli.watch import Watch
 from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import InterruptError
 from leakgauge.harness.executors import default_workers
+from leakgauge.harness.forecast import forecast
 from leakgauge.harness.kept_tokens import kept_tokens
 from leakgauge.harness.reading_table import print_line, print_reading
 from leakgauge.harness.run_summary import check_none_failed, show
 from leakgauge.harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
+from leakgauge.harness.standing import watched_folder
+from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, load_suite
 
 _out = console.output()
@@ -44,12 +38,15 @@ def run(
         bool, typer.Option("--retry-failed/--no-retry-failed", help="Whether a resumed run tries failed cells again.")
     ] = True,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be measured; write nothing.")
+    ] = False,
 ) -> None:
     """Runs a suite and stores its results; exit 4 where cells failed."""
     how = {"retry_failed": retry_failed, "fail_fast": fail_fast}
     try:
         with staying(suite):
-            _run(load_suite(suite, overrides), out, choose_device(device), workers, how)
+            _run(load_suite(suite, overrides), out, choose_device(device), workers, how, dry=dry_run)
     except KeyboardInterrupt:
         # Here, because typer would turn it into a bare "Aborted".
         raise InterruptError(
@@ -57,7 +54,9 @@ def run(
         ) from None
 
 
-def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None, how: dict[str, bool]) -> None:
+def _run(
+    resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None, how: dict[str, bool], *, dry: bool
+) -> None:
     if out is not None:
         check_folder(out)
     plan = prepare(resolved, chosen)
@@ -65,43 +64,30 @@ def _run(resolved: Suite, out: Path | None, chosen: torch.device, workers: int |
     count = default_workers(chosen) if workers is None else workers
     _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
     print_line(plan.reading, _out)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left, if cells take as long as those done:"),
-        # Cells take minutes: over rich's default of the last 30 seconds there would be no estimate.
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_out, transient=True, speed_estimate_period=3600) as bar:
-        task = bar.add_task("cells", total=len(plan.cells))
+    if dry:
+        for line in forecast(plan, folder, count, retry_failed=how["retry_failed"]):
+            _out.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    with watched_folder() as told, Watch(plan.cells, folder, told, count, _out) as watch:
         store = run_suite(
             plan,
             folder,
             chosen,
             count,
-            _progress(bar, task),
+            watch.progress,
             say=lambda line: _out.print(f"note: {line}", markup=False, soft_wrap=True),
+            watched=told,
             **how,
         )
     show(store)
+    _say_next(store)
     check_none_failed(store)
 
 
-def _progress(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
-    """Returns what shows how many cells are measured: the bar, and where it cannot move a line for every cell."""
-    begun, shown = time.monotonic(), -1
-
-    def show_cells(done: int, total: int) -> None:
-        nonlocal shown
-        bar.update(task, completed=done, total=total)
-        if done > max(shown, 0) and not bar.console.is_terminal:
-            minutes, seconds = divmod(round(time.monotonic() - begun), 60)
-            _out.print(f"{done} of {total} cells after {minutes}:{seconds:02d}", highlight=False)
-        shown = done
-
-    return show_cells
+def _say_next(store: RunFolder) -> None:
+    """Prints the command that a user would give next."""
+    path = shlex.quote(str(store.path))
+    _out.print(f"next: leakgauge report {path} --out {shlex.quote(str(store.path / 'report'))}", soft_wrap=True)
 
 
 def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:

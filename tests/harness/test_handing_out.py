@@ -161,7 +161,7 @@ def test_a_victim_that_an_attack_is_given_is_its_own(two_views):
 def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, monkeypatch):
     cells = plan(parse_suite(SUITE), "data")[: len(OTHERS)]
     observed = Observation(torch.ones(6, 2), torch.tensor([3, 3]), 1, (1, 2), torch.ones(6), torch.ones(2, 2))
-    measured = SimpleNamespace(costs={}, latency_ms=1.0, kinds={}, observation=observed, hides="")
+    measured = SimpleNamespace(costs={}, latency_ms=1.0, kinds={}, observation=observed, hides="", resolved={})
     monkeypatch.setattr(measure, "measure_exposure", lambda *_: measured)
     view = SimpleNamespace(check_victim=lambda: None)
     monkeypatch.setattr(measure, "_view", lambda *_: SimpleNamespace(anew=lambda: view))

@@ -11,7 +11,7 @@ import torch
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.images import ImageSet
 from leakgauge.harness.planning import plan
-from leakgauge.harness.runner import Plan, _open_store
+from leakgauge.harness.runner import Plan, open_store
 from leakgauge.harness.search.evaluation import Evaluator
 from leakgauge.harness.search.space import parse_space
 from leakgauge.harness.store import RunFolder
@@ -61,9 +61,9 @@ def plan_of(data=None, **changes) -> SimpleNamespace:
 def test_a_folder_takes_no_run_of_another_suite_or_data(tmp_path, other):
     store = RunFolder(tmp_path)
     store.write_manifest({"plan_key": plan_of().key, "sessions": [], "status": "running"})
-    assert _open_store(plan_of(), tmp_path)[0].path == tmp_path
+    assert open_store(plan_of(), tmp_path)[0].path == tmp_path
     with pytest.raises(StoreError, match="another suite, data or weights"):
-        _open_store(plan_of(**other), tmp_path)
+        open_store(plan_of(**other), tmp_path)
 
 
 SPACE = {

@@ -39,13 +39,12 @@ def test_parts_of_other_code_are_not_done(store):
 
 
 @pytest.mark.parametrize(("retry", "again"), [(True, [FAILED, OTHER, MISSING]), (False, [OTHER, MISSING])])
-def test_failed_cells_are_measured_again_unless_they_are_to_stay(store, monkeypatch, retry, again):
-    measured: list[str] = []
-    monkeypatch.setattr(runner, "measure_cells", lambda bench, cells, *_, **how: measured.extend(c.key for c in cells))
-    plan = SimpleNamespace(cells=[SimpleNamespace(key=key) for key in CODES], bench=None)
-    how = {"retry": retry, "fail_fast": False}
-    runner._measure_missing(plan, store, Parts(store, CODES), 1, lambda done, total: None, how)
-    assert measured == again
+def test_failed_cells_are_measured_again_unless_they_are_to_stay(store, retry, again):
+    plan = SimpleNamespace(cells=[SimpleNamespace(key=key) for key in CODES])
+    left = runner.left_of(plan, Parts(store, CODES), retry_failed=retry)
+    assert [cell.key for cell in left] == again
+    assert store.done() == set(CODES) - {MISSING}, "who only asks what is left deletes nothing"
+    assert runner._to_measure(plan, store, Parts(store, CODES), retry_failed=retry) == left
     assert store.done() == set(CODES) - set(again), "what is measured again counts for nothing meanwhile"
 
 

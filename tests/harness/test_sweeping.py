@@ -83,7 +83,7 @@ def test_nothing_else_is_deleted(tmp_path, killed):
 def run(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(runner, "manifest_of", stop)
     with pytest.raises(Stopped):
-        run_suite(SimpleNamespace(key="plan"), folder, CPU, 1, lambda done, total: None)
+        run_suite(SimpleNamespace(key="plan", codes={}, cells=[]), folder, CPU, 1, lambda done, total: None)
 
 
 def score(folder: Path, monkeypatch) -> None:
