@@ -33,6 +33,7 @@ def measure(
     points: Sequence[Point] | None = None,
     attacks: Sequence[str | dict[str, Any]] = ATTACKS,
     auxiliary: Any = None,
+    groups: Any = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
@@ -61,6 +62,8 @@ def measure(
         attacks: Attacks by name, or ``{"name": ..., options}``. Without a floor among them ``floor_mean`` is added:
             leakage is what lies above the best floor.
         auxiliary: Images of the attacker's own, in the form of ``images``, none of which is among these.
+        groups: (N,) a number an image; images of one number depend on one another (crops of one photograph, pictures
+            of one person), share a split, and count once in intervals. None: what is found to overlap.
         mean: Per-channel mean that the model was trained with, of images in [0, 1]; None takes that of the name that
             timm built it by.
         std: Per-channel deviation, likewise.
@@ -86,7 +89,7 @@ def measure(
         ...
         leakgauge.harness.errors.DataError: images: they are 48 x 48 px, the model takes 32 x 32 -- resize them first
     """
-    files = inputs_of(model, images, labels, auxiliary, (mean, std), class_names, name)
+    files = inputs_of(model, images, labels, auxiliary, (mean, std), class_names, name, groups)
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
     place = files.write(folder.with_name(f"{folder.name}.inputs"))
     defense = {"name": "split_pipeline", **_mapping(keys.pop("defense", {})), "cut": cut}
@@ -123,6 +126,7 @@ def inputs_of(
     fed: tuple[Sequence[float] | None, Sequence[float] | None],
     class_names: Sequence[str] | None,
     name: str | None,
+    groups: Any = None,
 ) -> TensorFiles:
     """Returns a model and images as they are written down; arguments as of ``measure``, ``fed`` its mean and std.
 
@@ -151,6 +155,7 @@ def inputs_of(
         pixels=pixels,
         labels=None if labels is None else _labels(labels, len(pixels), classes),
         auxiliary=None if auxiliary is None else _pixels(auxiliary, "auxiliary", side),
+        groups=None if groups is None else _numbers(groups, "groups", len(pixels)),
         class_names=None if class_names is None else tuple(map(str, class_names)),
     )
 
@@ -198,14 +203,19 @@ def _pixels(given: Any, what: str, side: int | None) -> Tensor:
     return (array.float() * 255.0).round().to(torch.uint8).contiguous()
 
 
-def _labels(given: Any, count: int, classes: int) -> Tensor:
-    array = _array(given, "labels")
+def _numbers(given: Any, what: str, count: int) -> Tensor:
+    """Returns a whole number an image, (N,) int64."""
+    array = _array(given, what)
     if array.shape != (count,):
         said = f"shape {tuple(array.shape)} for {count} images"
-        raise DataError(said, where="labels", mend="give one class number an image")
+        raise DataError(said, where=what, mend="give one number an image")
     if array.is_floating_point() or array.dtype == torch.bool:
-        raise DataError(f"they are {array.dtype}", where="labels", mend="give whole numbers")
-    array = array.long().clone()
+        raise DataError(f"they are {array.dtype}", where=what, mend="give whole numbers")
+    return array.long().clone()
+
+
+def _labels(given: Any, count: int, classes: int) -> Tensor:
+    array = _numbers(given, "labels", count)
     if int(array.min()) < 0 or (classes and int(array.max()) >= classes):
         said = f"they run from {int(array.min())} to {int(array.max())}, the head has {classes} classes"
         raise DataError(said, where="labels", mend="number the classes as the model's head does")

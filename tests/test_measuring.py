@@ -139,6 +139,23 @@ def test_the_attacker_may_have_images_of_its_own(given):
     assert files.auxiliary.shape == own.shape
 
 
+def test_groups_stay_together(given, tmp_path):
+    model, images, _ = given
+    groups = torch.arange(len(images)) // 4
+    fed = (FED["mean"], FED["std"])
+    files = measuring.inputs_of(model, images, None, None, fed, None, None, groups.numpy())
+    task = Tensors(str(files.write(tmp_path)))
+    row = {image.numpy().tobytes(): int(group) for image, group in zip(images, groups, strict=True)}
+    found = {}
+    for name in ("attacker", "calibration", "search", "evaluation"):
+        for image in task.split(name).pixels:
+            found.setdefault(row[image.numpy().tobytes()], set()).add(name)
+    assert max(map(len, found.values())) == 1
+    assert task.reading().copies.grouped_by == "the groups given"
+    with pytest.raises(leakgauge.LeakgaugeError, match="groups: shape"):
+        measuring.inputs_of(model, images, None, None, fed, None, None, groups[1:])
+
+
 def test_auxiliary_images_are_the_attackers_alone(given, tmp_path):
     model, images, _ = given
     own = pictures(40, seed=1)

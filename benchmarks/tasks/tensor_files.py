@@ -44,6 +44,7 @@ class TensorFiles:
         labels: (N,) int64, or None.
         auxiliary: (M, 3, px, px) uint8 images of the attacker's own, or None.
         class_names: Names of the classes, or None.
+        groups: (N,) int64, equal where images depend on one another; or None.
     """
 
     name: str
@@ -57,6 +58,7 @@ class TensorFiles:
     labels: Tensor | None = None
     auxiliary: Tensor | None = None
     class_names: tuple[str, ...] | None = None
+    groups: Tensor | None = None
 
     def write(self, folder: Path) -> Path:
         """Writes everything into a folder below ``folder`` that is named by its content; returns it.
@@ -66,7 +68,7 @@ class TensorFiles:
         Raises:
             StoreError: It cannot be written.
         """
-        columns = {"pixels": self.pixels, "labels": self.labels, "auxiliary": self.auxiliary}
+        columns = {name: getattr(self, name) for name in ("pixels", "labels", "auxiliary", "groups")}
         images = save({name: column.contiguous() for name, column in columns.items() if column is not None})
         stated = {
             "format": FORMAT,
@@ -131,12 +133,13 @@ def _checked(stated: dict[str, Any], columns: dict[str, Tensor], where: Path) ->
         raise _damaged(where, "`classes` is no number")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise _damaged(where, "`class_names` are no names")
-    pixels, labels, auxiliary = (columns.get(name) for name in ("pixels", "labels", "auxiliary"))
+    pixels, labels, auxiliary, groups = (columns.get(name) for name in ("pixels", "labels", "auxiliary", "groups"))
     if not _square(pixels) or (auxiliary is not None and not _square(auxiliary)):
         raise _damaged(where, "the images are not uint8 (N, 3, px, px)")
     assert pixels is not None
-    if labels is not None and (labels.shape != (len(pixels),) or labels.dtype != torch.int64):
-        raise _damaged(where, "the labels are not one whole number an image")
+    for name, column in (("labels", labels), ("groups", groups)):
+        if column is not None and (column.shape != (len(pixels),) or column.dtype != torch.int64):
+            raise _damaged(where, f"the {name} are not one whole number an image")
     if labels is not None and classes and not bool(((labels >= 0) & (labels < classes)).all()):
         raise _damaged(where, f"a label is not from 0 to {classes - 1}")
     if auxiliary is not None and auxiliary.shape[1:] != pixels.shape[1:]:
@@ -151,6 +154,7 @@ def _checked(stated: dict[str, Any], columns: dict[str, Tensor], where: Path) ->
         "pixels": pixels,
         "labels": labels,
         "auxiliary": auxiliary,
+        "groups": groups,
         "class_names": None if names is None else tuple(plain(name, keep="")[:MOST_NAME] for name in names),
     }
 

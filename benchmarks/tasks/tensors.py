@@ -63,7 +63,9 @@ class Tensors(Task):
     @cached_property
     def _sets(self) -> dict[str, ImageSet]:
         files = self._files
-        images, left, self._copies = usable(ImageSet.from_pixels(files.pixels, files.labels))
+        own = None if files.groups is None else list(map(str, files.groups.tolist()))
+        said = "" if own is None else "the groups given"
+        images, left, self._copies = usable(ImageSet.from_pixels(files.pixels, files.labels), own, said)
         self.left_out = +left
         divided = self._divided(images)
         self.left_out[SURPLUS] = len(images) - sum(map(len, divided.values()))
