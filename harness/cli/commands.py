@@ -35,6 +35,7 @@ FIRST = (
     "baseline",
     "gate",
     "runs",
+    "view",
     "search",
     "choose",
 )
