@@ -36,6 +36,7 @@ FIRST = (
     "gate",
     "runs",
     "view",
+    "export",
     "search",
     "choose",
 )
