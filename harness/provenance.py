@@ -49,12 +49,14 @@ def package_versions() -> dict[str, str]:
 def _git(*arguments: str) -> str | None:
     """Runs git beside the code; None where that is no checkout of this project.
 
-    Installed into an environment that lies in a repository of the user's, the code has no commit: that repository's is
-    not its own.
+    Installed into an environment that lies in a repository of the user's, or into its top (``pip install --target``),
+    the code has no commit: that repository's is not its own. Its own tracks this very file.
     """
-    root = Path(__file__).resolve().parents[1]
+    root, here = Path(__file__).resolve().parents[1], Path(__file__).resolve()
     top = _run_git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root or not (root / "pyproject.toml").is_file():
+        return None
+    if _run_git(root, "ls-files", "--error-unmatch", "--", str(here.relative_to(root))) is None:
         return None
     return _run_git(root, *arguments)
 

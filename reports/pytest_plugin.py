@@ -6,6 +6,7 @@ Everything heavy is imported where it is used: every pytest session of an enviro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--leakgauge-baseline", metavar="FILE", help="file that `leakgauge baseline` wrote")
     group.addoption("--leakgauge-limits", metavar="FILE", help="YAML file of limits")
     group.addoption("--leakgauge-set", metavar="KEY=VALUE", action="append", help="override a suite key")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses a file of ours by which pytest chose another project's settings and root.
+
+    pytest chooses them before it loads plug-ins, and takes every word that it does not know yet for a test. A word
+    with ``=`` is none.
+
+    Raises:
+        pytest.UsageError: The file lies elsewhere; says how to write the option.
+    """
+    if config.getoption("rootdir") is not None or config.getoption("inifilename") is not None:
+        return
+    words, cwd = config.invocation_params.args, config.invocation_params.dir
+    for option, word in pairwise(words):
+        file = cwd / word
+        if option in _FILES and file.exists() and _led_astray(file, cwd, config.rootpath):
+            raise pytest.UsageError(
+                f"{option} {word} makes {config.rootpath} pytest's root: the file lies outside of this project"
+                f" -- write {option}={word}"
+            )
+
+
+_FILES = ("--leakgauge-baseline", "--leakgauge-limits")
+_SETTINGS = ("pyproject.toml", "pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg")
+"""What marks the top of a project for pytest."""
+
+
+def _led_astray(file: Path, cwd: Path, root: Path) -> bool:
+    """Tells whether a file outside of the project in which pytest was called may have chosen pytest's root."""
+    marks = (*_SETTINGS, "setup.py", ".git")
+    project = next((f for f in (cwd, *cwd.parents) if any((f / mark).exists() for mark in marks)), cwd)
+    outside = not file.resolve().is_relative_to(project.resolve())
+    return root != project and (outside or not cwd.is_relative_to(root))
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:

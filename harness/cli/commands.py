@@ -35,6 +35,8 @@ FIRST = (
     "baseline",
     "gate",
     "runs",
+    "view",
+    "export",
     "search",
     "choose",
 )

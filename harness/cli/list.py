@@ -18,7 +18,7 @@ from leakgauge.harness.search.known_samplers import SAMPLERS
 
 TEXTS = ("suites", "spaces")
 """Groups of YAML texts; all others are of Python objects."""
-LISTED = (*GROUPS, "spaces", "samplers", "commands")
+LISTED = (*GROUPS, "exporters", "spaces", "samplers", "commands")
 ASKED = ("models",)
 """What is listed only when it is asked for: it takes the import of a library of models."""
 _out = console.output()

@@ -45,6 +45,7 @@ def code_at(monkeypatch):
 
     def put(root: Path) -> None:
         (root / "harness").mkdir(parents=True, exist_ok=True)
+        (root / "harness" / "provenance.py").touch()
         monkeypatch.setattr(provenance, "__file__", str(root / "harness" / "provenance.py"))
 
     return put
@@ -59,10 +60,10 @@ def identity(code: str = "0123456789abcdef") -> tuple[str, bool | None]:
 def test_a_checkout_of_the_project_is_named_by_its_commit(tmp_path, code_at):
     repository(tmp_path / "leakgauge")
     (tmp_path / "leakgauge" / "pyproject.toml").write_text("[project]\nname = 'leakgauge'\n")
+    code_at(tmp_path / "leakgauge")
     git(tmp_path / "leakgauge", "add", ".")
     git(tmp_path / "leakgauge", "commit", "--quiet", "--message", "two")
     commit = git(tmp_path / "leakgauge", "rev-parse", "HEAD")
-    code_at(tmp_path / "leakgauge")
     assert identity() == (commit, False)
     (tmp_path / "leakgauge" / "thesis.txt").write_text("edited")
     assert identity() == (commit, True)
@@ -75,6 +76,18 @@ def test_inside_somebody_elses_repository_the_code_names_itself(tmp_path, code_a
     if place != ".":
         (tmp_path / "theirs" / "pyproject.toml").write_text("[project]\nname = 'theirs'\n")
         (tmp_path / "theirs" / place / "pyproject.toml").write_text("[project]\nname = 'leakgauge'\n")
+    git(tmp_path / "theirs", "add", ".")
+    git(tmp_path / "theirs", "commit", "--quiet", "--message", "they keep it beside their own")
+    assert identity() == ("0123456789abcdef", None)
+
+
+def test_at_the_top_of_somebody_elses_project_the_code_names_itself(tmp_path, code_at):
+    """``pip install --target ..`` from a repository called leakgauge: all lies where a checkout of ours would."""
+    repository(tmp_path / "leakgauge")
+    (tmp_path / "leakgauge" / "pyproject.toml").write_text("[project]\nname = 'theirs'\n")
+    git(tmp_path / "leakgauge", "add", ".")
+    git(tmp_path / "leakgauge", "commit", "--quiet", "--message", "two")
+    code_at(tmp_path / "leakgauge")
     assert identity() == ("0123456789abcdef", None)
 
 

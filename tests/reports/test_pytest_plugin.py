@@ -104,6 +104,48 @@ def test_usage_errors_are_one_line(tmp_path, arguments, expected):
     assert "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def two_projects(tmp_path) -> tuple[Path, Path]:
+    """A project with settings and a test, and a repository beside it that holds the limits."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder in (mine, other):
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '-p no:cacheprovider'\n")
+    (mine / "test_root.py").write_text(
+        "def test_root(pytestconfig):\n    assert pytestconfig.rootpath.name == 'mine'\n"
+        "    assert pytestconfig.inipath.parent.name == 'mine'\n"
+    )
+    (other / "limits.yaml").write_text("absolute:\n  - {measure: leakage, at_most: 90}\n")
+    return mine, other
+
+
+def test_limits_of_another_repository_do_not_choose_the_root(two_projects):
+    mine, other = two_projects
+    result = session(mine, f"--leakgauge-limits={other / 'limits.yaml'}")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_file_that_chose_the_root_is_refused_in_one_line(two_projects):
+    mine, _ = two_projects
+    word = "../other/limits.yaml"
+    result = session(mine, "--leakgauge-limits", word)
+    assert result.returncode == 4, result.stdout + result.stderr
+    assert f"write --leakgauge-limits={word}" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    # Who says where the root is has chosen it; beside a test of this project, pytest finds its settings.
+    for more in (("-c", "pyproject.toml"), ("test_root.py",)):
+        said = session(mine, *more, "--leakgauge-limits", word)
+        assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_file_within_the_project_may_be_a_word_of_its_own(two_projects):
+    mine, other = two_projects
+    (mine / "ci").mkdir()
+    (mine / "ci" / "limits.yaml").write_bytes((other / "limits.yaml").read_bytes())
+    assert session(mine, "--leakgauge-limits", "ci/limits.yaml").returncode == 0
+    assert session(mine / "ci", "..", "--leakgauge-limits", "../ci/limits.yaml").returncode == 0
+
+
 def test_workers_of_a_session_share_the_folder_of_its_runs(tmp_path):
     def config_of(worker, run):
         factory = SimpleNamespace(getbasetemp=lambda: tmp_path / f"popen-{worker}", mktemp=lambda name: tmp_path / name)

@@ -1,0 +1,41 @@
+"""The command ``export``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leakgauge.harness import console
+from leakgauge.harness.containment import staying
+from leakgauge.harness.output_paths import check_folder_free
+from leakgauge.harness.registry import load
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.export.record import record_of
+from leakgauge.reports.export.tracker import Exporter, Target
+from leakgauge.reports.loaded import load_runs
+
+_out = console.output()
+KEPT = ("run.json", "cells.csv")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    to: Annotated[str, typer.Option(help="mlflow, wandb, tensorboard, or another that is installed.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of this machine; each tracker has its usual one.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Server or database to send to; without it nothing is sent.")] = None,
+    project: Annotated[str, typer.Option(help="Project or experiment that runs are filed under.")] = "leakgauge",
+) -> None:
+    """Writes a run to an experiment tracker: parameters, metrics, learning curves, pictures and report."""
+    exporter: Exporter = load("exporters", to)
+    if out is not None:
+        check_folder_free(out)
+    store = RunFolder.open(run)
+    loaded = load_runs([store])[0]
+    with tempfile.TemporaryDirectory(prefix="leakgauge-export-") as folder, staying(f"--to {to}"):
+        report = load("reports", "html")([store], Path(folder))
+        files = (*report, *(store.path / name for name in KEPT if (store.path / name).is_file()))
+        said = exporter(record_of(loaded, files), Target(out, uri, project))
+    _out.print(said, markup=False, highlight=False, soft_wrap=True)

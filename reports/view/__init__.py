@@ -1,0 +1,1 @@
+"""``leakgauge view``: the runs of a folder and their reports, served to this machine alone."""
