@@ -30,6 +30,8 @@ class Check:
         hi: Upper end.
         p: One-sided p-value that the limit is exceeded; NaN where the limit concerns means alone.
         rests_on: ``lower bound`` or ``inconclusive`` where leakage passes that is only bounded from below; else empty.
+        n: Images that the change and its interval rest on; 0 where there are none.
+        images_needed: About how many evaluation images would tell; None where it is told, or more images would not.
     """
 
     place: str
@@ -44,6 +46,8 @@ class Check:
     hi: float = math.nan
     p: float = math.nan
     rests_on: str = ""
+    n: int = 0
+    images_needed: int | None = None
 
     @property
     def said(self) -> str:

@@ -28,8 +28,10 @@ from leakgauge.reports.limited import check_names, measure_here, unchecked
 from leakgauge.reports.limits import Absolute, Limits
 from leakgauge.reports.loaded import NOT_RUN, LoadedRun
 from leakgauge.reports.measures import Measure, Measured, measured
+from leakgauge.reports.sample_size import advice, images_that_stand_out, images_that_tell
 
 SIGNIFICANCE = 0.05
+_NOT_BY_IMAGES = "more evaluation images cannot tell"
 
 
 def judge(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> Gate:
@@ -120,7 +122,8 @@ def _rest(mine: Measured) -> str:
 def _unproven(mine: Measured, limits: Limits) -> str:
     """Says why leakage within the limits proves nothing; empty where it does, or where that is accepted."""
     stated = {"inconclusive": limits.inconclusive, "lower bound": limits.lower_bounds}
-    return f"{mine.verdict}: {mine.reason}" if stated.get(mine.verdict) == "cannot tell" else ""
+    why = f"{mine.verdict}: {mine.reason}; {_NOT_BY_IMAGES}"
+    return why if stated.get(mine.verdict) == "cannot tell" else ""
 
 
 def _of_measure(
@@ -196,10 +199,10 @@ def _paired(
     check: Check, measure: Measure, values: pd.Series[float], mine: Measured, allowed: float, least: int
 ) -> Check:
     found = paired_difference(values, mine.images[measure.name], mine.images["group"], measure, allowed)
-    check = replace(check, change=found.mean, lo=found.lo, hi=found.hi, p=found.p_worse)
+    check = replace(check, change=found.mean, lo=found.lo, hi=found.hi, p=found.p_worse, n=found.n)
     if found.n < least:
         why = f"{found.n} images were scored in both, fewer than {least}"
-        return replace(check, outcome="cannot tell", why=why, p=math.nan)
+        return replace(check, outcome="cannot tell", why=why, p=math.nan, images_needed=least)
     known, now = values.notna(), mine.images[measure.name].reindex(values.index).notna()
     unscored, unknown = int((known & ~now).sum()), len(mine.images.index.difference(values.index))
     if unscored or unknown:
@@ -218,7 +221,9 @@ def _between(check: Check, sign: int, allowed: float) -> Check:
         return replace(check, outcome="pass")
     if least > allowed:
         return replace(check, outcome="exceeds")
-    return replace(check, outcome="cannot tell", why="the interval reaches across the limit; more images would tell")
+    needed = images_that_tell(check.n, sign * check.change, least, most, allowed)
+    why = f"the interval reaches across the limit; {advice(needed)}"
+    return replace(check, outcome="cannot tell", why=why, images_needed=needed)
 
 
 def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iterator[Check]:
@@ -235,10 +240,10 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
             yield replace(check, outcome="cannot tell", why="unscored in the run")
             continue
         found = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
-        check = replace(check, new=found.mean, change=found.mean, lo=found.lo, hi=found.hi)
+        check = replace(check, new=found.mean, change=found.mean, lo=found.lo, hi=found.hi, n=found.n)
         if scored < limits.minimum_images:
             why = f"{scored} images were scored, fewer than {limits.minimum_images}"
-            yield replace(check, outcome="cannot tell", why=why)
+            yield replace(check, outcome="cannot tell", why=why, images_needed=limits.minimum_images)
             continue
         bound = limit.at_most if limit.at_most is not None else limit.at_least
         assert bound is not None
@@ -281,7 +286,8 @@ def _adjusted(checks: list[Check]) -> Iterator[Check]:
     """Puts adjusted p-values in place; what no longer stands out among so many checks cannot be told."""
     for check, p in zip(checks, holm([check.p for check in checks]), strict=True):
         if check.outcome == "exceeds" and p >= SIGNIFICANCE:
-            why = "beyond the limit, but not clearly for as many checks; more images would tell"
-            yield replace(check, outcome="cannot tell", why=why, p=p)
+            needed = images_that_stand_out(check.n, check.p, p, SIGNIFICANCE)
+            why = f"beyond the limit, but not clearly for as many checks; {advice(needed)}"
+            yield replace(check, outcome="cannot tell", why=why, p=p, images_needed=needed)
         else:
             yield replace(check, p=p)

@@ -85,6 +85,8 @@ def _data(check: Check) -> dict[str, Any]:
         "said": check.said,
         "rests_on": check.rests_on,
         "why": check.why,
+        "n": check.n,
+        "images_needed": check.images_needed,
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
     }
 
