@@ -75,4 +75,4 @@ def _rounded_up(count: float, n: int) -> int | None:
         return None
     least = max(math.ceil(count - 1e-9), n + 1)
     step = 10 ** max(0, len(str(least)) - 2)
-    return -(-least // step) * step
+    return int(-(-least // step) * step)
