@@ -132,6 +132,14 @@ def _names(parameter: Any) -> str:
     return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
 
 
+JSON_SAID = """## Output for programs
+
+With `--json` a command prints one JSON object on standard output, strict (what is unscored is `null`), and everything
+else on standard error. Where it fails before there is anything to print, standard output stays empty; standard error
+and the exit code say why. Rows of cells have the [columns](columns.md) of `cells.csv`. `gate` writes its JSON to a file,
+`--json -` to standard output."""
+
+
 def command_page() -> str:
     """Returns the page of the command line, from the commands themselves."""
     names = [name for name in FIRST if name in own("commands")]
@@ -141,6 +149,7 @@ def command_page() -> str:
         "`leakgauge COMMAND --help` says the same. `--version` and `--install-completion` stand before the command.",
         "## Exit codes",
         table(("code", "means"), exit_codes()),
+        JSON_SAID,
     ]
     for name in names:
         found = command(name)
@@ -159,26 +168,10 @@ def command_page() -> str:
 
 
 def exit_codes() -> list[tuple[Any, ...]]:
-    """Returns what the exit codes of all commands mean, those of errors from their classes."""
-    from leakgauge.harness import errors  # noqa: PLC0415 - beside the list that it fills
+    """Returns what the exit codes of all commands mean."""
+    from leakgauge.harness.exit_codes import MEANINGS  # noqa: PLC0415 - beside the list that it fills
 
-    kinds = [
-        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LeakgaugeError)
-    ]
-    said: dict[int, list[str]] = {}
-    for kind in kinds:
-        said.setdefault(kind.exit_code, []).append((kind.__doc__ or "").partition("\n")[0])
-    rows: list[tuple[Any, ...]] = [
-        (0, "done; of `gate`: pass"),
-        (1, "of `gate` alone: leaks more, costs more or is worse than allowed"),
-    ]
-    rows += [(code, " ".join(texts)) for code, texts in sorted(said.items()) if code != 2]
-    rows += [
-        (2, " ".join(said[2])),
-        (3, "of `gate`: cannot tell"),
-        (70, "a fault of leakgauge itself; please report it"),
-    ]
-    return sorted(rows, key=lambda row: int(row[0]))
+    return [(int(code), meaning) for code, meaning in MEANINGS.items()]
 
 
 def columns_page() -> str:

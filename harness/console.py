@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -43,13 +45,6 @@ class QuietConsole(Console):
         except (OSError, ValueError):  # ValueError: the file is closed
             self._fall_silent()
 
-    def print_json(self, *arguments: Any, **options: Any) -> None:
-        """Prints JSON as rich does; falls silent where that fails."""
-        try:
-            super().print_json(*arguments, **options)
-        except (OSError, ValueError):
-            self._fall_silent()
-
     def on_broken_pipe(self) -> None:
         """Falls silent, where rich would end the process with the exit code that says ``leaks more``."""
         self._fall_silent()
@@ -59,12 +54,39 @@ class QuietConsole(Console):
         discard(sys.stderr if self.stderr else sys.stdout)
 
 
+_outputs: weakref.WeakSet[QuietConsole] = weakref.WeakSet()
+
+
 def output(width: int = WIDTH) -> QuietConsole:
     """Returns the console of standard output; of a fixed width where that is no terminal."""
+    made = QuietConsole(width=width)
     with contextlib.suppress(AttributeError, ValueError):  # closed from the start, or since
         if sys.stdout.isatty():
-            return QuietConsole()
-    return QuietConsole(width=width)
+            made = QuietConsole()
+    _outputs.add(made)
+    return made
+
+
+@contextlib.contextmanager
+def all_on_stderr() -> Iterator[None]:
+    """Sends what the consoles of standard output print to standard error for a while."""
+    moved = [one for one in _outputs if not one.stderr]
+    for one in moved:
+        one.stderr = True
+    try:
+        yield
+    finally:
+        for one in moved:
+            one.stderr = False
+
+
+def write_out(text: str) -> None:
+    """Writes text on standard output as it is, for programs to read; silent where nobody reads."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        discard(sys.stdout)
 
 
 def errors() -> QuietConsole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from leakgauge.harness.exit_codes import ExitCode
 from leakgauge.harness.plain_text import plain, shortened
 
 
@@ -16,7 +17,7 @@ class LeakgaugeError(Exception):
         mend: What to do about it.
     """
 
-    exit_code = 2
+    exit_code: int = ExitCode.MISTAKE
     longest = 600
     """Characters that the line may have."""
 
@@ -82,7 +83,7 @@ class AccessDeniedError(LeakgaugeError):
 class InterruptError(LeakgaugeError):
     """The user's Ctrl-C."""
 
-    exit_code = 130
+    exit_code = ExitCode.INTERRUPTED
 
 
 class StoreError(LeakgaugeError):
@@ -104,7 +105,7 @@ class ResourceError(LeakgaugeError):
 class FailedCellsError(LeakgaugeError):
     """A run that ended, some of whose cells failed or could not be measured."""
 
-    exit_code = 4
+    exit_code = ExitCode.CELLS_FAILED
 
 
 class SpoiledError(LeakgaugeError):

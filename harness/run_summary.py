@@ -33,6 +33,20 @@ def check_none_failed(store: RunFolder) -> None:
         )
 
 
+def summary_of(store: RunFolder) -> dict[str, Any]:
+    """Returns a run as ``run --json`` prints it: cells by the columns of cells.csv, and how they ended."""
+    cells, manifest = store.cells(), store.manifest()
+    done = cells[cells["status"] == "done"]
+    return {
+        "run": store.path,
+        "suite": manifest["suite"]["name"],
+        "status": manifest["status"],
+        "failed": int((cells["status"] == "failed").sum()),
+        "verdicts": {str(verdict): int(count) for verdict, count in done["verdict"].value_counts().items()},
+        "cells": cells.astype(object).where(cells.notna(), None).to_dict("records"),
+    }
+
+
 def show(store: RunFolder) -> None:
     """Prints the cells of a run, their counts and what is to be said of them; tracebacks where ``--debug`` asks."""
     cells = store.cells()

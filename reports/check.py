@@ -6,10 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from leakgauge.harness.exit_codes import ExitCode
 from leakgauge.reports.measures import Kind, Measure
 
 Outcome = Literal["pass", "exceeds", "cannot tell"]
-EXIT_CODES: dict[Outcome, int] = {"pass": 0, "exceeds": 1, "cannot tell": 3}
+EXIT_CODES: dict[Outcome, ExitCode] = {
+    "pass": ExitCode.DONE,
+    "exceeds": ExitCode.WORSE,
+    "cannot tell": ExitCode.CANNOT_TELL,
+}
 _EXCEEDS: dict[Kind, str] = {"leakage": "leaks more", "quality": "worse quality", "cost": "costs more"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,18 +11,22 @@ from rich.table import Table
 
 from leakgauge.harness import console
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.exit_codes import ExitCode
+from leakgauge.harness.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.output_paths import check_file_free, check_folder_free, check_still_there
 from leakgauge.harness.store import RunFolder, write_atomic
-from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.baseline import Baseline, Point, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.check import Gate
+from leakgauge.reports.compare import Comparison
 from leakgauge.reports.compare import compare as compare_runs
-from leakgauge.reports.compare_output import compare_grid, compare_summary, write_comparison
+from leakgauge.reports.compare_output import compare_grid, compare_summary, comparison_data, write_comparison
 from leakgauge.reports.gate import judge
 from leakgauge.reports.gate_ci import add_step_summary, annotation_lines, gate_sarif, on_github
-from leakgauge.reports.gate_output import gate_grid, headline, write_gate
+from leakgauge.reports.gate_output import gate_grid, gate_json, headline, write_gate
 from leakgauge.reports.grid import Grid
 from leakgauge.reports.limits import Limits, read_limits
 from leakgauge.reports.loaded import LoadedRun, load_runs
-from leakgauge.reports.run_list import runs_grid
+from leakgauge.reports.run_list import runs_data, runs_grid
 
 _out = console.output(width=180)
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "muted": "dim", "": ""}
@@ -54,8 +58,16 @@ def compare(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The run that is judged.")],
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.md and comparison.csv.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also list what did not clearly change.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compares two runs image by image: what got worse, better, or cannot be compared, and why."""
+    with json_alone(as_json):
+        found = _compare(base, new, out, everything=everything)
+    if as_json:
+        print_json(comparison_data(found))
+
+
+def _compare(base: Path, new: Path, out: Path | None, *, everything: bool) -> Comparison:
     if out is not None:
         check_folder_free(out)
     runs = load_runs([RunFolder.open(base), RunFolder.open(new)])
@@ -70,6 +82,7 @@ def compare(
     _out.print(compare_summary(found))
     for path in written:
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
 def _worded(verdict: str) -> str:
@@ -82,12 +95,17 @@ def baseline(
     attack: Annotated[
         list[str] | None, typer.Option(help="An attack that counts, beside floors; default: all of the run.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Writes the baseline file that `gate` judges later runs by; commit it and review its diffs."""
     check_file_free(out)
     loaded = _loaded(run)
     found = baseline_of(loaded, attack or ())
     write_baseline(found, out)
+    if as_json:
+        points = [_point_data(point) for point in found.points]
+        print_json({"baseline": out, "images": len(found.images), "operating_points": points})
+        return
     _out.print(f"{out}: {len(found.points)} operating points, {len(found.images)} images", soft_wrap=True)
     for point in found.points:
         if point.verdict != "conclusive":
@@ -95,12 +113,19 @@ def baseline(
             _out.print(f"note: {place} is {_worded(point.verdict)}: {point.reason}", markup=False, soft_wrap=True)
 
 
+def _point_data(point: Point) -> dict[str, Any]:
+    names = ("operating_point", "channel", "threat_model", "verdict", "reason")
+    return {name: getattr(point, name) for name in names}
+
+
 def gate(
     run: RunArgument,
     baseline: Annotated[Path | None, typer.Option(help="File that `leakgauge baseline` wrote.")] = None,
     limits: Annotated[Path | None, typer.Option(help="YAML file of limits; without it, the defaults.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write JSON; `-` is standard output, all else standard error.")
+    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0 for code scanning.")] = None,
     github: Annotated[
@@ -117,6 +142,7 @@ def gate(
     ] = False,
 ) -> None:
     """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
+    aloud, json = json == Path("-"), None if json == Path("-") else json
     inputs = [path for path in (baseline, limits) if path is not None]
     for option, path in (("--junit", junit), ("--json", json), ("--markdown", markdown), ("--sarif", sarif)):
         if path is not None:
@@ -138,18 +164,24 @@ def gate(
     if on_github() if github is None else github:
         add_step_summary(found)
         for line in annotation_lines(found, judged_by):
-            typer.echo(line)
+            typer.echo(line, err=aloud)
+    with json_alone(aloud):
+        _tell(found)
+        if update_baseline:
+            assert baseline is not None
+            assert known is not None
+            _update(loaded, baseline, known)
+    if aloud:
+        console.write_out(gate_json(found))
+    raise typer.Exit(ExitCode.DONE if update_baseline else found.exit_code)
+
+
+def _tell(found: Gate) -> None:
     if found.outcome != "pass":
         _out.print(_table(gate_grid(found, failures_only=True)))
     for note in found.notes:
         _out.print(f"note: {note}", markup=False, soft_wrap=True)
     _out.print(headline(found))
-    if update_baseline:
-        assert baseline is not None
-        assert known is not None
-        _update(loaded, baseline, known)
-        raise typer.Exit(0)
-    raise typer.Exit(found.exit_code)
 
 
 def _update(run: LoadedRun, path: Path, known: Baseline) -> None:
@@ -164,6 +196,10 @@ def _update(run: LoadedRun, path: Path, known: Baseline) -> None:
 
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Lists the runs of a folder with their headline numbers."""
+    if as_json:
+        print_json({"folder": folder, "runs": runs_data(folder)})
+        return
     _out.print(_table(runs_grid(folder)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -97,6 +98,12 @@ def compare_frame(comparison: Comparison) -> pd.DataFrame:
             for row in comparison.rows
         ]
     )
+
+
+def comparison_data(comparison: Comparison) -> dict[str, Any]:
+    """Returns a comparison as ``compare --json`` prints it: the columns of comparison.csv, and the notes."""
+    rows = compare_frame(comparison).to_dict("records")
+    return {"base": comparison.base, "new": comparison.new, "notes": comparison.notes, "rows": rows}
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,28 @@ def runs_grid(folder: Path) -> Grid:
     headings += [Heading("Baseline leaks", "dB above floor"), Heading("Least leaks", "dB above floor")]
     headings += [Heading("Baseline quality", "%"), Heading("Its quality", "%")]
     return Grid(f"Runs in {folder}", headings, [_row(path, folder) for path in find_runs(folder)])
+
+
+def runs_data(folder: Path) -> list[dict[str, Any]]:
+    """Returns the runs of a folder as ``runs --json`` prints them: operating points by the columns of the report.
+
+    Of a run that cannot be read ``error`` says why.
+
+    Raises:
+        StoreError: There is no such folder, or no run in it.
+    """
+    found = []
+    for path in find_runs(folder):
+        try:
+            run = load_runs([RunFolder.open(path)])[0]
+            cells = Counter(run.cells["status"])
+            points = point_rows(run)
+        except LeakgaugeError as error:
+            found.append({"run": path, "error": str(error)})
+            continue
+        told = {"suite": run.suite.name, "status": run.status, "cells": dict(cells), "operating_points": points}
+        found.append({"run": path, **told})
+    return found
 
 
 def _row(path: Path, folder: Path) -> list[Value]:

@@ -14,6 +14,7 @@ from leakgauge.harness import console
 from leakgauge.harness.cli.commands import Commands
 from leakgauge.harness.console import DEBUG, debugging
 from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.exit_codes import ExitCode
 from leakgauge.harness.interrupts import interrupted, note_interrupts
 from leakgauge.harness.plain_text import plain, shortened
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Measures how much of an image an attacker can rebuild from transmitted tokens, and what preventing it costs.",
+    epilog="Exit codes: 0 done or pass; 1 worse (gate alone); 2 a mistake; 3 cannot tell (gate); 4 cells failed; "
+    "70 a fault of leakgauge; 130 interrupted.",
 )
 _err = console.errors()
 
@@ -68,17 +71,17 @@ def _code() -> int:
     except LeakgaugeError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:  # of the help text, which typer prints by itself
         console.discard(sys.stdout)
-        return 0
+        return ExitCode.DONE
     except OSError as error:
         where = plain(str(error.filename or "system"), keep="")
-        return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", 2)
+        return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", ExitCode.MISTAKE)
     except (Exception, SystemExit) as error:
         # Libraries that are interrupted within a callback may raise something else.
-        return _fail("interrupted", 130) if interrupted() else _unforeseen(error)
-    return ended if isinstance(ended, int) else 0
+        return _fail("interrupted", ExitCode.INTERRUPTED) if interrupted() else _unforeseen(error)
+    return ended if isinstance(ended, int) else ExitCode.DONE
 
 
 def _unforeseen(error: BaseException) -> int:
@@ -88,13 +91,13 @@ def _unforeseen(error: BaseException) -> int:
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
         _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return ExitCode.MISTAKE
     from leakgauge.harness.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
     if shortage(error) == "memory":
-        return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", 2)
-    return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", 70)
+        return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", ExitCode.MISTAKE)
+    return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", ExitCode.FAULT)
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,11 +15,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from leakgauge.harness.cli.summaries import summary_of
 from leakgauge.harness.errors import LeakgaugeError, PluginError
+from leakgauge.harness.exit_codes import ExitCode
 from leakgauge.harness.plain_text import plain, shortened
 from leakgauge.harness.registry import load, plugins
 
 GATE = "gate"
-"""The one command that ends with exit code 1: it means that a run leaks more."""
+"""The one command that ends with ``ExitCode.WORSE``."""
 FIRST = (
     "run",
     "report",
@@ -83,17 +84,21 @@ def _alone(name: str, function: Command, **how: Any) -> Any:
 
 
 def _never_one(function: Command) -> Command:
-    """Returns a command whose exit code 1 becomes 70."""
+    """Returns a command that never ends with the gate's code for more leakage."""
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         try:
             ended = function(*arguments, **options)
         except typer.Exit as error:
-            raise typer.Exit(70 if error.exit_code == 1 else error.exit_code) from None
-        return 70 if ended == 1 and isinstance(ended, int) else ended
+            raise typer.Exit(_other(error.exit_code)) from None
+        return _other(ended) if isinstance(ended, int) else ended
 
     return wrapped
+
+
+def _other(code: int) -> int:
+    return ExitCode.FAULT if code == ExitCode.WORSE else code
 
 
 def _broken(name: str, what: str) -> Any:

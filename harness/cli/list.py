@@ -12,6 +12,7 @@ from leakgauge.harness import console
 from leakgauge.harness.cli.summaries import summary_of
 from leakgauge.harness.configuration import description_of, shipped
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.json_output import print_json
 from leakgauge.harness.plain_text import plain, shortened
 from leakgauge.harness.registry import GROUPS, load, plugins, suggest
 from leakgauge.harness.search.known_samplers import SAMPLERS
@@ -33,7 +34,7 @@ def list_(
         raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, [*LISTED, *ASKED]))
     found = {name: _rows(name) for name in ([group] if group else LISTED)}
     if as_json:
-        _out.print_json(data={name: dict(rows) for name, rows in found.items()})
+        print_json({name: dict(rows) for name, rows in found.items()})
         return
     for name, rows in found.items():
         table = Table(title=name, title_justify="left", show_header=False, box=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,9 +17,10 @@ from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import InterruptError
 from leakgauge.harness.executors import default_workers
 from leakgauge.harness.forecast import forecast
+from leakgauge.harness.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.kept_tokens import kept_tokens
 from leakgauge.harness.reading_table import print_line, print_reading
-from leakgauge.harness.run_summary import check_none_failed, show
+from leakgauge.harness.run_summary import check_none_failed, show, summary_of
 from leakgauge.harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
 from leakgauge.harness.standing import watched_folder
 from leakgauge.harness.store import RunFolder
@@ -41,12 +42,17 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be measured; write nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Runs a suite and stores its results; exit 4 where cells failed."""
     how = {"retry_failed": retry_failed, "fail_fast": fail_fast}
     try:
-        with staying(suite):
-            _run(load_suite(suite, overrides), out, choose_device(device), workers, how, dry=dry_run)
+        with staying(suite), json_alone(as_json):
+            found = _run(load_suite(suite, overrides), out, choose_device(device), workers, how, dry=dry_run)
+            if as_json:
+                print_json(found if isinstance(found, dict) else summary_of(found))
+            if isinstance(found, RunFolder):
+                check_none_failed(found)
     except KeyboardInterrupt:
         # Here, because typer would turn it into a bare "Aborted".
         raise InterruptError(
@@ -56,7 +62,8 @@ def run(
 
 def _run(
     resolved: Suite, out: Path | None, chosen: torch.device, workers: int | None, how: dict[str, bool], *, dry: bool
-) -> None:
+) -> RunFolder | dict[str, Any]:
+    """Returns the run; where it is a dry one, what would be done."""
     if out is not None:
         check_folder(out)
     plan = prepare(resolved, chosen)
@@ -65,9 +72,10 @@ def _run(
     _out.print(f"{resolved.name}: {len(plan.cells)} cells on {chosen}, {count} worker(s), into {folder}")
     print_line(plan.reading, _out)
     if dry:
-        for line in forecast(plan, folder, count, retry_failed=how["retry_failed"]):
+        lines = list(forecast(plan, folder, count, retry_failed=how["retry_failed"]))
+        for line in lines:
             _out.print(line, markup=False, highlight=False, soft_wrap=True)
-        return
+        return {"suite": resolved.name, "run": folder, "cells": len(plan.cells), "forecast": lines}
     with watched_folder() as told, Watch(plan.cells, folder, told, count, _out) as watch:
         store = run_suite(
             plan,
@@ -81,7 +89,7 @@ def _run(
         )
     show(store)
     _say_next(store)
-    check_none_failed(store)
+    return store
 
 
 def _say_next(store: RunFolder) -> None:
@@ -90,17 +98,36 @@ def _say_next(store: RunFolder) -> None:
     _out.print(f"next: leakgauge report {path} --out {shlex.quote(str(store.path / 'report'))}", soft_wrap=True)
 
 
-def validate(suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None) -> None:
+def validate(
+    suite: SuiteArgument, device: Device = "auto", overrides: Overrides = None, as_json: AsJson = False
+) -> None:
     """Checks a suite without running it: schema, plug-ins and options, data, weights, splits, knowledge."""
+    with json_alone(as_json):
+        found = _validate(suite, device, overrides)
+    if as_json:
+        print_json(found)
+
+
+def _validate(suite: str, device: str, overrides: list[str] | None) -> dict[str, Any]:
     loaded, chosen = load_suite(suite, overrides), choose_device(device)
     check_complete(loaded)
     plan = prepare(loaded, chosen)
     print_reading(plan.reading, _out)
-    for label, budget in budget_of(loaded):
+    budgets, points = budget_of(loaded), []
+    for label, budget in budgets:
         _out.print(f"attack {label}: {budget}", markup=False, highlight=False, soft_wrap=True)
     for point, images, kept in kept_tokens(plan.bench):
+        points.append({"operating_point": point, "images": images, "tokens_kept": kept})
         line = f"operating point {point}: keeps {kept:.1%} of the tokens of {images} calibration images"
         _out.print(line, markup=False, highlight=False, soft_wrap=True)
     if warning := too_few(len(plan.bench.evaluation)):
         _out.print(f"WARNING: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
+    return {
+        "suite": plan.suite.name,
+        "cells": len(plan.cells),
+        "read": plan.reading.to_json(),
+        "attacks": [{"attack": label, "budget": budget} for label, budget in budgets],
+        "operating_points": points,
+        "warnings": [*plan.reading.all_warnings(), *([warning] if warning else [])],
+    }

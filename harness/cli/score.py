@@ -10,8 +10,9 @@ import typer
 from leakgauge.harness import console
 from leakgauge.harness.cli.arguments import Device
 from leakgauge.harness.containment import staying
+from leakgauge.harness.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.run_summary import show
+from leakgauge.harness.run_summary import show, summary_of
 from leakgauge.harness.runner import choose_device
 from leakgauge.harness.store import RunFolder
 
@@ -24,10 +25,13 @@ def score(
     although_changed: Annotated[
         bool, typer.Option("--although-changed", help="Although data, weights or code are not the run's.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Scores the stored reconstructions of a run again."""
     store = RunFolder.open(run)
-    with staying("score"):
+    with staying("score"), json_alone(as_json):
         count = rescore(store, choose_device(device), although_changed=although_changed)
-    _out.print(f"{count} cells scored again")
-    show(store)
+        _out.print(f"{count} cells scored again")
+        show(store)
+    if as_json:
+        print_json({"scored": count, **summary_of(store)})

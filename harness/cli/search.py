@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from leakgauge.harness import console
 from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import ConfigError, InterruptError
+from leakgauge.harness.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.locking import exclusive
 from leakgauge.harness.output_paths import check_folder_free, check_still_there
 from leakgauge.harness.registry import load, plugins
@@ -27,7 +29,7 @@ from leakgauge.harness.search.remeasure import EVALUATION, remeasure_front
 from leakgauge.harness.search.space import Space, load_space
 from leakgauge.harness.search.storage import DATABASE
 from leakgauge.harness.search.study import memo_folder, prepare_search, run_search
-from leakgauge.harness.search.trials import failures, finished
+from leakgauge.harness.search.trials import FailedTrial, failures, finished
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.sweeping import sweep
 from leakgauge.harness.table_file import unguarded
@@ -62,6 +64,7 @@ def search(
         bool, typer.Option(help="Also measure the front on the evaluation split, under attack.")
     ] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Searches Pareto-optimal operating points on the search split; exit 4 where cells of --remeasure failed."""
     stated = {"trials": trials, "sampler": sampler, "seed": seed}
@@ -70,16 +73,22 @@ def search(
     try:
         folder = out or Path("runs") / f"search-{resolved.name}"
         # Held from the first measurement to the last file: figures and tables belong to one search.
-        with staying(space), exclusive(folder):
+        with json_alone(as_json), staying(space), exclusive(folder):
             sweep(folder, *memo_folder(folder).glob("*"))
-            _search(resolved, folder, device, workers, storage, remeasure)
+            front, failed = _search(resolved, folder, device, workers, storage, remeasure)
+        if as_json:
+            print_json(_front_data(front, folder, failed))
+        if remeasure:
+            check_none_failed(RunFolder(folder / EVALUATION))
     except KeyboardInterrupt:
         raise InterruptError(
             "interrupted; finished trials are kept", mend="run the same command again to resume"
         ) from None
 
 
-def _search(space: Space, out: Path, device: str, workers: int, storage: str | None, again: bool) -> None:
+def _search(
+    space: Space, out: Path, device: str, workers: int, storage: str | None, again: bool
+) -> tuple[Front, list[FailedTrial]]:
     check_folder_free(out, holds=("run.json",))
     chosen = choose_device(device)
     if again and space.remeasure is None:
@@ -116,7 +125,16 @@ def _search(space: Space, out: Path, device: str, workers: int, storage: str | N
         path = remeasure_front(front, space.remeasure, out, chosen, workers)
         _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
         _out.print(_relations(unguarded(pd.read_csv(path.with_name("dominance.csv")))))
-        check_none_failed(RunFolder(path.parent / EVALUATION))
+    return front, failed
+
+
+def _front_data(front: Front, folder: Path, failed: Sequence[FailedTrial]) -> dict[str, Any]:
+    points = [
+        {"name": one.name, "channel": one.channel.model_dump(mode="json"), "metrics": one.metrics}
+        for one in front.points
+    ]
+    said = [{"trial": one.number, "reason": one.reason} for one in failed]
+    return {"search": folder, "objectives": front.objectives, "points": points, "failed": said}
 
 
 def _relations(pairs: pd.DataFrame) -> Table:
@@ -153,6 +171,7 @@ def choose(
     max_gflops_total: Annotated[float | None, typer.Option(help="GFLOP an image, edge and server.")] = None,
     max_leakage: Annotated[float | None, typer.Option(help="Leakage in dB, by the search's proxy attack.")] = None,
     min_quality: Annotated[float | None, typer.Option(help="Task quality in [0, 1].")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Picks the operating point of best quality within the limits, and prints it as a suite would state it."""
     stated = {
@@ -167,8 +186,19 @@ def choose(
     read: Front = read_front(front)
     point = choose_point(read, Limits(snr_db, most, min_quality))
     names = tuple(name for name in _HEADINGS if name in point.metrics)
+    stated_point = _stated(read, point)
+    if as_json:
+        print_json(
+            {
+                "name": point.name,
+                "channel": point.channel.model_dump(mode="json"),
+                "metrics": point.metrics,
+                "point": stated_point,
+            }
+        )
+        return
     _out.print(_table((point,), names))
-    _out.print_json(data=_stated(read, point))
+    print_json(stated_point)
 
 
 def _stated(front: Front, point: FrontPoint) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from leakgauge.harness.cli.list import TEXTS
 from leakgauge.harness.configuration import shipped
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.hints import describe
+from leakgauge.harness.json_output import print_json
 from leakgauge.harness.options import shown, signature_of
 from leakgauge.harness.plain_text import plain
 from leakgauge.harness.registry import GROUPS, load, plugins, suggest
@@ -38,7 +39,7 @@ def show(
         return
     facts = facts_of(known[group], name)
     if as_json:
-        _out.print_json(data=facts)
+        print_json(facts)
         return
     _print(facts)
 

@@ -1,0 +1,59 @@
+"""What ``--json`` prints: one JSON object on standard output, strict, and nothing else there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leakgauge.harness import console
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
+
+
+def plain_data(value: Any) -> Any:
+    """Returns data as JSON has it: NaN and infinity, which JSON lacks, become null; numbers of numpy plain ones.
+
+    Raises:
+        TypeError: It holds what is no data.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(one) for one in value]
+    if isinstance(value, Enum):
+        return plain_data(value.value)
+    if isinstance(value, Path):
+        return str(value)
+    if value is not None and not isinstance(value, str | bool | int | float):
+        item = getattr(value, "item", None)  # a number of numpy or torch
+        if item is None:
+            raise TypeError(f"{type(value).__name__} is no data")
+        value = item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(data: Any) -> str:
+    """Returns strict JSON, indented, in the order of the data, with a newline at its end."""
+    return json.dumps(plain_data(data), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def print_json(data: Any) -> None:
+    """Prints data on standard output; silent where nobody reads it."""
+    console.write_out(to_json(data))
+
+
+@contextmanager
+def json_alone(asked: bool) -> Iterator[None]:
+    """Sends all that is printed meanwhile to standard error, where ``--json`` asks for standard output to itself."""
+    if not asked:
+        yield
+        return
+    with console.all_on_stderr():
+        yield
