@@ -74,5 +74,5 @@ def _rounded_up(count: float, n: int) -> int | None:
     if not math.isfinite(count) or count > MOST:
         return None
     least = max(math.ceil(count - 1e-9), n + 1)
-    step = 10 ** max(0, len(str(least)) - 2)
-    return int(-(-least // step) * step)
+    step = int(10 ** max(0, len(str(least)) - 2))
+    return -(-least // step) * step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -170,6 +170,17 @@ def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection])
             mend="choose another --out or rename the space",
         )
     return study
+
+
+def name_objectives(study: Study, names: Sequence[str]) -> None:
+    """Names the values of trials, for optuna-dashboard and Optuna's own plots; no sampler reads that.
+
+    Studies of earlier versions have no names yet.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if study.metric_names != list(names):
+            _repeated(lambda: study.set_metric_names(list(names)))
 
 
 def fail_running(study: Study) -> None:

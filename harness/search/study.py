@@ -35,7 +35,15 @@ from leakgauge.harness.search.objectives import Objectives, directions
 from leakgauge.harness.search.samplers import make_sampler, quiet
 from leakgauge.harness.search.schedule import Schedule
 from leakgauge.harness.search.space import Space
-from leakgauge.harness.search.storage import DATABASE, Reclaimer, fail_running, open_storage, open_study, sqlite_url
+from leakgauge.harness.search.storage import (
+    DATABASE,
+    Reclaimer,
+    fail_running,
+    name_objectives,
+    open_storage,
+    open_study,
+    sqlite_url,
+)
 from leakgauge.harness.search.trials import TrialFailedError, has_ended, run_trial
 from leakgauge.harness.store import write_atomic
 from leakgauge.harness.suite_options import check_space
@@ -113,6 +121,7 @@ def run_search(
         before: tuple[int, int] | None = None
         try:
             study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
+            name_objectives(study, prepared.space.objectives)
             if storage is None:
                 before = _same_file(out / DATABASE)
                 fail_running(study)

@@ -48,6 +48,19 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
     assert [r.number for r in parts] == [0, 1, 2, 3, 5, 6, 7]
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_objectives_have_their_names_and_a_database_without_them_is_taken_up(tmp_path):
+    ready, whole = searched(tmp_path / "whole", trials=4)
+    study = open_study(open_storage(sqlite_url(tmp_path / "whole")), ready.study_name, directions(ready.space))
+    assert study.metric_names == list(ready.space.objectives)
+    searched(tmp_path / "earlier", trials=2)
+    with sqlite3.connect(tmp_path / "earlier" / "trials.db") as database:
+        assert database.execute("delete from study_system_attributes where key = 'study:metric_names'").rowcount == 1
+    _, resumed = searched(tmp_path / "earlier", trials=4)
+    assert drawn(resumed) == drawn(whole)
+    assert [r.metrics for r in resumed] == [r.metrics for r in whole]
+
+
 @pytest.mark.parametrize("sampler", ["gp", "gp_screened", "nsga2", "tpe"])
 def test_the_warm_start_comes_first(tmp_path, sampler):
     ready, records = searched(tmp_path, sampler=sampler, trials=4, warm_start=3)
