@@ -136,8 +136,8 @@ JSON_SAID = """## Output for programs
 
 With `--json` a command prints one JSON object on standard output, strict (what is unscored is `null`), and everything
 else on standard error. Where it fails before there is anything to print, standard output stays empty; standard error
-and the exit code say why. Rows of cells have the [columns](columns.md) of `cells.csv`. `gate` writes its JSON to a file,
-`--json -` to standard output."""
+and the exit code say why. Rows of cells have the [columns](columns.md) of `cells.csv`. `gate` writes its JSON to a
+file, with `--json -` to standard output."""
 
 
 def command_page() -> str:
