@@ -110,12 +110,15 @@ def read_mapping(path: Path, noun: str) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is not YAML, or is no mapping of names.
     """
+    return _mapping(_text_of(path, noun), noun, str(path))
+
+
+def _text_of(path: Path, noun: str) -> str:
     try:
         # A character has four bytes at most.
-        text = read_text(path, 4 * MAX_CHARACTERS, mend="check the path")
+        return read_text(path, 4 * MAX_CHARACTERS, mend="check the path")
     except StoreError as error:
         raise ConfigError(f"{error.what} ({noun})", where=error.where, mend=error.mend) from error
-    return _mapping(text, noun, str(path))
 
 
 def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
@@ -141,15 +144,26 @@ def read_configuration(reference: str, kind: Kind, overrides: list[str] | None =
     Raises:
         ConfigError: It is not there, is not YAML, or is no mapping.
     """
+    return apply_overrides(read_text_of(reference, kind)[1], overrides or [])
+
+
+def read_text_of(reference: str, kind: Kind) -> tuple[str, dict[str, Any]]:
+    """Reads a text and the mapping that it holds, from a path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: It is not there, is not YAML, or is no mapping.
+    """
     path = Path(reference)
     # os.path, whose answer for a loop of links or a NUL is no.
     if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # noqa: PTH113
-        data = read_mapping(path, f"a {kind}")
+        text = _text_of(path, f"a {kind}")
+        data = _mapping(text, f"a {kind}", str(path))
     else:
         texts = shipped(f"{kind}s")
         if reference not in texts:
             raise ConfigError(f"no {kind} named {quoted(reference)}", mend=suggest(reference, list(texts)))
-        data = _mapping(texts[reference], f"a {kind}", reference)
+        text = texts[reference]
+        data = _mapping(text, f"a {kind}", reference)
     if not data:
         raise ConfigError(f"a {kind} must be a mapping of keys to values", where=reference, mend="it is empty")
-    return apply_overrides(data, overrides or [])
+    return text, data

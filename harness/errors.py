@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from leakgauge.harness.exit_codes import ExitCode
@@ -56,6 +57,25 @@ class ConfigError(LeakgaugeError):
     """A suite, option or command line that cannot be carried out."""
 
     longest = 200
+
+
+class ProblemsError(ConfigError):
+    """All that is wrong with a configuration, a line each.
+
+    Args:
+        problems: What is wrong, at least two.
+        where: The configuration.
+    """
+
+    def __init__(self, problems: Sequence[LeakgaugeError], where: str) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{len(self.problems)} problems", where=where, mend="mend these")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems, self.where)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  {problem}" for problem in self.problems)])
 
 
 class VictimError(ConfigError):

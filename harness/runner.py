@@ -38,6 +38,7 @@ from leakgauge.harness.splits import check_disjoint
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, parse_suite
 from leakgauge.harness.suite_options import check_suite
+from leakgauge.harness.suite_source import naming_lines
 from leakgauge.harness.sweeping import half_written
 from leakgauge.harness.token_cache import check_once
 from leakgauge.harness.undefended import undefended
@@ -123,8 +124,13 @@ def prepare(suite: Suite, device: torch.device) -> Plan:
     """Loads the task, checks its splits, plans the cells, and checks knowledge and plug-ins.
 
     Raises:
-        LeakgaugeError: The first thing that is wrong.
+        LeakgaugeError: What is wrong: with its plug-ins and options all of it, else the first thing.
     """
+    with naming_lines(suite.source):
+        return _prepared(suite, device)
+
+
+def _prepared(suite: Suite, device: torch.device) -> Plan:
     # What is quick to check comes first; these cells are planned again once the data is known.
     check_suite(suite)
     check_knowledge(planning.plan(suite, ""))
@@ -263,7 +269,9 @@ def run_suite(
             session.begin()
             write_index(store, plan_.bench.evaluation)
             store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
-            left = _to_measure(plan_, store, parts, retry_failed=retry_failed)
+            left = left_of(plan_, parts, retry_failed=retry_failed)
+            for cell in left:
+                store.drop_part(cell.key)
             tick = _ticking(plan_, parts, progress)
             measure_cells(plan_.bench, left, store, workers, tick, fail_fast=fail_fast, watched=watched)
             assemble(store, plan_, parts)
@@ -286,13 +294,6 @@ def left_of(plan_: Plan, parts: Parts, *, retry_failed: bool) -> list[Cell]:
     """Returns the cells that the folder does not hold yet, or that failed there and are to be tried again."""
     standing, kept = parts.all(), {"done"} if retry_failed else {"done", "failed"}
     return [cell for cell in plan_.cells if standing[cell.key] not in kept]
-
-
-def _to_measure(plan_: Plan, store: RunFolder, parts: Parts, *, retry_failed: bool) -> list[Cell]:
-    left = left_of(plan_, parts, retry_failed=retry_failed)
-    for cell in left:
-        store.drop_part(cell.key)
-    return left
 
 
 def _ticking(plan_: Plan, parts: Parts, progress: Progress) -> Callable[[], None]:

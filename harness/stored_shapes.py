@@ -134,7 +134,11 @@ class Curve(_Open):
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Reduces pydantic's report to its first problem, bounded: (what, place)."""
-    problem = error.errors(include_url=False)[0]
+    return bounded_problem(error.errors(include_url=False)[0])
+
+
+def bounded_problem(problem: Any) -> tuple[str, str]:
+    """Reduces a problem of pydantic's report to what it is and where, bounded."""
     place = shortened(".".join(str(part) for part in problem["loc"] if part != "[key]"), 60)
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] != "value_error" and not isinstance(problem["input"], (dict, list)):

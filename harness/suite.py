@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from leakgauge.harness.configuration import read_configuration, shipped
+from leakgauge.harness.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.options import beside
 from leakgauge.harness.plain_text import quoted
 from leakgauge.harness.registry import load, suggest
-from leakgauge.harness.stored_shapes import first_problem
+from leakgauge.harness.stored_shapes import bounded_problem
+from leakgauge.harness.suite_source import SuiteSource, all_told
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -187,6 +190,7 @@ class Suite(_Strict):
     """Images that pass the victim at a time; no result depends on it."""
     bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False, strict=True)
     """Complex symbols a second, from which air time is reckoned."""
+    _source: SuiteSource | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -210,6 +214,11 @@ class Suite(_Strict):
         return self
 
     @property
+    def source(self) -> SuiteSource | None:
+        """Where the suite was read; None of one that was not read."""
+        return self._source
+
+    @property
     def baseline_point(self) -> str:
         """The undefended operating point that others are compared with: ``baseline``, or else the first."""
         return self.baseline or self.operating_points[0].name
@@ -228,25 +237,41 @@ _KEYS: dict[str, list[str]] = {
 }
 
 
-def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """Reduces pydantic's report to its first problem: (text, place)."""
-    problem = error.errors()[0]
+def _told(problem: Any, source: SuiteSource) -> ConfigError:
+    """Turns a problem of pydantic's report into an error that names the line."""
+    path = tuple(part for part in problem["loc"] if part != "[key]")
+    text, place = bounded_problem(problem)
     if problem["type"] == "extra_forbidden":
         known = list(Suite.model_fields)
-        for part in problem["loc"][:-1]:
+        for part in path[:-1]:
             known = _KEYS.get(str(part), known)
-        key = problem["loc"][-1]
-        return f"unknown key {quoted(key)} ({suggest(str(key), known)})", first_problem(error)[1]
-    return first_problem(error)
+        text = f"unknown key {quoted(path[-1])} ({suggest(str(path[-1]), known)})"
+    where = source.place(path)
+    named = f"{place}{source.called(path)}"
+    return ConfigError(text, where=f"{where}: {named}" if place else where, mend="mend that key")
+
+
+def _problems(error: ValidationError) -> list[Any]:
+    """Returns pydantic's report without the keys that are missing only because they are misspelt."""
+    report = error.errors(include_url=False)
+    odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
+
+    def meant(loc: tuple[Any, ...]) -> bool:
+        beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
+        return bool(get_close_matches(str(loc[-1]), beside, n=1))
+
+    return [one for one in report if one["type"] != "missing" or not meant(one["loc"])]
 
 
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     """Reads a suite from a path or by the name of a shipped one.
 
     Raises:
-        ConfigError: It is not there, is not YAML, or does not fit the schema.
+        ConfigError: It is not there, is not YAML, or does not fit the schema; several problems are told at once.
     """
-    suite = parse_suite(read_configuration(reference, "suite", overrides), where=reference)
+    text, stated = read_text_of(reference, "suite")
+    data = apply_overrides(deepcopy(stated), overrides or [])
+    suite = parse_suite(data, source=SuiteSource.of(reference, text, stated, data))
     # A shipped suite has no place of its own.
     return _files_named_from_here(suite, Path(reference).parent) if os.path.isfile(reference) else suite  # noqa: PTH113
 
@@ -260,12 +285,24 @@ def _files_named_from_here(suite: Suite, folder: Path) -> Suite:
     return suite.model_copy(update={"task": PluginConfig(name=suite.task.name, **options)})
 
 
-def parse_suite(data: dict[str, Any], *, where: str = "suite") -> Suite:
-    """Validates suite data; raises ConfigError with the first problem."""
+def parse_suite(data: dict[str, Any], *, where: str = "suite", source: SuiteSource | None = None) -> Suite:
+    """Validates suite data.
+
+    Args:
+        data: The keys.
+        where: What errors call it.
+        source: Where it was read, instead.
+
+    Raises:
+        ConfigError: It does not fit the schema; several problems are told at once.
+    """
+    source = SuiteSource(where, data, {}) if source is None else source
     try:
-        return Suite.model_validate(data)
+        suite = Suite.model_validate(data)
     except RecursionError as error:
-        raise ConfigError("nested too deep", where=where, mend="write it flatter") from error
+        raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
     except ValidationError as error:
-        text, place = _first_problem(error)
-        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
+        report = sorted(_problems(error), key=lambda problem: source.line(problem["loc"]))
+        raise all_told([_told(problem, source) for problem in report], source.name) from error
+    suite._source = source
+    return suite

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.planning import defense_config
 from leakgauge.harness.registry import check, create
 from leakgauge.harness.scoring.metrics import metrics_of
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
+from leakgauge.harness.suite_source import all_told
 
 SUPPLIED = ("victim", "device")
 """Options of a defense that the harness adds."""
@@ -20,19 +22,36 @@ def check_suite(suite: Suite) -> None:
     """Checks every plug-in that a suite names, used in a cell or not.
 
     Raises:
-        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows.
+        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows; several
+            problems are told at once.
         PluginError: A plug-in cannot be imported.
     """
-    check("tasks", suite.task.name, suite.task.options, where="task")
-    metrics_of(suite)
-    _check_attacks(suite.attacks, "attacks")
-    _check_threat_models(suite.threat_models)
-    for named in suite.channels:
-        check("channels", named.plugin.name, named.plugin.options, where=f"channels: {named.label}")
-    for point in suite.operating_points:
-        _check_point(suite.defense, point)
-        config = defense_config(suite, point, suite.channels[0])
-        check("defenses", config.name, config.options, where=f"operating point {point.name!r}", given=SUPPLIED)
+    checks: list[Callable[[], object]] = [
+        lambda: check("tasks", suite.task.name, suite.task.options, where="task"),
+        lambda: metrics_of(suite),
+        *(partial(_check_attacks, [named], "attacks") for named in suite.attacks),
+        *(partial(_check_threat_models, [model]) for model in suite.threat_models),
+        *(partial(_check_channel, named) for named in suite.channels),
+        *(partial(_check_operating_point, suite, point) for point in suite.operating_points),
+    ]
+    problems = dict[str, LeakgaugeError]()
+    for one in checks:
+        try:
+            one()
+        except LeakgaugeError as error:
+            problems.setdefault(str(error), error)
+    if problems:
+        raise all_told(list(problems.values()), suite.name)
+
+
+def _check_channel(named: NamedPlugin) -> None:
+    check("channels", named.plugin.name, named.plugin.options, where=f"channels: {named.label}")
+
+
+def _check_operating_point(suite: Suite, point: OperatingPoint) -> None:
+    _check_point(suite.defense, point)
+    config = defense_config(suite, point, suite.channels[0])
+    check("defenses", config.name, config.options, where=f"operating point {point.name!r}", given=SUPPLIED)
 
 
 def check_space(space: Space) -> None:

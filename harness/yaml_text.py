@@ -87,6 +87,35 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"a value that cannot be read: {type(error).__name__}") from error
 
 
+def lines_of(text: str) -> dict[tuple[str | int, ...], int]:
+    """Returns in which line each key and each item of a YAML text stands, by the path of keys and numbers to it.
+
+    Of a text that cannot be read nothing is known.
+    """
+    found: dict[tuple[str | int, ...], int] = {}
+
+    def walk(node: Node, path: tuple[str | int, ...]) -> None:
+        if len(found) > MAX_NODES:  # aliases may repeat
+            return
+        if isinstance(node, MappingNode):
+            for key, value in node.value:
+                found[(*path, str(key.value))] = key.start_mark.line + 1
+                walk(value, (*path, str(key.value)))
+        elif isinstance(node, SequenceNode):
+            for number, item in enumerate(node.value):
+                found[(*path, number)] = item.start_mark.line + 1
+                walk(item, (*path, number))
+
+    try:
+        read_yaml(text)  # within its bounds, without which a walk need not end
+        node = _Reader(text).get_single_node()
+    except (ValueError, yaml.YAMLError):
+        return {}
+    if node is not None:
+        walk(node, ())
+    return found
+
+
 class _Values:
     """Turns nodes into values, counting them."""
 
