@@ -54,6 +54,8 @@ class Part:
     """What holds over one channel, against one threat model; ``floor`` shows guesses that look at no payload."""
 
     place: str
+    channel: str
+    threat_model: str
     floor: Strip | None
     lines: tuple[Line, ...]
 
@@ -196,7 +198,8 @@ def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
             _line(row, base, _pictures_of(found, str(row["operating_point"]), place), widest, f"{key}-point{number_}")
             for number_, row in enumerate(own, start=1 + sum([len(part.lines) for part in parts]))
         )
-        parts.append(Part(place, floor if floor is not None and floor.name == "Best floor" else None, lines))
+        guess = floor if floor is not None and floor.name == "Best floor" else None
+        parts.append(Part(place, str(setting[0]), str(setting[1]), guess, lines))
     quality_name = str(run.task.get("quality_name", "quality"))
     first = [row for row in rebuilt if (row["channel"], row["threat_model"]) == _setting(rebuilt)]
     return FirstScreen(

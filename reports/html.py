@@ -14,8 +14,10 @@ from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_
 from leakgauge.reports.first_screen import FirstScreen, first_screen
 from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
 from leakgauge.reports.grid import Grid, parts
+from leakgauge.reports.interactive_frontier import frontier_data
 from leakgauge.reports.loaded import LoadedRun, load_runs
 from leakgauge.reports.matrix import achievement_matrix, grants
+from leakgauge.reports.page_scripts import page_json, policy, vega_script
 from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
 from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
 from leakgauge.reports.sections import (
@@ -54,6 +56,7 @@ class RunPage:
     id: str
     run: LoadedRun
     screen: FirstScreen
+    frontier: Markup
     summary: Summary
     threat_models: Grid
     attacks: Grid
@@ -95,10 +98,12 @@ def _drawings(drawn: list[Plot], prefix: str) -> tuple[Drawing, ...]:
 def _page(run: LoadedRun, number: int) -> RunPage:
     rows = point_rows(run)
     key = f"run{number}"
+    screen = first_screen(run, rows, key)
     return RunPage(
         id=key,
         run=run,
-        screen=first_screen(run, rows, key),
+        screen=screen,
+        frontier=page_json(frontier_data(run, rows, screen)),
         summary=summarise(run, rows),
         threat_models=threat_models_grid(run),
         attacks=attacks_grid(run),
@@ -146,8 +151,12 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         keep_trailing_newline=True,
     )
     environment.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
+    own = (environment.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2"))
+    scripts = [Markup(text) for text in (vega_script(), *own) if text]
     text = environment.get_template("report.html.j2").render(
         pages=pages,
+        scripts=scripts,
+        policy=policy(scripts),
         columns=columns_grid(loaded),
         marks_note=MARKS_NOTE,
         paired_note=PAIRED_NOTE,
