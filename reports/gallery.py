@@ -22,12 +22,17 @@ LEAST_CONTRAST = 10.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: data URI (empty where it is not stored), words for those who cannot see it, caption."""
+    """One picture: data URI (empty where it is not stored), words for those who cannot see it, caption.
+
+    ``cell`` and ``index`` say which it is among those that the run stores: place ``index`` of the sheet ``cell``.
+    """
 
     uri: str
     alt: str
     score: str
     attack: str
+    cell: str = ""
+    index: int = -1
 
 
 @dataclass(frozen=True)
@@ -61,21 +66,26 @@ def evenly(count: int, wanted: int) -> list[int]:
     return [int((2 * i + 1) * count / (2 * wanted)) for i in range(wanted)]
 
 
-class _Sheets:
-    """Reads the sheets of a run, each once."""
+class PictureFiles:
+    """Reads the sheets of a run, each once; ``count`` images of ``height`` by ``width`` pixels on each.
 
-    def __init__(self, run: LoadedRun) -> None:
-        self._run = run
+    Args:
+        run: The run.
+        embedded: Whether pictures are put into data URIs; where not, they have none.
+    """
+
+    def __init__(self, run: LoadedRun, embedded: bool = True) -> None:
+        self._run, self._embedded = run, embedded
         self._sheets: dict[str, NDArray[np.uint8] | None] = {}
         shape = run.task.get("image_shape") or (3, 0, 0)
         self.height, self.width = int(shape[1]), int(shape[2])
-        self._count = int(run.task.get("evaluation_images") or 0)
+        self.count = int(run.task.get("evaluation_images") or 0)
 
     def sheet(self, key: str) -> NDArray[np.uint8] | None:
         """Returns a sheet (N, H, W, 3), or None where the run does not store it."""
         if key not in self._sheets:
             try:
-                sheet = self._run.folder.read_images(key, self._count, self.height, self.width)
+                sheet = self._run.folder.read_images(key, self.count, self.height, self.width)
             except StoreError:
                 sheet = None
             self._sheets[key] = sheet
@@ -83,18 +93,18 @@ class _Sheets:
 
     def picture(self, key: str, index: int) -> str:
         """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
-        found = self.sheet(key)
+        found = self.sheet(key) if self._embedded else None
         return "" if found is None else data_uri(found[index])
 
 
-def _order(run: LoadedRun) -> list[str]:
+def image_order(run: LoadedRun) -> list[str]:
     """Returns the evaluation images in the order of the sheets."""
     for cell in run.cells.loc[run.cells["status"] == "done", "cell"]:
         return [str(image) for image in run.images.loc[run.images["cell"] == cell, "image"]]
     return []
 
 
-def _strip(sheets: _Sheets, best: pd.DataFrame, chosen: dict[int, str], words: tuple[str, str]) -> Strip:
+def _strip(sheets: PictureFiles, best: pd.DataFrame, chosen: dict[int, str], words: tuple[str, str]) -> Strip:
     """Builds a row from ``best``: one row an image, with image, cell, attack, psnr_db."""
     by_image = best.set_index("image")
     pictures: list[Picture] = []
@@ -106,7 +116,7 @@ def _strip(sheets: _Sheets, best: pd.DataFrame, chosen: dict[int, str], words: t
         attack = str(row["attack"])
         score = f"{number(row['psnr_db'])} dB"
         alt = f"image {index + 1} rebuilt by {attack} at {words[0]}, {score}"
-        pictures.append(Picture(sheets.picture(str(row["cell"]), index), alt, score, attack))
+        pictures.append(Picture(sheets.picture(str(row["cell"]), index), alt, score, attack, str(row["cell"]), index))
     return Strip(*words, tuple(pictures))
 
 
@@ -120,22 +130,24 @@ def _floors(run: LoadedRun, setting: Setting, seed: int) -> pd.DataFrame | None:
     return rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable").drop_duplicates("image")
 
 
-def gallery(run: LoadedRun, wanted: int = 6) -> Gallery | None:
+def gallery(run: LoadedRun, wanted: int = 6, *, embedded: bool = True) -> Gallery | None:
     """Builds the gallery from evenly spaced evaluation images and the suite's first seed.
 
     Args:
         run: The run.
         wanted: How many images to show.
+        embedded: Whether pictures have a data URI.
 
     Returns:
         The gallery, or None where no cell is done.
     """
-    order = _order(run)
+    order = image_order(run)
     places = evenly(len(order), wanted)
-    return _pictures(run, order, {place: f"Image {place + 1}" for place in places}) if order else None
+    headings = {place: f"Image {place + 1}" for place in places}
+    return _pictures(run, order, headings, embedded) if order else None
 
 
-def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
+def extreme_cases(run: LoadedRun, wanted: int = 3, *, embedded: bool = True) -> Gallery | None:
     """Builds a gallery of the images that the strongest attack rebuilds best, and of those it rebuilds worst.
 
     By PSNR above the best floor, on average over all operating points but the baseline, in the first channel and threat
@@ -145,11 +157,12 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
     Args:
         run: The run.
         wanted: How many images to show of either kind.
+        embedded: Whether pictures have a data URI.
 
     Returns:
         The gallery, or None where there are not so many images.
     """
-    order = _order(run)
+    order = image_order(run)
     for setting in run.settings:
         # Where nothing but floors was run nothing leaks most.
         points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
@@ -163,25 +176,26 @@ def extreme_cases(run: LoadedRun, wanted: int = 3) -> Gallery | None:
         ranked = [order.index(str(image)) for image in mean.sort_values(kind="stable").index]
         chosen = {place: f"Leaks most: image {place + 1}" for place in reversed(ranked[-wanted:])}
         chosen |= {place: f"Leaks least: image {place + 1}" for place in ranked[:wanted]}
-        return _pictures(run, order, chosen)
+        return _pictures(run, order, chosen, embedded)
     return None
 
 
 def _with_content(run: LoadedRun, order: list[str], ranked: pd.Series[float]) -> pd.Series[float]:
     """Leaves out images of less contrast than ``LEAST_CONTRAST``; where originals are not stored, none."""
-    sheet = _Sheets(run).sheet("originals")
+    sheet = PictureFiles(run).sheet("originals")
     if sheet is None:
         return ranked
     contrast = {image: float(sheet[place].std()) for place, image in enumerate(order)}
     return ranked[[contrast[str(image)] >= LEAST_CONTRAST for image in ranked.index]]
 
 
-def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str]) -> Gallery:
+def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str], embedded: bool = True) -> Gallery:
     """Builds a gallery of the images at some places of ``order``, each under its heading."""
     chosen = {place: order[place] for place in headings}
-    sheets = _Sheets(run)
+    sheets = PictureFiles(run, embedded)
     originals = tuple(
-        Picture(sheets.picture("originals", index), f"image {index + 1}, original", "original", "") for index in chosen
+        Picture(sheets.picture("originals", index), f"image {index + 1}, original", "original", "", "originals", index)
+        for index in chosen
     )
     strips = [Strip("Original", "", originals)]
     seed = run.suite.seeds[0]

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from leakgauge.harness.store import RunFolder, write_atomic
 from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
+from leakgauge.reports.explorer import explorer_data, sheets_of
 from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
-from leakgauge.reports.first_screen import FirstScreen, first_screen
+from leakgauge.reports.first_screen import PICTURES, FirstScreen, first_screen
 from leakgauge.reports.gallery import Gallery, extreme_cases, gallery
 from leakgauge.reports.grid import Grid, parts
 from leakgauge.reports.interactive_frontier import frontier_data
@@ -19,6 +20,7 @@ from leakgauge.reports.loaded import LoadedRun, load_runs
 from leakgauge.reports.matrix import achievement_matrix, grants
 from leakgauge.reports.page_scripts import page_json, policy, vega_script
 from leakgauge.reports.paired import PAIRED_NOTE, paired_grids
+from leakgauge.reports.picture_sheets import QUALITY, Sheets
 from leakgauge.reports.questions import QUESTIONS_NOTE, question_grids
 from leakgauge.reports.sections import (
     air_time_note,
@@ -70,6 +72,8 @@ class RunPage:
     cells: Grid
     gallery: Gallery | None
     extremes: Gallery | None
+    sheets: Sheets | None
+    explorer: Markup | None
     snr_drawings: tuple[Drawing, ...]
     cut_drawings: tuple[Drawing, ...]
     drawings: tuple[Drawing, ...]
@@ -99,6 +103,9 @@ def _page(run: LoadedRun, number: int) -> RunPage:
     rows = point_rows(run)
     key = f"run{number}"
     screen = first_screen(run, rows, key)
+    usual, extremes = gallery(run, PICTURES, embedded=False), extreme_cases(run, embedded=False)
+    sheets = sheets_of(run, (usual, extremes))
+    explorer = explorer_data(run, screen, sheets)
     return RunPage(
         id=key,
         run=run,
@@ -115,8 +122,10 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         paired=paired_grids(run),
         questions=question_grids(run),
         cells=cells_grid(run),
-        gallery=gallery(run),
-        extremes=extreme_cases(run),
+        gallery=usual,
+        extremes=extremes,
+        sheets=sheets,
+        explorer=None if explorer is None else page_json(explorer),
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
         cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
         drawings=_drawings(plots(run, rows), f"{key}-figure"),
@@ -151,12 +160,13 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         keep_trailing_newline=True,
     )
     environment.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
-    own = (environment.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2"))
+    own = (environment.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2", "explorer.js.j2"))
     scripts = [Markup(text) for text in (vega_script(), *own) if text]
     text = environment.get_template("report.html.j2").render(
         pages=pages,
         scripts=scripts,
         policy=policy(scripts),
+        sheet_quality=QUALITY,
         columns=columns_grid(loaded),
         marks_note=MARKS_NOTE,
         paired_note=PAIRED_NOTE,
