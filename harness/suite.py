@@ -190,7 +190,7 @@ class Suite(_Strict):
     """Images that pass the victim at a time; no result depends on it."""
     bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False, strict=True)
     """Complex symbols a second, from which air time is reckoned."""
-    _source: SuiteSource | None = PrivateAttr(default=None)
+    _source: SuiteSource = PrivateAttr(default_factory=lambda: SuiteSource("suite", {}, {}))
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -214,8 +214,8 @@ class Suite(_Strict):
         return self
 
     @property
-    def source(self) -> SuiteSource | None:
-        """Where the suite was read; None of one that was not read."""
+    def source(self) -> SuiteSource:
+        """Where the suite was read; no part of what it says."""
         return self._source
 
     @property
@@ -252,7 +252,7 @@ def _told(problem: Any, source: SuiteSource) -> ConfigError:
 
 
 def _problems(error: ValidationError) -> list[Any]:
-    """Returns pydantic's report without the keys that are missing only because they are misspelt."""
+    """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
     report = error.errors(include_url=False)
     odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
 
@@ -260,7 +260,12 @@ def _problems(error: ValidationError) -> list[Any]:
         beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
         return bool(get_close_matches(str(loc[-1]), beside, n=1))
 
-    return [one for one in report if one["type"] != "missing" or not meant(one["loc"])]
+    def follows(one: Any) -> bool:
+        return one["type"] == "too_short" and any(
+            other["loc"][: len(one["loc"])] == one["loc"] and other is not one for other in report
+        )
+
+    return [one for one in report if not (one["type"] == "missing" and meant(one["loc"])) and not follows(one)]
 
 
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:

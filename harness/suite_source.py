@@ -25,7 +25,7 @@ _LISTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SuiteSource:
     """The text that a suite was read from.
 
@@ -40,6 +40,13 @@ class SuiteSource:
     data: Mapping[str, Any]
     lines: Mapping[Path, int]
     overridden: frozenset[Path] = frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        """Where a suite was read is no part of what it says: equal suites have equal sources."""
+        return isinstance(other, SuiteSource)
+
+    def __hash__(self) -> int:
+        return hash(SuiteSource)
 
     @classmethod
     def of(cls, name: str, text: str, stated: Mapping[str, Any], data: Mapping[str, Any]) -> SuiteSource:
@@ -112,12 +119,12 @@ def _changed(before: Any, after: Any, path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming_lines(source: SuiteSource | None) -> Iterator[None]:
+def naming_lines(source: SuiteSource) -> Iterator[None]:
     """Lets errors about a suite name the line of its file that they are about."""
     try:
         yield
     except LeakgaugeError as error:
-        placed = error if source is None else source.placed(error)
+        placed = source.placed(error) if source.lines else error
         if placed is error:
             raise
         raise placed from error

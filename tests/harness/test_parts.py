@@ -44,7 +44,6 @@ def test_failed_cells_are_measured_again_unless_they_are_to_stay(store, retry, a
     left = runner.left_of(plan, Parts(store, CODES), retry_failed=retry)
     assert [cell.key for cell in left] == again
     assert store.done() == set(CODES) - {MISSING}, "who only asks what is left deletes nothing"
-    assert store.done() == set(CODES) - set(again), "what is measured again counts for nothing meanwhile"
 
 
 @pytest.mark.parametrize("measured", [True, False])

@@ -261,6 +261,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         "photos": {},
         "scenes_vqa": {},
         "scienceqa": {**ASKING, "split": TEXT},
+        "tensors": {"path": TEXT, "per_split": SPLITS},
     },
     "metrics": {"lpips": {}, "psnr_db": {}, "ssim": {}},
 }

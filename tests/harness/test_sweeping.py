@@ -105,7 +105,7 @@ def report(folder: Path, monkeypatch) -> None:
 def search(folder: Path, monkeypatch) -> None:
     space = folder.parent / "space.yaml"
     space.write_text("name: some\ntask: photos\nobjectives: [quality]\n")
-    monkeypatch.setattr(searching, "_search", lambda *_: None)
+    monkeypatch.setattr(searching, "_search", lambda *_: (None, []))
     searching.search(str(space), out=folder)
 
 
