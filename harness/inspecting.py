@@ -128,6 +128,22 @@ def layer_table(seen: Inspection) -> Table:
     return table
 
 
+def facts_of_inspection(seen: Inspection, figures: list[Path]) -> dict[str, Any]:
+    """Returns what ``--json`` tells of an inspection: its blocks as in the table, and the figures written."""
+    blocks = [
+        {
+            "block": view.layer + 1,
+            "tokens": view.tokens,
+            "unreduced": view.unreduced,
+            "largest_token_patches": view.largest,
+            "gflops": view.gflops,
+            "payload_bytes": view.payload_bytes,
+        }
+        for view in seen.layers
+    ]
+    return {"operating_point": seen.name, "blocks": blocks, "resolved": dict(seen.resolved), "figures": figures}
+
+
 def resolved_text(resolved: Mapping[str, Any]) -> str:
     """Returns what calibration found in one line, ``calibrated: thresholds 0.91 0.93, ...``; empty where nothing."""
     said = []

@@ -9,7 +9,8 @@ import typer
 
 from leakgauge.harness import console
 from leakgauge.harness.cli.arguments import Device, Overrides
-from leakgauge.harness.inspecting import inspect_photograph, layer_table, resolved_text
+from leakgauge.harness.inspecting import facts_of_inspection, inspect_photograph, layer_table, resolved_text
+from leakgauge.harness.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.output_paths import check_folder_free
 from leakgauge.harness.runner import choose_device
 from leakgauge.harness.suite import load_suite
@@ -24,13 +25,19 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
     device: Device = "auto",
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draws which patches of an image merge into which token, block by block, with FLOPs and bytes."""
     check_folder_free(out)
     resolved = load_suite(suite, overrides)
-    for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
-        _out.print(layer_table(seen))
-        if found := resolved_text(seen.resolved):
-            _out.print(found, soft_wrap=True, markup=False, highlight=False)
-        for path in figures:
-            _out.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    points = []
+    with json_alone(as_json):
+        for seen, figures in inspect_photograph(image, resolved, defense, out, choose_device(device)):
+            _out.print(layer_table(seen))
+            if found := resolved_text(seen.resolved):
+                _out.print(found, soft_wrap=True, markup=False, highlight=False)
+            for path in figures:
+                _out.print(str(path), soft_wrap=True, markup=False, highlight=False)
+            points.append(facts_of_inspection(seen, figures))
+    if as_json:
+        print_json({"image": image, "suite": resolved.name, "operating_points": points})

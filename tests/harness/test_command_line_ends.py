@@ -21,6 +21,7 @@ from leakgauge.harness.cli import app, commands
 from leakgauge.harness.cli.commands import Commands
 from leakgauge.harness.containment import contained, shortage
 from leakgauge.harness.errors import ConfigError, PluginError, StoreError
+from leakgauge.harness.json_output import print_json
 from leakgauge.harness.output_paths import check_file_free, check_folder_free
 
 
@@ -136,7 +137,7 @@ def test_a_lost_reader_ends_nothing(monkeypatch, stream):
     out = console.output()
     for _ in range(3):
         out.print("text", markup=False)
-        out.print_json(data={"a": 1})
+        print_json({"a": 1})
     console.prepare_streams()
     console.flush_streams()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -141,3 +142,24 @@ def test_problems_travel_between_processes():
     one = ProblemsError([ConfigError("a", where="x"), ConfigError("b", mend="c")], "s.yaml")
     again = pickle.loads(pickle.dumps(one))
     assert str(again) == str(one) == "s.yaml: 2 problems -- mend these\n  x: a\n  b -- c"
+
+
+@pytest.mark.parametrize(
+    ("task", "moved"),
+    [
+        ({"name": "gqa", "path": "data", "model": "llava"}, {"path", "model"}),
+        ({"name": "scienceqa", "path": "data", "model": "llava"}, {"path", "model"}),
+        ({"name": "imagefolder", "path": "data", "model": "llava", "library": "transformers"}, {"path", "model"}),
+        ({"name": "imagefolder", "path": "data", "model": "vit_tiny_patch16_224"}, {"path"}),
+        ({"name": "tensors", "path": "data"}, {"path"}),
+    ],
+)
+def test_files_and_model_folders_are_found_beside_the_suite(tmp_path, monkeypatch, task, moved):
+    for name in ("data", "llava", "vit_tiny_patch16_224"):
+        (tmp_path / "there" / name).mkdir(parents=True)
+    (tmp_path / "there" / "suite.yaml").write_text(SUITE.replace("task: toy", f"task: {json.dumps(task)}"))
+    monkeypatch.chdir(tmp_path)
+    options = load_suite("there/suite.yaml").task.options
+    for key in ("path", "model"):
+        if key in task:
+            assert options[key] == (f"there/{task[key]}" if key in moved else task[key]), key
