@@ -56,7 +56,7 @@ def _table(grid: Grid) -> Table:
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The run to compare with.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The run that is judged.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for comparison.md and comparison.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page, comparison.md and comparison.csv.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also list what did not clearly change.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -72,7 +72,7 @@ def _compare(base: Path, new: Path, out: Path | None, *, everything: bool) -> Co
         check_folder_free(out)
     runs = load_runs([RunFolder.open(base), RunFolder.open(new)])
     found = compare_runs(*runs)
-    written = write_comparison(found, out) if out is not None else ()
+    written = [*write_comparison(found, out), write_comparison_page(runs, out)] if out is not None else []
     check_still_there(written, out or Path())
     for outcome in ("worse", "better", "not comparable", *(("no clear change", "identical") if everything else ())):
         if found.of(outcome):
@@ -83,6 +83,19 @@ def _compare(base: Path, new: Path, out: Path | None, *, everything: bool) -> Co
     for path in written:
         _out.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return found
+
+
+def write_comparison_page(runs: list[LoadedRun], out: Path) -> Path:
+    """Writes index.html: what changed, with pictures of the images that leak more.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    from leakgauge.reports.comparison.page import comparison_html  # noqa: PLC0415 - matplotlib takes a second
+    from leakgauge.reports.html import environment  # noqa: PLC0415 - likewise
+
+    write_atomic(out / "index.html", comparison_html(environment(), runs, [""] * len(runs)).encode())
+    return out / "index.html"
 
 
 def _worded(verdict: str) -> str:

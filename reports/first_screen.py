@@ -92,7 +92,14 @@ def _share(row: Row, base: Row | None, name: str) -> str:
     return f"{number(float(value or 0) / float(whole or 1), 0, scale=100)} %"
 
 
-def _bar(row: Row, widest: float) -> Bar | None:
+def shown_verdict(row: Row) -> tuple[str, Tone]:
+    """Returns the verdict of an operating point as it is shown, and how it is marked."""
+    verdict = "not attacked" if row["reason"] == NOT_ATTACKED else str(row["verdict"])
+    return verdict, TONES.get(verdict, "bad")
+
+
+def leakage_bar(row: Row, widest: float) -> Bar | None:
+    """Returns leakage as a bar, ``widest`` dB long at most; None where it is unscored."""
     if not is_number(row.get("strongest_leakage")) or widest <= 0:
         return None
     mean = float(row["strongest_leakage"])
@@ -113,7 +120,7 @@ def _line(row: Row, base: Row | None, pictures: tuple[Picture, ...], widest: flo
         flops_share=_share(row, base, "gflops_total"),
         leakage=_value(row, "strongest_leakage", 1, " dB"),
         interval=bounds(lo, hi, 1) if is_number(lo) and is_number(hi) else "",
-        bar=_bar(row, widest),
+        bar=leakage_bar(row, widest),
         verdict=str(row["verdict"]),
         tone=TONES.get(str(row["verdict"]), "bad"),
         reason="" if row["verdict"] == "conclusive" else str(row["reason"]),

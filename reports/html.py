@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from leakgauge.harness.store import RunFolder, write_atomic
 from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
+from leakgauge.reports.comparison.page import comparison_html, page_name
 from leakgauge.reports.explorer import explorer_data, sheets_of
 from leakgauge.reports.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
 from leakgauge.reports.first_screen import PICTURES, FirstScreen, first_screen
@@ -136,8 +137,22 @@ def _page(run: LoadedRun, number: int) -> RunPage:
     )
 
 
+def environment() -> Environment:
+    """Returns where the templates of all pages are found; what stands in them is escaped."""
+    found = Environment(
+        loader=PackageLoader("leakgauge.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
+    return found
+
+
 def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
-    """Writes ``out/index.html``.
+    """Writes ``out/index.html``; of several runs a common page, and a page of its own for each.
 
     Args:
         runs: The runs to report on.
@@ -150,28 +165,29 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
         StoreError: A run cannot be read, or the folder cannot be written.
     """
     loaded = load_runs(runs)
-    pages = [_page(run, number) for number, run in enumerate(loaded, start=1)]
-    environment = Environment(
-        loader=PackageLoader("leakgauge.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
-    own = (environment.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2", "explorer.js.j2"))
+    templates = environment()
+    if len(loaded) == 1:
+        pages = {"index.html": _run_html(templates, loaded[0])}
+    else:
+        names = [page_name(number) for number in range(1, len(loaded) + 1)]
+        pages = {"index.html": comparison_html(templates, loaded, names)}
+        pages |= {name: _run_html(templates, run) for name, run in zip(names, loaded, strict=True)}
+    for name, text in pages.items():
+        write_atomic(out / name, text.encode())
+    return [out / name for name in pages]
+
+
+def _run_html(templates: Environment, run: LoadedRun) -> str:
+    own = (templates.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2", "explorer.js.j2"))
     scripts = [Markup(text) for text in (vega_script(), *own) if text]
-    text = environment.get_template("report.html.j2").render(
-        pages=pages,
+    return templates.get_template("report.html.j2").render(
+        pages=[_page(run, 1)],
         scripts=scripts,
         policy=policy(scripts),
         sheet_quality=QUALITY,
-        columns=columns_grid(loaded),
+        columns=columns_grid([run]),
         marks_note=MARKS_NOTE,
         paired_note=PAIRED_NOTE,
         questions_note=QUESTIONS_NOTE,
         not_read=NOT_STATED,
     )
-    write_atomic(out / "index.html", text.encode())
-    return [out / "index.html"]

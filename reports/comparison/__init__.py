@@ -1,0 +1,1 @@
+"""Several runs on one page: what they have in common, and how they differ, image by image."""
