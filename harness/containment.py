@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from leakgauge.harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
+from leakgauge.harness.extras import mend_of
 from leakgauge.harness.interrupts import may_be_the_users
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -102,4 +103,5 @@ def contained(what: str, where: str) -> Iterator[None]:
             raise
         if isinstance(error, SystemExit | _Exit):
             raise PluginError(f"{what} tried to end the program", where=where, mend="raise an error instead") from error
-        raise PluginError(f"{what} failed: {type(error).__name__}: {error}", where=where) from error
+        said = f"{what} failed: {type(error).__name__}: {error}"
+        raise PluginError(said, where=where, mend=mend_of(error)) from error

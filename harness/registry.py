@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError
+from leakgauge.harness.extras import mend_of
 from leakgauge.harness.plain_text import quoted
 
 GROUPS = (
@@ -88,7 +89,7 @@ def load(group: str, name: str, *, where: str = "") -> Any:
         raise PluginError(
             f"{group[:-1]} {name!r} cannot be imported: {error}",
             where=known[name].value,
-            mend="reinstall the package that provides it",
+            mend=mend_of(error, "reinstall the package that provides it"),
         ) from error
 
 

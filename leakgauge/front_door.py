@@ -6,7 +6,7 @@ import html
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,17 +14,12 @@ from leakgauge.harness.configuration import read_configuration
 from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.executors import default_workers
+from leakgauge.harness.extras import mend_of
 from leakgauge.harness.locking import exclusive
 from leakgauge.harness.output_paths import check_folder_free
 from leakgauge.harness.registry import load, plugins
 from leakgauge.harness.rescoring import rescore
 from leakgauge.harness.runner import check_complete, choose_device, prepare, run_suite
-from leakgauge.harness.search.front import Front
-from leakgauge.harness.search.memo import Memo
-from leakgauge.harness.search.output import write_results
-from leakgauge.harness.search.space import load_space
-from leakgauge.harness.search.study import memo_folder, prepare_search, run_search
-from leakgauge.harness.search.trials import failures, finished
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, parse_suite
 from leakgauge.harness.sweeping import sweep
@@ -38,6 +33,9 @@ from leakgauge.reports.gate import judge
 from leakgauge.reports.limits import Limits, read_limits
 from leakgauge.reports.loaded import LoadedRun, load_runs
 from leakgauge.reports.table import point_rows
+
+if TYPE_CHECKING:
+    from leakgauge.harness.search.front import Front
 
 Point = str | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -318,7 +316,18 @@ def search(
         workers: Processes.
         progress: Called with trials done and trials in all; in a notebook a bar if nothing is said.
         overrides: ``key=value``, as ``--set`` takes them: ``trials=20``.
+
+    Raises:
+        LeakgaugeError: The space cannot be searched, or the extra ``search`` is not installed.
     """
+    try:
+        from leakgauge.harness.search.memo import Memo  # noqa: PLC0415 - of an extra, as are those below
+        from leakgauge.harness.search.output import write_results  # noqa: PLC0415
+        from leakgauge.harness.search.space import load_space  # noqa: PLC0415
+        from leakgauge.harness.search.study import memo_folder, prepare_search, run_search  # noqa: PLC0415
+        from leakgauge.harness.search.trials import failures, finished  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(str(error), where="leakgauge.search", mend=mend_of(error)) from error
     folder, chosen = Path(out), choose_device(device)
     with staying(str(space)), exclusive(folder):
         sweep(folder, *memo_folder(folder).glob("*"))

@@ -11,6 +11,7 @@ from leakgauge.defenses.radio.block_error import choose_mcs, lose_packets
 from leakgauge.defenses.radio.fading import Fading, Kind
 from leakgauge.defenses.radio.ldpc import send_packets
 from leakgauge.defenses.radio.schemes import Mcs, McsName, scheme
+from leakgauge.harness.extras import require
 from leakgauge.harness.link import Delivered, PacketChannel, Packets
 from leakgauge.harness.options import Count, Decibel, Share
 from leakgauge.harness.seeding import Streams
@@ -64,7 +65,7 @@ class DigitalChannel(PacketChannel):
         bit_true: Code, modulate and decode every bit.
 
     Raises:
-        ConfigError: An option is unknown or out of range.
+        ConfigError: An option is unknown or out of range, or ``bit_true`` lacks the extra ``channels``.
     """
 
     name = "digital"
@@ -84,6 +85,8 @@ class DigitalChannel(PacketChannel):
         self.mcs: Mcs = choose_mcs(self.snr_db, target_bler) if mcs == "auto" else scheme(mcs)
         self._fading = Fading(kind, k_db, pilots)
         self._bit_true = bit_true
+        if bit_true:
+            require("sionna", "digital: bit_true")
 
     def carry(self, packets: Packets, ids: tuple[str, ...], rng: Streams) -> Delivered:
         """Sends the packets of each image through one realisation of its channel."""

@@ -15,6 +15,7 @@ from leakgauge.harness.cli.commands import Commands
 from leakgauge.harness.console import DEBUG, debugging
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.exit_codes import ExitCode
+from leakgauge.harness.extras import mend_of
 from leakgauge.harness.interrupts import interrupted, note_interrupts
 from leakgauge.harness.plain_text import plain, shortened
 
@@ -92,6 +93,8 @@ def _unforeseen(error: BaseException) -> int:
         usage = f"{context.get_usage()}\n" if context is not None else ""
         _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
         return ExitCode.MISTAKE
+    if mend := mend_of(error):
+        return _fail(f"{plain(str(error), keep='')} -- {mend}", ExitCode.MISTAKE)
     from leakgauge.harness.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from leakgauge.harness.cli.summaries import summary_of
 from leakgauge.harness.errors import LeakgaugeError, PluginError
 from leakgauge.harness.exit_codes import ExitCode
+from leakgauge.harness.extras import mend_of
 from leakgauge.harness.plain_text import plain, shortened
 from leakgauge.harness.registry import load, plugins
 
@@ -74,7 +75,7 @@ def command(name: str) -> Any:
         return _alone(name, function if name == GATE else _never_one(function))
     except (Exception, SystemExit) as error:
         what = error.what if isinstance(error, LeakgaugeError) else f"{type(error).__name__}: {error}"
-        return _broken(name, plain(" ".join(what.split()), keep=""))
+        return _broken(name, plain(" ".join(what.split()), keep=""), mend_of(error, "reinstall its package"))
 
 
 def _alone(name: str, function: Command, **how: Any) -> Any:
@@ -101,9 +102,9 @@ def _other(code: int) -> int:
     return ExitCode.FAULT if code == ExitCode.WORSE else code
 
 
-def _broken(name: str, what: str) -> Any:
+def _broken(name: str, what: str, mend: str) -> Any:
     def broken() -> None:
-        raise PluginError(f"cannot be loaded: {what}", where=f"command {name!r}", mend="reinstall its package")
+        raise PluginError(f"cannot be loaded: {what}", where=f"command {name!r}", mend=mend)
 
     anything = {"allow_extra_args": True, "ignore_unknown_options": True}
     told = f"Cannot be loaded: {escape(shortened(what, 80))}"
