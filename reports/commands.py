@@ -141,6 +141,7 @@ def gate(
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0 for code scanning.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page: what did not pass, and pictures of it.")] = None,
     github: Annotated[
         bool | None,
         typer.Option(
@@ -157,7 +158,8 @@ def gate(
     """Judges a run: exit 0 pass, 1 worse than allowed, 3 cannot tell, 2 usage."""
     aloud, json = json == Path("-"), None if json == Path("-") else json
     inputs = [path for path in (baseline, limits) if path is not None]
-    for option, path in (("--junit", junit), ("--json", json), ("--markdown", markdown), ("--sarif", sarif)):
+    files = {"--junit": junit, "--json": json, "--markdown": markdown, "--sarif": sarif, "--html": html}
+    for option, path in files.items():
         if path is not None:
             check_file_free(path, inputs, option)
             inputs.append(path)
@@ -174,6 +176,8 @@ def gate(
     judged_by = baseline or limits
     if sarif is not None:
         write_atomic(sarif, gate_sarif(found, judged_by or run))
+    if html is not None:
+        _write_gate_page(html, found, loaded, "" if baseline is None else str(baseline))
     if on_github() if github is None else github:
         add_step_summary(found)
         for line in annotation_lines(found, judged_by):
@@ -187,6 +191,13 @@ def gate(
     if aloud:
         console.write_out(gate_json(found))
     raise typer.Exit(ExitCode.DONE if update_baseline else found.exit_code)
+
+
+def _write_gate_page(path: Path, found: Gate, run: LoadedRun, against: str) -> None:
+    from leakgauge.reports.comparison.gate_page import gate_html  # noqa: PLC0415 - matplotlib takes a second
+    from leakgauge.reports.html import environment  # noqa: PLC0415 - likewise
+
+    write_atomic(path, gate_html(environment(), found, run, against).encode())
 
 
 def _tell(found: Gate) -> None:

@@ -15,7 +15,7 @@ from leakgauge.reports.grid import Grid, Heading, Tone, Value, figure, words
 from leakgauge.reports.notation import bounds
 from leakgauge.reports.pipe_table import escape, table
 
-_TONES: dict[str, Tone] = {"pass": "good", "exceeds": "bad", "cannot tell": "warn"}
+OUTCOME_TONES: dict[str, Tone] = {"pass": "good", "exceeds": "bad", "cannot tell": "warn"}
 _HEADLINES = {
     "pass": "pass: nothing is worse than allowed",
     "exceeds": "FAIL: worse than allowed",
@@ -42,7 +42,7 @@ def _shown(check: Check) -> list[Value]:
     lo_hi = bounds(check.lo, check.hi, digits, signed=not math.isnan(check.base))
     signed = not math.isnan(check.base)
     return [
-        Value(check.said, "", check.outcome, "warn" if check.rests_on else _TONES[check.outcome]),
+        Value(check.said, "", check.outcome, "warn" if check.rests_on else OUTCOME_TONES[check.outcome]),
         words(check.place),
         words(check.measure.name if check.measure else "all", check.measure.unit if check.measure else ""),
         words(check.rule),

@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from leakgauge.harness.measures import Score
+from leakgauge.reports.analysis.worst_cases import MARKS
 from leakgauge.reports.loaded import LoadedRun, Row, Setting
 from leakgauge.reports.strongest import candidates, image_rows, per_image, strongest_per_image
 
@@ -47,6 +48,7 @@ _MEASURES = (
     Measure("psnr_db", "dB", "leakage", "higher", 3),
     Measure("ssim", "", "leakage", "higher", 4),
     Measure("lpips", "", "leakage", "lower", 4),
+    *(Measure(mark.column, "0..1", "leakage", "higher", 4) for mark in MARKS),
     Measure("judge_reid_top1", "0..1", "leakage", "higher", 4),
     Measure("judge_agreement", "0..1", "leakage", "higher", 4),
     Measure("reid_top1", "0..1", "leakage", "higher", 4),
@@ -183,6 +185,9 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
     best = strongest_per_image(run, point, setting, rebuilding)
     columns = {name: best.groupby("image", sort=False)[name].mean() for name in per_image(run)}
+    for mark in MARKS:
+        reached = best.assign(reached=mark.reached(best[mark.score]))
+        columns[mark.column] = reached.groupby("image", sort=False)["reached"].mean()
     attacking = rows[~rows["attack"].isin([label for label in labels if run.is_floor(label)])]
     columns |= {name: _of_the_best(attacking, name) for name in _BEST_ATTACK}
     columns |= {

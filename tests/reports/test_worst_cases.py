@@ -19,6 +19,10 @@ from leakgauge.reports.analysis.worst_cases import (
     leakage_percentile,
     worst_cases,
 )
+from leakgauge.reports.baseline import baseline_of
+from leakgauge.reports.gate import judge
+from leakgauge.reports.limits import Limits
+from leakgauge.reports.loaded import load_runs
 from leakgauge.reports.strongest import strongest_per_image
 from leakgauge.reports.table import POINT_COLUMNS, point_rows
 
@@ -91,3 +95,17 @@ def test_distribution_rises_to_one_and_counts_what_is_scored(values):
         assert shares[-1] == 1
         for x, share in zip(xs, shares, strict=True):
             assert share == pytest.approx(sum(value <= x for value in known) / len(known))
+
+
+def test_shares_past_a_mark_are_measures_of_the_gate_and_baseline(make_run, tmp_path):
+    run = load_runs([make_run(tmp_path / "run")])[0]
+    rows = {(row["operating_point"], row["channel"]): row for row in point_rows(run)}
+    recorded = {(one.operating_point, one.channel): one.measures for one in baseline_of(run, ()).points}
+    for key, measures in recorded.items():
+        for mark in MARKS:
+            assert measures[mark.column].mean == pytest.approx(rows[key][mark.column], abs=1e-4)
+    most = {"minimum_images": 2, "lower_bounds": "judge", "inconclusive": "judge"}
+    for at_most, outcome in ((1.0, "pass"), (-0.01, "exceeds")):
+        limit = {"measure": MARKS[0].column, "operating_point": "plain", "at_most": at_most}
+        (check,) = judge(run, None, Limits.model_validate({**most, "absolute": [limit]})).checks
+        assert check.outcome == outcome
