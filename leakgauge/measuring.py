@@ -89,6 +89,8 @@ def measure(
         ...
         leakgauge.harness.errors.DataError: images: they are 48 x 48 px, the model takes 32 x 32 -- resize them first
     """
+    if "task" in keys:
+        raise ConfigError("`measure` makes the task itself", where="task", mend="leave it out, or call `leakgauge.run`")
     files = inputs_of(model, images, labels, auxiliary, (mean, std), class_names, name, groups)
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
     place = files.write(folder.with_name(f"{folder.name}.inputs"))
@@ -134,13 +136,18 @@ def inputs_of(
         LeakgaugeError: They are not of the form that ``measure`` takes.
     """
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None and size[0] != size[1]:
+        said = f"it takes images of {size[1]} x {size[0]} px"
+        raise ConfigError(said, where="model", mend="give a model of square images")
     side = int(size[0]) if size is not None and size[0] == size[1] else None
     pixels = _pixels(images, "images", side)
     mean, std, source = _normalisation(model, *fed)
     shown = pixels[:COMPARED].float() / 255.0
     shown = (shown - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     description, weights = describe(model, shown)
-    classes = int(getattr(model, "num_classes", 0))
+    classes = int(description["arguments"]["num_classes"])
+    if isinstance(class_names, str):
+        raise ConfigError("it is one text, not a list of names", where="class_names", mend="give one name a class")
     if class_names is not None and len(class_names) != classes:
         what = f"{len(class_names)} names for the {classes} classes of the model's head"
         raise ConfigError(what, where="class_names", mend="give one a class, in the order of their numbers")

@@ -42,6 +42,11 @@ _CHOICES: dict[str, dict[str, type[nn.Module]]] = {
     "mlp_layer": _MLPS,
     "block_fn": _BLOCKS,
 }
+_MOST: dict[str, int] = {
+    **{"img_size": 4096, "patch_size": 4096, "num_classes": 1_000_000, "embed_dim": 16_384, "depth": 256},
+    **{"num_heads": 1024, "mlp_ratio": 64, "reg_tokens": 1024},
+}
+"""What numbers of a description may be at most: a changed file must not take all memory."""
 _MEND = "save its weights and use task imagefolder with a timm model, or rebuild it as a plain VisionTransformer"
 
 
@@ -67,7 +72,8 @@ def arguments_of(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "img_size": list(patch.img_size),
         "patch_size": patch.patch_size[0],
-        "num_classes": int(model.num_classes),
+        # A head that was replaced for fine-tuning leaves `num_classes` as it was.
+        "num_classes": int(getattr(model.head, "out_features", model.num_classes)),
         "global_pool": model.global_pool,
         "embed_dim": int(model.embed_dim),
         "depth": len(model.blocks),
@@ -100,16 +106,21 @@ def arguments_of(model: Any) -> dict[str, Any]:
 
 
 def build(kind: str, arguments: dict[str, Any]) -> Any:
-    """Builds the model that arguments describe, with weights of no meaning.
+    """Builds the model that arguments describe, on the meta device: load its weights with ``assign=True``.
 
     Raises:
         DataError: They describe none.
     """
     options = dict(arguments)
     try:
+        for name, most in _MOST.items():
+            values = options.get(name, most)
+            if any(not 0 <= value <= most for value in (values if isinstance(values, list) else [values])):
+                raise ValueError(f"{name} = {str(values)[:20]} is not from 0 to {most}")  # noqa: TRY301 - told below
         made: dict[str, Any] = {name: known[str(options.pop(name))] for name, known in _CHOICES.items()}
         made["norm_layer"] = partial(made["norm_layer"], eps=float(options.pop("norm_eps")))
-        return _CLASSES[kind](**options, **made, weight_init="skip", dynamic_img_size=False)
+        with torch.device("meta"):
+            return _CLASSES[kind](**options, **made, weight_init="skip", dynamic_img_size=False)
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
         raise DataError(
@@ -159,14 +170,17 @@ def describe(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], bytes]:
     kinds = {str(tensor.dtype) for tensor in model.parameters()}
     if len(kinds) != 1:
         raise VictimError(f"its weights are of {len(kinds)} number types", where="model", mend="make them one")
-    arguments = arguments_of(model)
+    try:
+        arguments = arguments_of(model)
+    except (AttributeError, IndexError) as error:
+        raise VictimError("its blocks are not of a kind that is known", where="model", mend=_MEND) from error
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
         raise VictimError(f"{bad!r} holds NaN or infinite values", where="model", mend="train it anew")
     twin = build(kind, arguments)
     try:
-        twin.load_state_dict(state)
+        twin.load_state_dict(state, assign=True)
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()[:110]
         raise VictimError(f"it has parts that cannot be written down: {said}", where="model", mend=_MEND) from error
@@ -187,7 +201,7 @@ def rebuild(description: dict[str, Any], weights: bytes) -> nn.Module:
     try:
         state = load(weights)
         kind = next(iter(state.values())).dtype
-        model.to(kind).load_state_dict(state)
+        model.to(kind).load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError, StopIteration) as error:
         said = str(error).splitlines()[-1].strip()[:100] if str(error) else type(error).__name__
         raise DataError(
