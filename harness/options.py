@@ -56,7 +56,13 @@ class NestedPlugin:
 
 @dataclass(frozen=True)
 class FileOption:
-    """Marks a text that names a file or folder, which may be given relative to the suite's file: ``FilePath``."""
+    """Marks a text that names a file or folder, which may be given relative to the suite's file: ``FilePath``.
+
+    Attributes:
+        where: Another option and the value with which this one names a file; None: it always does.
+    """
+
+    where: tuple[str, str] | None = None
 
 
 FilePath = Annotated[str, FileOption()]
@@ -269,11 +275,14 @@ def beside(folder: Path, factory: Any, options: dict[str, Any]) -> dict[str, Any
         options: What the suite states.
     """
     known = signature_of(factory).options
-    return {key: _beside(folder, known[key].hint, value) if key in known else value for key, value in options.items()}
+    return {
+        key: _beside(folder, value) if key in known and _names_file(known[key].hint, options) else value
+        for key, value in options.items()
+    }
 
 
-def _beside(folder: Path, hint: Any, value: Any) -> Any:
-    if not isinstance(value, str) or not value or not _names_file(hint):
+def _beside(folder: Path, value: Any) -> Any:
+    if not isinstance(value, str) or not value:
         return value
     # os.path, whose answer for a loop of links or a NUL is no; what is absolute stays what it is.
     moved = os.path.join(folder, value)  # noqa: PTH118
@@ -281,9 +290,12 @@ def _beside(folder: Path, hint: Any, value: Any) -> Any:
     return moved if not here and os.path.exists(moved) else value  # noqa: PTH110
 
 
-def _names_file(hint: Any) -> bool:
+def _names_file(hint: Any, options: dict[str, Any]) -> bool:
     inner, metadata = parts_of(hint)
-    return any(isinstance(mark, FileOption) for mark in metadata) or any(map(_names_file, get_args(inner)))
+    for mark in metadata:
+        if isinstance(mark, FileOption) and (mark.where is None or options.get(mark.where[0]) == mark.where[1]):
+            return True
+    return any(_names_file(part, options) for part in get_args(inner))
 
 
 def shown(value: Any) -> str:

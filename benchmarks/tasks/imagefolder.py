@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from leakgauge.harness.contracts import SPLITS, SplitName, Task, Victim
 from leakgauge.harness.decoding import ENLARGED, as_colour, read_picture
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.images import ImageSet
-from leakgauge.harness.options import ColourOption, Count, FilePath, KeptShare
+from leakgauge.harness.options import ColourOption, Count, FileOption, FilePath, KeptShare
 from leakgauge.harness.reading import Reading, weights_of
 from leakgauge.harness.registry import suggest
 
@@ -77,7 +78,7 @@ class ImageFolder(Task):
     def __init__(
         self,
         path: FilePath,
-        model: str,
+        model: Annotated[str, FileOption(where=("library", "transformers"))],
         checkpoint: FilePath | None = None,
         pretrained: bool = False,
         image_px: Count | None = None,

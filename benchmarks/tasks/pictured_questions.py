@@ -25,7 +25,7 @@ from leakgauge.harness.contracts import SPLITS, SplitName
 from leakgauge.harness.decoding import as_colour, colour_name, upright_rgb
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.images import ImageSet
-from leakgauge.harness.options import ColourOption, Count, KeptShare
+from leakgauge.harness.options import ColourOption, Count, FilePath, KeptShare
 from leakgauge.harness.questions import Asked, QuestionTask
 from leakgauge.harness.reading import Preprocessing, Reading, weights_of
 from leakgauge.harness.registry import suggest
@@ -69,8 +69,8 @@ class PicturedQuestions(QuestionTask):
 
     def __init__(
         self,
-        path: str,
-        model: str,
+        path: FilePath,
+        model: FilePath,
         pretrained: bool = False,
         dtype: Dtype = "float32",
         device_map: str | dict[str, int | str] | None = None,
