@@ -60,6 +60,27 @@ def test_an_unknown_label_is_told_the_closest():
         apply_overrides(data(), ["attacks.rigde.penalty=2"])
 
 
+@pytest.mark.parametrize(
+    ("task", "moved"),
+    [
+        ({"name": "gqa", "path": "data", "model": "llava"}, {"path", "model"}),
+        ({"name": "scienceqa", "path": "data", "model": "llava"}, {"path", "model"}),
+        ({"name": "imagefolder", "path": "data", "model": "llava", "library": "transformers"}, {"path", "model"}),
+        ({"name": "imagefolder", "path": "data", "model": "llava"}, {"path"}),  # of timm, a name
+    ],
+)
+def test_folders_of_data_and_models_lie_beside_the_suite(tmp_path, monkeypatch, task, moved):
+    suites, here = tmp_path / "suites", tmp_path / "here"
+    for folder in (suites / "data", suites / "llava", here):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    text = write_yaml({"name": "mine", "task": task, "operating_points": [{"name": "a"}], "attacks": ["ridge"]})
+    (suites / "mine.yaml").write_text(text)
+    options = load_suite("../suites/mine.yaml").task.options
+    assert {key for key, value in options.items() if value == f"../suites/{task[key]}"} == moved
+    assert all(value == task[key] for key, value in options.items() if key not in moved)
+
+
 def test_files_are_found_from_here_first_then_beside_the_suite(tmp_path, monkeypatch):
     suites, here = tmp_path / "suites", tmp_path / "here"
     for folder in (suites / "both", suites / "beside", here / "both"):
