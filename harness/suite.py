@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from leakgauge.harness.options import beside
 from leakgauge.harness.plain_text import quoted
 from leakgauge.harness.registry import load, suggest
 from leakgauge.harness.stored_shapes import bounded_problem
-from leakgauge.harness.suite_source import SuiteSource, all_told
+from leakgauge.harness.suite_source import SuiteSource, all_told, problems_of
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -251,23 +250,6 @@ def _told(problem: Any, source: SuiteSource) -> ConfigError:
     return ConfigError(text, where=f"{where}: {named}" if place else where, mend="mend that key")
 
 
-def _problems(error: ValidationError) -> list[Any]:
-    """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
-    report = error.errors(include_url=False)
-    odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
-
-    def meant(loc: tuple[Any, ...]) -> bool:
-        beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
-        return bool(get_close_matches(str(loc[-1]), beside, n=1))
-
-    def follows(one: Any) -> bool:
-        return one["type"] == "too_short" and any(
-            other["loc"][: len(one["loc"])] == one["loc"] and other is not one for other in report
-        )
-
-    return [one for one in report if not (one["type"] == "missing" and meant(one["loc"])) and not follows(one)]
-
-
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     """Reads a suite from a path or by the name of a shipped one.
 
@@ -307,7 +289,7 @@ def parse_suite(data: dict[str, Any], *, where: str = "suite", source: SuiteSour
     except RecursionError as error:
         raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
     except ValidationError as error:
-        report = sorted(_problems(error), key=lambda problem: source.line(problem["loc"]))
+        report = sorted(problems_of(error, data), key=lambda problem: source.line(problem["loc"]))
         raise all_told([_told(problem, source) for problem in report], source.name) from error
     suite._source = source
     return suite

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
+
+from pydantic import ValidationError
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, ProblemsError
 from leakgauge.harness.plain_text import shortened
@@ -139,3 +142,36 @@ def all_told(problems: list[LeakgaugeError], where: str) -> LeakgaugeError:
     if not problems:
         raise ConfigError("no problem", where=where)
     return problems[0] if len(problems) == 1 else ProblemsError(problems, where)
+
+
+def problems_of(error: ValidationError, data: Any) -> list[Any]:
+    """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
+    report = error.errors(include_url=False)
+    odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
+
+    def meant(loc: tuple[Any, ...]) -> bool:
+        beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
+        return bool(get_close_matches(str(loc[-1]), beside, n=1))
+
+    def follows(one: Any) -> bool:
+        return one["type"] == "too_short" and any(
+            other["loc"][: len(one["loc"])] == one["loc"] and other is not one for other in report
+        )
+
+    left = [one for one in report if not (one["type"] == "missing" and meant(one["loc"])) and not follows(one)]
+    # What may be one of several kinds is told once for each kind: the first will do.
+    places = {}
+    for one in left:
+        place = _there(data, one["loc"])
+        places.setdefault((place, one["loc"] if one["type"] == "missing" else ()), one)
+    return list(places.values())
+
+
+def _there(data: Any, path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns as much of a path as leads somewhere in the data."""
+    for number, key in enumerate(path):
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return path[:number]
+    return path

@@ -138,6 +138,11 @@ def test_shipped_and_given_suites_have_lines_only_where_there_is_a_text():
         )
 
 
+def test_what_may_be_of_two_kinds_is_told_once(tmp_path):
+    (line,) = said(tmp_path, ("judge: victim", "cells: [{channels: 3}]"))
+    assert line.startswith("suite.yaml:14: cells.0.channels")
+
+
 def test_problems_travel_between_processes():
     one = ProblemsError([ConfigError("a", where="x"), ConfigError("b", mend="c")], "s.yaml")
     again = pickle.loads(pickle.dumps(one))
