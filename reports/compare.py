@@ -123,7 +123,7 @@ def _rows(base: Measured, new: Measured, reason: str, runs: tuple[LoadedRun, Loa
     for name in dict.fromkeys([*new.names, *base.names]):
         measure = measure_of(name, own)
         theirs, mine = base.images.get(name), new.images.get(name)
-        means = [math.nan if values is None else float(values.mean()) for values in (theirs, mine)]
+        means = [math.nan if values is None else measure.over(values) for values in (theirs, mine)]
         if all(math.isnan(mean) for mean in means):
             continue
         why = reason or _unscored(means) or other_judge(name, *map(judge_of, runs)) or other_metric(name, *stated)
