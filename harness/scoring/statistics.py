@@ -113,7 +113,7 @@ def resampled_percentile(
     scored = ~np.isnan(scores)
     order = np.argsort(scores[scored], kind="stable")
     ordered = scores[scored][order]
-    member = np.unique(clusters[scored], return_inverse=True)[1][order]
+    member = np.unique(clusters[scored][order], return_inverse=True)[1]
     if not len(ordered):
         return Resampled(math.nan, np.empty(0), 0)
     count, share = int(member.max()) + 1, percentile / 100 - 1e-12
