@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,15 +18,18 @@ MAX_BYTES = 256 * MIB
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_versioned(path: Path, model: type[Model], version: int, noun: str, mend: str) -> Model:
+def read_versioned(
+    path: Path, model: type[Model], version: int, noun: str, mend: str, *, older: Collection[int] = ()
+) -> Model:
     """Reads a JSON file that states its ``schema_version``.
 
     Args:
         path: The file.
         model: What it holds.
-        version: The one version that is known.
+        version: The version that is written.
         noun: What to call the file.
         mend: How a user gets such a file.
+        older: Versions that are read as well.
 
     Raises:
         StoreError: It is not there, is no such file, or of another version.
@@ -33,7 +37,7 @@ def read_versioned(path: Path, model: type[Model], version: int, noun: str, mend
     where = str(path)
     data: Any = read_json(path, MAX_BYTES, mend=mend, unscored=True)
     found = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(found, bool) or found != version:
+    if isinstance(found, bool) or found not in (version, *older):
         what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
         raise StoreError(what, where=where, mend=mend)
     try:

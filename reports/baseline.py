@@ -15,14 +15,16 @@ from leakgauge.harness.errors import ConfigError, StoreError
 from leakgauge.harness.measures import COLUMN_NAME, Score
 from leakgauge.harness.provenance import code_identity
 from leakgauge.harness.registry import suggest
-from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
 from leakgauge.harness.store import write_atomic
 from leakgauge.harness.versioned import read_versioned
+from leakgauge.reports.analysis.worst_cases import MARKS
+from leakgauge.reports.difference import interval_over
 from leakgauge.reports.judge import judge_of
 from leakgauge.reports.loaded import LoadedRun, Setting
 from leakgauge.reports.measures import MEASURES, PROBE, Measured, measure_of, measured
 
-BASELINE_VERSION = 1
+BASELINE_VERSION = 2
+"""1 had no worst cases; they are found from its values an image when it is read."""
 IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
 """The entries under ``data`` of run.json that must agree before numbers may be compared, and what they stand for."""
 
@@ -51,8 +53,18 @@ def _known(name: Any) -> Any:
     return name
 
 
+VALUES_OF = {"leakage_p95": "leakage"}
+"""Measures whose values an image are recorded once, with another measure."""
+
+
 def _built_in(name: str) -> bool:
     return name in MEASURES or name.startswith(PROBE)
+
+
+def _over(name: str, values: list[float]) -> float:
+    if _built_in(name):
+        return measure_of(name).over(pd.Series(values, dtype=float))
+    return math.fsum(values) / len(values)
 
 
 MeasureName = Annotated[str, BeforeValidator(_known)]
@@ -76,12 +88,17 @@ class Point(_Strict):
         if not self.measures:
             raise ValueError(f"operating point {self.operating_point!r} holds no measure")
         for name, recorded in self.measures.items():
-            values = [value for value in recorded.images or () if value is not None]
+            values = [value for value in self.images_of(name) or () if value is not None]
             # Both are rounded: the values to the measure's digits, the mean to one more.
             digits = measure_of(name).digits if _built_in(name) else OWN_DIGITS
-            if values and abs(math.fsum(values) / len(values) - recorded.mean) > 10.0**-digits:
+            if values and abs(_over(name, values) - recorded.mean) > 10.0**-digits:
                 raise ValueError(f"{self.operating_point!r}: the mean of {name} is not that of its images")
         return self
+
+    def images_of(self, name: str) -> tuple[float | None, ...] | None:
+        """Returns a measure's value an image; None where only what they come to is recorded."""
+        recorded = self.measures.get(VALUES_OF.get(name, name))
+        return None if recorded is None else recorded.images
 
     @property
     def key(self) -> tuple[str, Setting]:
@@ -121,10 +138,10 @@ class Baseline(_Strict):
 
     def values(self, point: Point, name: str) -> pd.Series[float] | None:
         """Returns a measure's value an image, by image; None where only the mean is recorded."""
-        recorded = point.measures.get(name)
-        if recorded is None or recorded.images is None:
+        images = point.images_of(name)
+        if images is None:
             return None
-        return pd.Series(recorded.images, index=list(self.images), dtype=float)
+        return pd.Series(images, index=list(self.images), dtype=float)
 
 
 def identity_of(run: LoadedRun) -> dict[str, str]:
@@ -218,9 +235,9 @@ def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
 def _recorded(one: Measured, name: str, images: Sequence[str], own: Sequence[Score]) -> Recorded:
     measure = measure_of(name, own)
     values, digits = one.images[name], measure.digits if _built_in(name) else OWN_DIGITS
-    interval = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
+    interval = interval_over(values, one.images["group"], measure)
     each = None
-    if measure.kind != "cost":
+    if measure.kind != "cost" and name not in VALUES_OF:
         each = tuple(None if math.isnan(v) else round(float(v), digits) for v in values.reindex(list(images)))
     lo, hi = (None if math.isnan(end) else round(end, digits + 1) for end in (interval.lo, interval.hi))
     return Recorded(mean=round(interval.mean, digits + 1), lo=lo, hi=hi, images=each)
@@ -263,4 +280,29 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         StoreError: It is not there, is no baseline, or of a version that is not known.
     """
-    return read_versioned(path, Baseline, BASELINE_VERSION, "baseline", "write it again with `leakgauge baseline RUN`")
+    mend = "write it again with `leakgauge baseline RUN`"
+    found = read_versioned(path, Baseline, BASELINE_VERSION, "baseline", mend, older=(1,))
+    return found if found.schema_version == BASELINE_VERSION else _with_worst_cases(found)
+
+
+def _with_worst_cases(old: Baseline) -> Baseline:
+    """Finds the worst cases that version 1 did not record, from its values an image; they have no interval."""
+    points = tuple(
+        point.model_copy(update={"measures": {**_worst_cases(old, point), **point.measures}}) for point in old.points
+    )
+    return old.model_copy(update={"points": points, "schema_version": BASELINE_VERSION})
+
+
+def _worst_cases(old: Baseline, point: Point) -> dict[str, Recorded]:
+    found = {"leakage_p95": old.values(point, "leakage")}
+    for mark in MARKS:
+        values = old.values(point, mark.score)
+        found[mark.column] = None if values is None else mark.reached(values)
+    return {
+        name: Recorded(
+            mean=measure_of(name).over(values),
+            images=None if name in VALUES_OF else tuple(None if math.isnan(v) else float(v) for v in values),
+        )
+        for name, values in found.items()
+        if values is not None and values.notna().any()
+    }

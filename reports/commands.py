@@ -177,7 +177,7 @@ def gate(
     if sarif is not None:
         write_atomic(sarif, gate_sarif(found, judged_by or run))
     if html is not None:
-        _write_gate_page(html, found, loaded, "" if baseline is None else str(baseline))
+        _write_gate_page(html, found, loaded, "" if baseline is None else str(baseline), known)
     if on_github() if github is None else github:
         add_step_summary(found)
         for line in annotation_lines(found, judged_by):
@@ -193,11 +193,11 @@ def gate(
     raise typer.Exit(ExitCode.DONE if update_baseline else found.exit_code)
 
 
-def _write_gate_page(path: Path, found: Gate, run: LoadedRun, against: str) -> None:
+def _write_gate_page(path: Path, found: Gate, run: LoadedRun, against: str, known: Baseline | None) -> None:
     from leakgauge.reports.comparison.gate_page import gate_html  # noqa: PLC0415 - matplotlib takes a second
     from leakgauge.reports.html import environment  # noqa: PLC0415 - likewise
 
-    write_atomic(path, gate_html(environment(), found, run, against).encode())
+    write_atomic(path, gate_html(environment(), found, run, against, known).encode())
 
 
 def _tell(found: Gate) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from leakgauge.harness.code_digest import Code, differences
 from leakgauge.harness.scoring.statistics import holm
-from leakgauge.reports.baseline import IDENTITIES, identity_of, metrics_stated, other_metric
+from leakgauge.reports.baseline import IDENTITIES, grants_of, identity_of, metrics_stated, other_metric
 from leakgauge.reports.difference import Difference, paired_difference
 from leakgauge.reports.judge import judge_of, other_judge
 from leakgauge.reports.loaded import LoadedRun, Setting
@@ -103,6 +104,8 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
         f"the tables of {run.label} do not belong together: {fault}" for run in (base, new) for fault in run.faults
     ]
     notes += _definition_notes(base, new)
+    models = dict.fromkeys(setting.threat_model for _, setting in ours if setting in base.settings)
+    notes += filter(None, (_other_grants(name, base, new) for name in models))
     notes += [f"{run.label} is not complete: {run.status}" for run in (base, new) if run.status != "complete"]
     notes += code_notes(base.code, new.code, base.label, new.label)
     return Comparison(base.label, new.label, tuple(rows), tuple(notes))
@@ -120,13 +123,20 @@ def code_notes(base: Code, new: Code, base_name: str, new_name: str) -> list[str
 def _rows(base: Measured, new: Measured, reason: str, runs: tuple[LoadedRun, LoadedRun]) -> Iterator[Compared]:
     own = (*runs[1].own_scores, *runs[0].own_scores)
     stated = [metrics_stated(run) for run in runs]
+    grants = _other_grants(new.setting.threat_model, *runs)
     for name in dict.fromkeys([*new.names, *base.names]):
         measure = measure_of(name, own)
         theirs, mine = base.images.get(name), new.images.get(name)
-        means = [math.nan if values is None else float(values.mean()) for values in (theirs, mine)]
+        means = [math.nan if values is None else measure.over(values) for values in (theirs, mine)]
         if all(math.isnan(mean) for mean in means):
             continue
-        why = reason or _unscored(means) or other_judge(name, *map(judge_of, runs)) or other_metric(name, *stated)
+        why = (
+            reason
+            or (grants if measure.kind == "leakage" else "")
+            or _unscored(means)
+            or other_judge(name, *map(judge_of, runs))
+            or other_metric(name, *stated)
+        )
         if why or theirs is None or mine is None:
             yield Compared(new.place, measure, means[0], means[1], None, math.nan, "not comparable", why)
             continue
@@ -136,6 +146,25 @@ def _rows(base: Measured, new: Measured, reason: str, runs: tuple[LoadedRun, Loa
             yield Compared(new.place, measure, means[0], means[1], difference, math.nan, "not comparable", why)
         else:
             yield Compared(new.place, measure, means[0], means[1], difference, difference.p, "no clear change")
+
+
+def _other_grants(name: str, base: LoadedRun, new: LoadedRun) -> str:
+    """Says what a threat model of one name grants otherwise in two runs; empty where it is the same."""
+    theirs, ours = (_flat(grants_of(run, name)) for run in (base, new))
+    changed = [
+        f"{key} {json.dumps(theirs.get(key))}, now {json.dumps(ours.get(key))}"
+        for key in dict.fromkeys([*theirs, *ours])
+        if theirs.get(key) != ours.get(key)
+    ]
+    return f"threat model {name} grants something else: {'; '.join(changed)}" if changed else ""
+
+
+def _flat(grants: dict[str, Any]) -> dict[str, Any]:
+    """Returns grants with the keys of those within others joined: ``auxiliary.n``."""
+    found: dict[str, Any] = {}
+    for key, value in grants.items():
+        found |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
+    return found
 
 
 def _unscored(means: list[float]) -> str:

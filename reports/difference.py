@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval, p_above
+from leakgauge.harness.scoring.statistics import (
+    Interval,
+    bootstrap_streams,
+    expanded_percentiles,
+    mean_interval,
+    p_above,
+    resampled_percentile,
+)
 from leakgauge.reports.measures import Measure
 
 
@@ -16,7 +24,7 @@ class Difference:
     """A paired difference, new minus base, in the unit of the measure.
 
     Args:
-        mean: Mean over the images that both scored.
+        mean: Mean over the images that both scored; of a percentile the new one minus the base's.
         lo: Lower end of the 95 % interval.
         hi: Upper end.
         n: Images that both scored.
@@ -59,6 +67,8 @@ def paired_difference(
     )
     change = (both["new"] - both["base"]).to_numpy(dtype=np.float64)
     group = both["group"].to_numpy(dtype=np.int64)
+    if measure.percentile is not None:
+        return _of_percentiles(both.dropna(), measure, limit, int(np.isnan(change).sum()))
     interval = mean_interval(change, group, bootstrap_streams(0))
     return Difference(
         interval.mean,
@@ -69,3 +79,39 @@ def paired_difference(
         p_above(measure.sign * change, group, limit),
         p_above(-measure.sign * change, group),
     )
+
+
+def _of_percentiles(both: pd.DataFrame, measure: Measure, limit: float, unscored: int) -> Difference:
+    """Compares a percentile of ``new`` with that of ``base``, both of the same resampled images.
+
+    The p-values are shares of resamples, none below one in their number: no tail is known beyond what was drawn.
+    """
+    assert measure.percentile is not None
+    base, new = (
+        resampled_percentile(both[name], both["group"], measure.percentile, bootstrap_streams(0))
+        for name in ("base", "new")
+    )
+    change, draws = new.value - base.value, measure.sign * (new.draws - base.draws)
+    if not len(draws):
+        return Difference(change, np.nan, np.nan, len(both), unscored, np.nan, np.nan)
+    lo, hi = expanded_percentiles(new.draws - base.draws, new.clusters)
+    worse, better = ((1 + int((ends <= at).sum())) / (1 + len(draws)) for ends, at in ((draws, limit), (-draws, 0.0)))
+    return Difference(change, lo, hi, len(both), unscored, min(worse, 1.0), min(better, 1.0))
+
+
+def interval_over(values: pd.Series[float], groups: pd.Series[int], measure: Measure) -> Interval:
+    """Returns what a measure is over images, with its 95 % interval over clusters of them."""
+    if measure.percentile is None:
+        return mean_interval(values.to_numpy(), groups.to_numpy(), bootstrap_streams(0))
+    found = resampled_percentile(values, groups, measure.percentile, bootstrap_streams(0))
+    lo, hi = expanded_percentiles(found.draws, found.clusters) if len(found.draws) else (np.nan, np.nan)
+    scored = int(values.notna().sum())
+    return Interval(found.value, lo, hi, scored, len(values) - scored)
+
+
+def images_for(percentile: int) -> int:
+    """Returns how many independent images can bound a percentile from above at all, at 97.5 %.
+
+    With fewer, all of them lie below it with a chance above 2.5 %, and no interval over them says how high it may be.
+    """
+    return math.ceil(math.log(0.025) / math.log(percentile / 100))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from leakgauge.harness.scoring.statistics import bootstrap_streams, holm, mean_interval
+from leakgauge.harness.scoring.statistics import holm
 from leakgauge.reports.baseline import (
     IDENTITIES,
     Baseline,
@@ -22,7 +22,7 @@ from leakgauge.reports.baseline import (
 )
 from leakgauge.reports.check import Check, Gate, Outcome
 from leakgauge.reports.compare import code_notes
-from leakgauge.reports.difference import paired_difference
+from leakgauge.reports.difference import images_for, interval_over, paired_difference
 from leakgauge.reports.judge import judge_of, other_judge
 from leakgauge.reports.limited import check_names, measure_here, unchecked
 from leakgauge.reports.limits import Absolute, Limits
@@ -133,7 +133,7 @@ def _of_measure(
     now = mine.images.get(measure.name)
     if now is None or not now.notna().any():
         return replace(check, outcome="cannot tell", why="unscored in the run")
-    check = replace(check, new=float(now.mean()))
+    check = replace(check, new=measure.over(now))
     values = baseline.values(point, measure.name)
     if not math.isfinite(check.base):
         return replace(check, outcome="cannot tell", why="unscored in the baseline")
@@ -209,7 +209,19 @@ def _paired(
         one = f"{unscored} images of the baseline are unscored in the run"
         why = one if unscored else f"{unknown} images of the run are not in the baseline"
         return replace(check, outcome="cannot tell", why=why, p=math.nan)
-    return _between(check, measure.sign, allowed)
+    return _bounded(_between(check, measure.sign, allowed), measure, mine)
+
+
+def _bounded(check: Check, measure: Measure, mine: Measured) -> Check:
+    """Lets no percentile pass of so few independent images that they cannot bound it from above."""
+    if measure.percentile is None or check.outcome != "pass":
+        return check
+    least = images_for(measure.percentile)
+    independent = mine.images.loc[mine.images[measure.name].notna(), "group"].nunique()
+    if independent >= least:
+        return check
+    why = f"{independent} independent images, fewer than the {least} that bound a {measure.percentile}th percentile"
+    return replace(check, outcome="cannot tell", why=why, images_needed=least)
 
 
 def _between(check: Check, sign: int, allowed: float) -> Check:
@@ -239,7 +251,7 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
         if values is None or scored == 0:
             yield replace(check, outcome="cannot tell", why="unscored in the run")
             continue
-        found = mean_interval(values.to_numpy(), one.images["group"].to_numpy(), bootstrap_streams(0))
+        found = interval_over(values, one.images["group"], measure)
         check = replace(check, new=found.mean, change=found.mean, lo=found.lo, hi=found.hi, n=found.n)
         if scored < limits.minimum_images:
             why = f"{scored} images were scored, fewer than {limits.minimum_images}"
@@ -248,7 +260,7 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
         bound = limit.at_most if limit.at_most is not None else limit.at_least
         assert bound is not None
         sign = 1 if limit.at_most is not None else -1
-        check = _between(check, sign, sign * bound)
+        check = _bounded(_between(check, sign, sign * bound), measure, one)
         if check.outcome == "pass":
             why = _passing_doubt(run, one, measure, len(values) - scored, limits)
             rest = _rest(one) if measure.kind == "leakage" else ""
@@ -257,7 +269,7 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
 
 
 def _passing_doubt(run: LoadedRun, one: Measured, measure: Measure, unscored: int, limits: Limits) -> str:
-    """Says why a mean within its limit proves nothing; empty where it proves something."""
+    """Says why what is within its limit proves nothing; empty where it proves something."""
     if unscored:
         return f"{unscored} of {len(one.images)} images are unscored"
     if measure.kind != "leakage":

@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from leakgauge.harness.measures import Score
-from leakgauge.reports.analysis.worst_cases import MARKS
+from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE, leakage_percentile
 from leakgauge.reports.loaded import LoadedRun, Row, Setting
 from leakgauge.reports.strongest import candidates, image_rows, per_image, strongest_per_image
 
@@ -29,6 +29,7 @@ class Measure:
         kind: What it speaks of.
         worse: Which way is bad: more leakage, less quality, more cost.
         digits: Decimals that it is kept and shown with.
+        percentile: Which percentile over images it is; None for their mean.
     """
 
     name: str
@@ -36,15 +37,21 @@ class Measure:
     kind: Kind
     worse: Literal["higher", "lower"]
     digits: int
+    percentile: int | None = None
 
     @property
     def sign(self) -> int:
         """1 where higher is worse, else -1."""
         return 1 if self.worse == "higher" else -1
 
+    def over(self, values: pd.Series[float]) -> float:
+        """Returns what it is over the values of images: their mean, or a percentile; NaN where none is scored."""
+        return float(values.mean()) if self.percentile is None else leakage_percentile(values, self.percentile)
+
 
 _MEASURES = (
     Measure("leakage", "dB", "leakage", "higher", 3),
+    Measure("leakage_p95", "dB", "leakage", "higher", 3, PERCENTILE),
     Measure("psnr_db", "dB", "leakage", "higher", 3),
     Measure("ssim", "", "leakage", "higher", 4),
     Measure("lpips", "", "leakage", "lower", 4),
@@ -185,6 +192,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
     best = strongest_per_image(run, point, setting, rebuilding)
     columns = {name: best.groupby("image", sort=False)[name].mean() for name in per_image(run)}
+    columns["leakage_p95"] = columns["leakage"]
     for mark in MARKS:
         reached = best.assign(reached=mark.reached(best[mark.score]))
         columns[mark.column] = reached.groupby("image", sort=False)["reached"].mean()

@@ -79,6 +79,56 @@ def mean_interval(
     return Interval(mean, *expanded_percentiles(means, len(counts)), len(scores), unscored)
 
 
+class Resampled(NamedTuple):
+    """A percentile of per-image values with what resampling makes of it.
+
+    Attributes:
+        value: The percentile of all values; NaN where none is scored.
+        draws: (resamples,) the percentile of each resample; empty where one cluster or fewer than two values are left.
+        clusters: How many clusters were resampled.
+    """
+
+    value: float
+    draws: npt.NDArray[np.float64]
+    clusters: int
+
+
+def resampled_percentile(
+    values: npt.ArrayLike, groups: npt.ArrayLike, percentile: float, streams: Streams, resamples: int = 4000
+) -> Resampled:
+    """Resamples a percentile of per-image values over whole clusters.
+
+    The percentile is the smallest value that at least ``percentile`` per cent of the values do not exceed: that of one
+    image, never between two. Equal streams and groups draw equal clusters, so that draws of two series of the same
+    images may be subtracted from each other.
+
+    Args:
+        values: (n,) per-image values; NaN is unscored and left out.
+        groups: (n,) cluster of each image.
+        percentile: Above 0, up to 100.
+        streams: Where the draws come from.
+        resamples: Number of draws.
+    """
+    scores, clusters = _array(values).astype(np.float64), _array(groups)
+    scored = ~np.isnan(scores)
+    order = np.argsort(scores[scored], kind="stable")
+    ordered = scores[scored][order]
+    member = np.unique(clusters[scored][order], return_inverse=True)[1]
+    if not len(ordered):
+        return Resampled(math.nan, np.empty(0), 0)
+    count, share = int(member.max()) + 1, percentile / 100 - 1e-12
+    value = float(ordered[math.ceil(share * len(ordered)) - 1])
+    if count < 2:
+        return Resampled(value, np.empty(0), count)
+    found = []
+    for block in drawn_clusters(count, streams.numpy(), resamples):
+        times = np.zeros((len(block), count))
+        np.add.at(times, (np.arange(len(block))[:, None], block), 1.0)
+        below = times[:, member].cumsum(axis=1)
+        found.append(ordered[(below >= share * below[:, -1:]).argmax(axis=1)])
+    return Resampled(value, np.concatenate(found), count)
+
+
 def p_above(values: npt.ArrayLike, groups: npt.ArrayLike, null: float = 0.0) -> float:
     """Returns the one-sided p-value that the mean of per-image values exceeds ``null``.
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from jinja2 import Environment
 from markupsafe import Markup
 
-from leakgauge.reports.compare import OUTCOMES, Comparison, Outcome, compare
+from leakgauge.reports.compare import OUTCOMES, Comparison, Outcome, compare, incomparable
 from leakgauge.reports.compare_output import COMPARE_NOTE, compare_grid, compare_summary
 from leakgauge.reports.comparison.overlaid_frontier import overlaid_frontier
 from leakgauge.reports.comparison.side_by_side import WorseImage, side_by_side, worse_images
 from leakgauge.reports.figures import embedded_svg
+from leakgauge.reports.gallery import image_order
 from leakgauge.reports.grid import Grid
 from leakgauge.reports.loaded import LoadedRun, Row
 from leakgauge.reports.notation import plural
@@ -22,7 +23,7 @@ from leakgauge.reports.table import point_rows
 _SAID: dict[Outcome, str] = {
     "worse": "leaks more",
     "better": "leaks less",
-    "no clear change": "leaks about as much",
+    "no clear change": "shows no clear change in leakage",
     "identical": "leaks the same on every image",
     "not comparable": "cannot be compared",
 }
@@ -59,6 +60,8 @@ def comparison_html(environment: Environment, runs: Sequence[LoadedRun], links: 
     return environment.get_template("comparison.html.j2").render(
         runs=[(run, link) for run, link in zip(runs, links, strict=True)],
         lead=lead(comparisons),
+        unlike=[text for one in comparisons if one is not None for text in [unlike(one)] if text],
+        shared_images=len(set(image_order(runs[0])).intersection(*(image_order(run) for run in runs[1:]))),
         shared=side_by_side(runs, rows, comparisons),
         figure=None if drawn is None else Markup(embedded_svg(drawn, "runs")),
         plot=drawn,
@@ -86,8 +89,22 @@ def lead(comparisons: Sequence[Comparison | None]) -> list[str]:
         counts = {outcome: sum(row.outcome == outcome for row in leakage) for outcome in OUTCOMES}
         told = ", ".join(f"{words} at {counts[outcome]}" for outcome, words in _SAID.items() if counts[outcome])
         points = plural(len(leakage), "operating point")
-        said.append(f"Against {one.base}, {one.new} {told} of {points} that both measured.")
+        whys = list(dict.fromkeys(row.why for row in leakage if row.outcome == "not comparable"))
+        why = f" Not comparable: {whys[0]}{' (and for other reasons)' if len(whys) > 1 else ''}." if whys else ""
+        said.append(f"Against {one.base}, {one.new} {told} of {points} that both measured.{why}")
     return said
+
+
+def unlike(found: Comparison) -> str:
+    """Says in a sentence what the two runs did not do alike, so that a change may not be the defense's alone."""
+    notes = [note for note in found.notes if not note.startswith(("nothing is comparable", "only in", "threat model"))]
+    differing = [note.partition(" differs: ")[0] for note in notes if " differs: " in note]
+    differing = list(dict.fromkeys(name for name in differing if name != "the code"))
+    differing += ["the code"] if any(note.startswith("the code differs") for note in notes) else []
+    only = [note.rpartition(": ")[2] for note in notes if note.startswith("attack only in")]
+    said = [f"{', '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"] if differing else []
+    said += [f"only one of them has the {'attack' if len(only) == 1 else 'attacks'} {', '.join(only)}"] if only else []
+    return f"Between {found.base} and {found.new}, {'; '.join(said)}." if said else ""
 
 
 def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> Pair:
@@ -100,7 +117,7 @@ def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> Pa
         told=tuple(grid for outcome, grid in grids.items() if outcome in TOLD),
         folded=tuple(grid for outcome, grid in grids.items() if outcome not in TOLD),
         notes=found.notes,
-        worse=worse_images(base, new),
+        worse=() if incomparable(base, new) else worse_images(base, new),
     )
 
 

@@ -103,3 +103,13 @@ def test_files_repeat(tmp_path):
     found = compare(simulated(tmp_path / "a"), simulated(tmp_path / "b", shift=1.0))
     first, second = ([p.read_bytes() for p in write_comparison(found, tmp_path / name)] for name in "xy")
     assert first == second
+
+
+def test_leakage_under_another_threat_model_of_the_same_name_is_not_comparable(tmp_path):
+    told = suite_of(threat_models=[{"name": "server", "knows": {"merge_map": True}}])
+    found = compare(simulated(tmp_path / "a"), simulated(tmp_path / "b", suite=told, shift=2.0))
+    outcome = outcomes(found)
+    assert outcome["merged", "leakage"] == outcome["plain", "ssim"] == "not comparable"
+    assert outcome["merged", "quality"] == "identical"
+    assert any("knows.merge_map false, now true" in row.why for row in found.rows)
+    assert any(note.startswith("threat model server grants something else") for note in found.notes)

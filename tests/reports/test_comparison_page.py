@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from leakgauge.harness.cli import app
 from leakgauge.reports.compare import compare
 from leakgauge.reports.comparison.overlaid_frontier import overlaid_frontier
-from leakgauge.reports.comparison.page import lead
+from leakgauge.reports.comparison.page import lead, unlike
 from leakgauge.reports.comparison.side_by_side import side_by_side, worse_images
 from leakgauge.reports.html import write_html
 from leakgauge.reports.loaded import load_runs
@@ -125,3 +125,30 @@ def test_compare_writes_the_page_too(folders, tmp_path):
     assert done.exit_code == 0, done.output
     assert {path.name for path in out.iterdir()} >= {"index.html", "comparison.md", "comparison.csv"}
     assert "Report of" not in (out / "index.html").read_text()
+
+
+def granted(run, **knows):
+    model = run.suite.threat_models[0]
+    model = model.model_copy(update={"knows": model.knows.model_copy(update=knows)})
+    return replace(run, suite=run.suite.model_copy(update={"threat_models": (model,)}))
+
+
+def test_the_first_screen_says_what_was_not_alike_and_what_is_not_comparable(runs):
+    (line,) = lead([None, compare(runs[0], granted(runs[1], merge_map=True))])
+    assert "cannot be compared at 2 of 2" in line
+    assert "Not comparable: threat model server grants something else: knows.merge_map false, now true." in line
+    assert unlike(compare(*runs)) == ""
+    (attack, *others) = runs[1].suite.attacks
+    renamed = attack.model_copy(update={"label": "new"})
+    other = replace(runs[1], suite=runs[1].suite.model_copy(update={"attacks": (renamed, *others)}))
+    assert "only one of them has the attack new" in unlike(compare(runs[0], other))
+
+
+def test_runs_that_cannot_be_compared_show_no_image_as_worse(folders, runs, tmp_path):
+    manifest = {**folders[1].manifest(), "data": {"victim": "another"}}
+    shutil.copytree(folders[1].path, tmp_path / "other")
+    other = type(folders[1])(tmp_path / "other")
+    other.write_manifest(manifest)
+    page = write_html([folders[0], other], tmp_path / "out")[0].read_text()
+    assert "another victim" in page
+    assert "Images that leak more than before" not in page

@@ -173,6 +173,7 @@ def test_a_baseline_cut_short_does_not_match_the_run(base, run):
     data = changed(base)
     data["images"] = data["images"][:40]
     for point in data["points"]:
+        del point["measures"]["leakage_p95"]  # it would be refused: it is no longer that of the images
         for recorded in point["measures"].values():
             if recorded["images"]:
                 recorded["images"] = recorded["images"][:40]

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.reports.baseline import baseline_of, write_baseline
-from leakgauge.reports.comparison.gate_page import most_leaking
+from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.comparison.gate_page import most_leaking, reasons
 from leakgauge.reports.gate import judge
 from leakgauge.reports.limits import Limits
 from leakgauge.reports.loaded import load_runs
@@ -32,7 +32,9 @@ def baseline(folder, tmp_path):
         if point["operating_point"] == "plain":
             recorded = point["measures"]["leakage"]
             recorded["images"] = [value - 3.0 for value in recorded["images"]]
-            recorded |= {end: recorded[end] - 3.0 for end in ("mean", "lo", "hi")}
+            for name in ("leakage", "leakage_p95"):
+                recorded = point["measures"][name]
+                recorded |= {end: recorded[end] - 3.0 for end in ("mean", "lo", "hi")}
     path.write_text(json.dumps(stated))
     return path
 
@@ -78,3 +80,17 @@ def test_the_page_writes_over_no_input(folder, baseline, tmp_path, name):
     done, _ = gated(folder, baseline, tmp_path, "--html", str(tmp_path / name))
     assert done.exit_code not in {0, 3} or done.exception is not None
     assert (tmp_path / name).read_text().strip().startswith(("{", "minimum"))
+
+
+def test_reasons_stand_once_and_pictures_beside_what_the_baseline_recorded(folder, baseline):
+    run = load_runs([folder])[0]
+    known = read_baseline(baseline)
+    found = judge(run, known, Limits.model_validate({"minimum_images": 2, "lower_bounds": "judge"}))
+    told = reasons(found)
+    assert len(told) == len(set(told))
+    assert sum(int(text.split(", ")[1].split()[0]) for text in told if text.startswith("cannot tell")) == sum(
+        check.outcome == "cannot tell" for check in found.checks
+    )
+    (plain,) = [one for one in most_leaking(found, run, known) if one.name == "plain"]
+    now, before = ([float(text.split()[0]) for text in texts] for texts in (plain.leakage, plain.before))
+    assert [a - b for a, b in zip(now, before, strict=True)] == pytest.approx([3.0] * len(now), abs=0.11)
