@@ -160,7 +160,7 @@ def problems_of(error: ValidationError, data: Any) -> list[Any]:
 
     left = [one for one in report if not (one["type"] == "missing" and meant(one["loc"])) and not follows(one)]
     # What may be one of several kinds is told once for each kind: the first will do.
-    places = {}
+    places: dict[tuple[Any, ...], Any] = {}
     for one in left:
         place = _there(data, one["loc"])
         places.setdefault((place, one["loc"] if one["type"] == "missing" else ()), one)
