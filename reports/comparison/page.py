@@ -27,6 +27,8 @@ _SAID: dict[Outcome, str] = {
     "identical": "leaks the same on every image",
     "not comparable": "cannot be compared",
 }
+FEW = 3
+"""As many attacks are named in a sentence; of more their number is told."""
 TOLD = ("worse", "better", "not comparable")
 """Outcomes that are shown at once; the others are folded."""
 
@@ -42,6 +44,7 @@ class Pair:
     told: tuple[Grid, ...]
     folded: tuple[Grid, ...]
     notes: tuple[str, ...]
+    unlike: str
     worse: tuple[WorseImage, ...]
 
 
@@ -60,7 +63,6 @@ def comparison_html(environment: Environment, runs: Sequence[LoadedRun], links: 
     return environment.get_template("comparison.html.j2").render(
         runs=[(run, link) for run, link in zip(runs, links, strict=True)],
         lead=lead(comparisons),
-        unlike=[text for one in comparisons if one is not None for text in [unlike(one)] if text],
         shared_images=len(set(image_order(runs[0])).intersection(*(image_order(run) for run in runs[1:]))),
         shared=side_by_side(runs, rows, comparisons),
         figure=None if drawn is None else Markup(embedded_svg(drawn, "runs")),
@@ -103,7 +105,8 @@ def unlike(found: Comparison) -> str:
     differing += ["the code"] if any(note.startswith("the code differs") for note in notes) else []
     only = [note.rpartition(": ")[2] for note in notes if note.startswith("attack only in")]
     said = [f"{', '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"] if differing else []
-    said += [f"only one of them has the {'attack' if len(only) == 1 else 'attacks'} {', '.join(only)}"] if only else []
+    named = plural(len(only), "attack") if len(only) > FEW else f"the attack{'s' * (len(only) > 1)} {', '.join(only)}"
+    said += [f"only one of them has {named}"] if only else []
     return f"Between {found.base} and {found.new}, {'; '.join(said)}." if said else ""
 
 
@@ -117,6 +120,7 @@ def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> Pa
         told=tuple(grid for outcome, grid in grids.items() if outcome in TOLD),
         folded=tuple(grid for outcome, grid in grids.items() if outcome not in TOLD),
         notes=found.notes,
+        unlike=unlike(found),
         worse=() if incomparable(base, new) else worse_images(base, new),
     )
 
