@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -40,6 +41,7 @@ class Plot:
         place: The channel and threat model that it holds for.
         caption: How to read it, and what could not be drawn.
         figure: The drawing.
+        kind: What it is of, by which a page finds its place.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Plot:
     place: str
     caption: str
     figure: Figure
+    kind: Literal["frontier", "spread", "learning", "other"] = "frontier"
 
 
 def _bytes(figure: Figure, kind: str, background: str) -> bytes:
@@ -124,7 +127,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                     "Dashed: the cell is inconclusive or a lower bound."
                 )
                 name = _slug(run.label, "learning", setting.channel, setting.threat_model)
-                drawn.append(Plot(name, "Learning curves", place, caption, figure))
+                drawn.append(Plot(name, "Learning curves", place, caption, figure, "learning"))
     return drawn
 
 
@@ -137,7 +140,7 @@ def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Mark], place: str
         "the dotted line are the worst 5 %: a mean says nothing of them. The dashed line is the best floor."
     )
     name = _slug(run.label, "spread", setting.channel, setting.threat_model)
-    return [Plot(name, "How leakage is spread over images", place, caption, figure)]
+    return [Plot(name, "How leakage is spread over images", place, caption, figure, "spread")]
 
 
 def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
@@ -161,7 +164,7 @@ def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 caption += f" The eavesdropper hears its own channel throughout, {model.channel}."
             caption += f" In part unscored: {', '.join(missing)}." if missing else ""
             name = _slug(run.label, "snr", model.name)
-            drawn.append(Plot(name, "Leakage, quality and channel uses against SNR", place, caption, figure))
+            drawn.append(Plot(name, "Leakage, quality and channel uses against SNR", place, caption, figure, "other"))
     return drawn
 
 
@@ -182,7 +185,9 @@ def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             caption += f" In part unscored: {', '.join(missing)}." if missing else ""
             place = f"Channel {setting.channel}, threat model {setting.threat_model}"
             name = _slug(run.label, "cut", setting.channel, setting.threat_model)
-            drawn.append(Plot(name, "Leakage, quality and edge computation by cut layer", place, caption, figure))
+            drawn.append(
+                Plot(name, "Leakage, quality and edge computation by cut layer", place, caption, figure, "other")
+            )
     return drawn
 
 

@@ -194,6 +194,7 @@ def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark])
     top.set_ylabel("leakage (dB above best floor)")
     bottom.set_ylabel("task quality (%)")
     bottom.set_xlabel(x_label)
+    bottom.set_xlim(left=0.0)  # a cost of half the length is half the cost
     bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     for axes, labels in panels:
         _label(figure, axes, labels, floor=axes is top and bool(labels))

@@ -36,6 +36,7 @@ from leakgauge.reports.sections import (
 )
 from leakgauge.reports.summary import Summary, summarise
 from leakgauge.reports.table import point_rows
+from leakgauge.reports.tables.costs import COSTS_NOTE, Costs, costs
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.what_was_read import NOT_STATED, reading_grids
 
@@ -78,16 +79,20 @@ class RunPage:
     snr_drawings: tuple[Drawing, ...]
     cut_drawings: tuple[Drawing, ...]
     drawings: tuple[Drawing, ...]
+    costs: Costs
     reading: tuple[Grid, ...]
     provenance: Grid
     command: str
     suite_yaml: str
 
-    @property
-    def drawings_by_place(self) -> dict[str, list[Drawing]]:
-        """The figures by the channel and threat model that they hold for, in order."""
+    def drawn(self, kind: str) -> list[Drawing]:
+        """The figures of a kind, in order."""
+        return [drawing for drawing in self.drawings if drawing.plot.kind == kind]
+
+    def placed(self, kind: str) -> dict[str, list[Drawing]]:
+        """The figures of a kind by the channel and threat model that they hold for, in order."""
         found: dict[str, list[Drawing]] = {}
-        for drawing in self.drawings:
+        for drawing in self.drawn(kind):
             found.setdefault(drawing.plot.place, []).append(drawing)
         return found
 
@@ -130,6 +135,7 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
         cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
         drawings=_drawings(plots(run, rows), f"{key}-figure"),
+        costs=costs(run, rows),
         reading=reading_grids(run),
         provenance=provenance_grid(run),
         command=command_of(run),
@@ -187,6 +193,7 @@ def _run_html(templates: Environment, run: LoadedRun) -> str:
         sheet_quality=QUALITY,
         columns=columns_grid([run]),
         marks_note=MARKS_NOTE,
+        costs_note=COSTS_NOTE,
         paired_note=PAIRED_NOTE,
         questions_note=QUESTIONS_NOTE,
         not_read=NOT_STATED,

@@ -172,10 +172,10 @@ _POINTS["encoding"] |= {
 }
 _UP = _layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.9}, "x", "lo", y2="hi", name="intervals")
 _ACROSS = _layer({"type": "rule", "strokeWidth": 0.8, "opacity": 0.55}, "x_lo", "y", x2="x_hi", name="across")
-_AT_LEAST = _layer({"type": "text", "text": "↑", "dy": -5, "fontSize": 13, "fontWeight": "bold"}, "x", "hi")
+_AT_LEAST = _layer({"type": "text", "dy": -5, "fontSize": 13, "fontWeight": "bold"}, "x", "hi")
 for _drawn in (_UP, _ACROSS, _AT_LEAST):
     _drawn["encoding"]["color"] = _COLOUR
-_AT_LEAST["transform"] = [{"filter": "datum.hollow"}]
+_AT_LEAST["encoding"]["text"] = {"condition": {"test": "datum.hollow", "value": "↑"}, "value": ""}
 
 SPEC: dict[str, Any] = {
     "width": 700,
