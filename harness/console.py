@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -54,30 +52,12 @@ class QuietConsole(Console):
         discard(sys.stderr if self.stderr else sys.stdout)
 
 
-_outputs: weakref.WeakSet[QuietConsole] = weakref.WeakSet()
-
-
 def output(width: int = WIDTH) -> QuietConsole:
     """Returns the console of standard output; of a fixed width where that is no terminal."""
-    made = QuietConsole(width=width)
     with contextlib.suppress(AttributeError, ValueError):  # closed from the start, or since
         if sys.stdout.isatty():
-            made = QuietConsole()
-    _outputs.add(made)
-    return made
-
-
-@contextlib.contextmanager
-def all_on_stderr() -> Iterator[None]:
-    """Sends what the consoles of standard output print to standard error for a while."""
-    moved = [one for one in _outputs if not one.stderr]
-    for one in moved:
-        one.stderr = True
-    try:
-        yield
-    finally:
-        for one in moved:
-            one.stderr = False
+            return QuietConsole()
+    return QuietConsole(width=width)
 
 
 def write_out(text: str) -> None:

@@ -80,6 +80,17 @@ class Timed:
             self._seen[key] = stamp, float(seconds) if isinstance(seconds, int | float) else None
         return self._seen[key][1]
 
+    def fresh(self, before: Mapping[str, tuple[int, ...]]) -> float:
+        """Returns the seconds of all cells that were finished since ``before``, which ``stamps`` gave."""
+        now = self.stamps()
+        found = (self._seconds(key) for key, stamp in now.items() if before.get(key) != stamp)
+        return sum(seconds for seconds in found if seconds is not None)
+
+    def stamps(self) -> dict[str, tuple[int, ...]]:
+        """Returns what tells one writing of a cell's part from the next, of those that are there."""
+        stamps = {cell.key: self._store.stamp(cell.key) for cell in self._cells}
+        return {key: stamp for key, stamp in stamps.items() if stamp}
+
     def by_attack(self) -> dict[str, list[float]]:
         """Returns the seconds of finished cells by the label of their attack."""
         found = defaultdict[str, list[float]](list)

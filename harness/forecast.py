@@ -12,6 +12,7 @@ from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.expected_time import Timed, clock, expected
 from leakgauge.harness.parts import Parts
 from leakgauge.harness.planning import by_exposure
+from leakgauge.harness.provenance import device_name
 from leakgauge.harness.runner import Plan, left_of, open_store
 from leakgauge.harness.store import RunFolder
 
@@ -22,7 +23,7 @@ def forecast(plan: Plan, folder: Path, workers: int, *, retry_failed: bool) -> I
     """Yields what a run of a plan in a folder would do, a line each; writes nothing.
 
     Times are those of cells of the same attack that are in the folder, or in runs beside it that measured the same
-    attack on the same task; there are no others.
+    attack on the same task, with as many images, under the same threat models, on the same kind of device.
 
     Raises:
         StoreError: The folder holds something else.
@@ -76,9 +77,12 @@ def _timed(plan: Plan, store: RunFolder) -> tuple[dict[str, list[float]], str]:
 
 
 def _same(plan: Plan, other: RunFolder) -> dict[str, list[float]]:
-    """Returns the seconds that another run's cells took for attacks of this plan, on the same task and images."""
-    theirs, ours = other.manifest()["suite"], plan.suite.model_dump(mode="json")
-    if any(theirs.get(name) != ours[name] for name in ("task", "defense", "evaluation_images")):
+    """Returns the seconds that another run's cells took for attacks of this plan, where nothing made them differ."""
+    stated = other.manifest()
+    theirs, ours = stated["suite"], plan.suite.model_dump(mode="json")
+    if any(theirs.get(name) != ours[name] for name in ("task", "defense", "evaluation_images", "threat_models")):
+        return {}
+    if (stated.get("provenance") or {}).get("device_name") != device_name(plan.bench.device):
         return {}
     labels = [attack["label"] for attack in ours["attacks"] if attack in theirs.get("attacks", [])]
     cells = other.cells()

@@ -66,6 +66,11 @@ class ImageSet:
             None if self.groups is None else self.groups[rows],
         )
 
+    def distinct(self) -> ImageSet:
+        """Returns each content once, its first image, in the order of the identifiers."""
+        first = {image_id: row for row, image_id in reversed([*enumerate(self.ids)])}
+        return self.select([first[image_id] for image_id in sorted(first)])
+
     def spread(self, count: int | None) -> ImageSet:
         """Returns ``count`` images evenly spaced over the set, in order; all where None or where there are no more."""
         if count is None or count >= len(self):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,9 +53,29 @@ def print_json(data: Any) -> None:
 
 @contextmanager
 def json_alone(asked: bool) -> Iterator[None]:
-    """Sends all that is printed meanwhile to standard error, where ``--json`` asks for standard output to itself."""
+    """Sends all that is printed meanwhile to standard error, where ``--json`` asks for standard output to itself.
+
+    Whoever prints: we, a plug-in, a library in C, or a worker process that is started meanwhile.
+    """
     if not asked:
         yield
         return
-    with console.all_on_stderr():
+    with redirect_stdout(sys.stderr), _descriptor_moved():
         yield
+
+
+@contextmanager
+def _descriptor_moved() -> Iterator[None]:
+    """Lets file descriptor 1 be another name of 2 for a while; as it is where one of them is closed."""
+    try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

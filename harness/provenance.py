@@ -108,6 +108,11 @@ def code_identity(provenance: dict[str, Any]) -> str:
     return f"{version_}+{digest}" if version_ and digest else ""
 
 
+def device_name(device: torch.device) -> str:
+    """Returns the name of the GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(processor()["processor"])
+
+
 def collect(device: torch.device, code: str = "") -> dict[str, Any]:
     """Returns provenance as plain data.
 
@@ -129,7 +134,7 @@ def collect(device: torch.device, code: str = "") -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor()["processor"],
+        "device_name": device_name(device),
         **processor(),
         **kernels(),
         "training_number_types": number_type.facts()

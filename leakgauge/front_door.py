@@ -33,6 +33,7 @@ from leakgauge.reports.gate import judge
 from leakgauge.reports.limits import Limits, read_limits
 from leakgauge.reports.loaded import LoadedRun, load_runs
 from leakgauge.reports.table import point_rows
+from leakgauge.shown_gallery import Markup, shown_gallery
 
 if TYPE_CHECKING:
     from leakgauge.harness.search.front import Front
@@ -143,21 +144,7 @@ class Run:
 
     def gallery(self) -> Markup:
         """Returns originals beside what the strongest attack rebuilds at every point, as a notebook shows it."""
-        found = gallery(self.loaded)
-        if found is None:
-            return Markup("<p>no pictures are stored</p>")
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in ("", *found.headings))
-        body = "".join(
-            f"<tr><th>{html.escape(strip.name)}<br><small>{html.escape(strip.detail)}</small></th>"
-            + "".join(
-                f'<td><img src="{html.escape(one.uri)}" alt="{html.escape(one.alt)}" width="{found.width}">'
-                f"<br><small>{html.escape(one.score)}</small></td>"
-                for one in strip.pictures
-            )
-            + "</tr>"
-            for strip in found.strips
-        )
-        return Markup(f"<table><tr>{head}</tr>{body}</table>")
+        return shown_gallery(gallery(self.loaded))
 
     def frontier(self, cost: str = "payload_bytes") -> Any:
         """Draws leakage against a column of ``points``; returns a matplotlib figure, which a notebook shows.
@@ -188,15 +175,6 @@ class Run:
         table = self.points.to_html(index=False, float_format=lambda value: f"{value:.3g}", na_rep="unscored", border=0)
         said = html.escape(repr(self))
         return f"<p>{said}</p>{table}{self.gallery()._repr_html_()}"
-
-
-class Markup(str):
-    """HTML that a notebook shows."""
-
-    __slots__ = ()
-
-    def _repr_html_(self) -> str:
-        return str(self)
 
 
 def run(

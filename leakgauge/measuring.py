@@ -18,7 +18,7 @@ from leakgauge.front_door import OperatingPoint, Point, Progress, Run, run
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.registry import load
 
-POINTS: tuple[Point, ...] = ("undefended", OperatingPoint("threshold", "keep_0.4", keep=0.4))
+POINTS: tuple[Point, ...] = ("undefended", OperatingPoint("threshold", "merged_half", share=0.5))
 ATTACKS = ("floor_mean", "ridge", "set_decoder")
 COMPARED = 4
 """Images on which the model that is built anew must answer as the user's does."""
@@ -57,8 +57,8 @@ def measure(
         labels: (N,) class numbers of the model's head; quality is then top-1 accuracy. None: agreement with the
             undefended model.
         cut: Blocks on the edge; what is sent lies behind them.
-        points: Operating points, as ``run`` takes them. By default undefended, and similar tokens merged until 40 %
-            are left.
+        points: Operating points, as ``run`` takes them. By default undefended, and half of the matches merged in
+            every block.
         attacks: Attacks by name, or ``{"name": ..., options}``. Without a floor among them ``floor_mean`` is added:
             leakage is what lies above the best floor.
         auxiliary: Images of the attacker's own, in the form of ``images``, none of which is among these.
@@ -179,7 +179,8 @@ def _array(values: Any, what: str) -> Tensor:
     try:
         return torch.from_numpy(np.ascontiguousarray(values))
     except (TypeError, ValueError) as error:
-        raise DataError(f"no array of numbers: {error}", where=what, mend="give a tensor or an array") from error
+        said = f"no array of numbers: {str(error).partition('. ')[0]}"[:120]
+        raise DataError(said, where=what, mend="give a tensor or an array") from error
 
 
 def _pixels(given: Any, what: str, side: int | None) -> Tensor:

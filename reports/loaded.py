@@ -28,6 +28,11 @@ class Setting(NamedTuple):
     channel: str
     threat_model: str
 
+    @property
+    def said(self) -> str:
+        """Names it: ``channel ideal, threat model server``."""
+        return f"channel {self.channel}, threat model {self.threat_model}"
+
 
 @dataclass(frozen=True)
 class LoadedRun:

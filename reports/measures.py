@@ -114,7 +114,7 @@ class Measured:
     @property
     def place(self) -> str:
         """Names it: ``threshold_0.90, channel ideal, threat model server``."""
-        return f"{self.point}, channel {self.setting.channel}, threat model {self.setting.threat_model}"
+        return f"{self.point}, {self.setting.said}"
 
     @property
     def names(self) -> list[str]:

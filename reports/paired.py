@@ -45,7 +45,7 @@ def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
         for point, own in best.items()
     ]
     headings = [Heading("PSNR of", "", numeric=False), *(Heading(f"minus {point}", "dB") for point in best)]
-    place = f"channel {setting.channel}, threat model {setting.threat_model}"
+    place = setting.said
     return Grid(f"Strongest attack on each image, row minus column, {place}", headings, rows)
 
 

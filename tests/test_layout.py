@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("harness", "defenses", "attacks", "benchmarks", "reports")
 SOURCES = sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
+DOOR = sorted((ROOT / "leakgauge").glob("*.py"))
 
 
 def imported_folders(path: Path) -> set[str]:
@@ -29,7 +30,7 @@ def test_imports_follow_the_direction(path):
     assert imported_folders(path) <= allowed
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, *DOOR], ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_small_and_named_for_a_noun(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 320
     assert path.stem not in {"utils", "helpers", "misc", "common"}
@@ -47,3 +48,9 @@ def test_the_core_names_no_attack():
 @pytest.mark.parametrize("folder", [*FOLDERS, "leakgauge", "tests"])
 def test_every_folder_says_what_lives_there(folder):
     assert (ROOT / folder / "README.md").is_file()
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """Without packages under tests/, pytest imports them by name alone, and refuses the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -15,6 +15,17 @@ from leakgauge.harness.contracts import SPLITS, Task, Victim
 from leakgauge.harness.images import ImageSet
 
 PX, EACH = 16, 24
+SMALL_SUITE = {
+    "name": "small",
+    "task": "toy",
+    "defense": {"name": "split_pipeline", "cut": 1},
+    "operating_points": [{"name": "undefended"}],
+    "attacks": ["floor_mean", "ridge"],
+    "metrics": ["psnr_db"],
+    "judge": "victim",
+    "evaluation_images": 4,
+}
+"""Two cells that take no time."""
 COUNTS = {"attacker": 2 * EACH, "calibration": 8, "search": 4, "evaluation": EACH}
 
 

@@ -256,9 +256,7 @@ class ImageFolder(Task):
         assert self._shifted is not None
         files = ImageFiles.find(self._shifted, "flat")
         pixels, _, _ = files.load(range(len(files)), self._loaded.px, self._read, skip_broken=self.skip_broken)
-        images = ImageSet.from_pixels(pixels)
-        first = {image_id: i for i, image_id in reversed([*enumerate(images.ids)])}
-        return images.select(sorted(first.values(), key=images.ids.__getitem__))
+        return ImageSet.from_pixels(pixels).distinct()
 
     @cached_property
     def _answers(self) -> Answers:

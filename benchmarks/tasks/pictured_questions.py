@@ -173,8 +173,7 @@ class PicturedQuestions(QuestionTask):
             by_id.setdefault(image_id, []).append(name)
         self.left_out["copies"] = len(names) - len(by_id)
         asked = {i: self._capped([one for name in same for one in files.asked[name]]) for i, same in by_id.items()}
-        first = {image_id: i for i, image_id in reversed(list(enumerate(decoded.ids)))}
-        images = decoded.select([first[image_id] for image_id in sorted(first)])
+        images = decoded.distinct()
         images = ImageSet(images.pixels, images.ids, None, duplicate_groups(images))
         assert images.groups is not None
         try:

@@ -15,13 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from leakgauge.benchmarks.victims.described_vit import DESCRIPTION, WEIGHTS
 from leakgauge.harness.bounded_file import read_bytes, read_json
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.plain_text import plain
 from leakgauge.harness.store import write_atomic
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS, IMAGES = "model.json", "model.safetensors", "images.safetensors"
+IMAGES = "images.safetensors"
 MOST_JSON, MOST_BYTES = 2**22, 2**36
 LEAST_PX, MOST_NAME = 8, 80
 _MEND = "let leakgauge.measure() write the folder anew"

@@ -94,16 +94,15 @@ class Tensors(Task):
 
     def _auxiliary(self, pixels: Tensor, others: ImageSet) -> ImageSet:
         """Returns the attacker's own images, each content once."""
-        images = ImageSet.from_pixels(pixels)
-        first = {image_id: row for row, image_id in reversed([*enumerate(images.ids)])}
-        shared = set(first) & set(others.ids)
+        images = ImageSet.from_pixels(pixels).distinct()
+        shared = set(images.ids) & set(others.ids)
         if shared:
             raise DataError(
                 f"{len(shared)} of the auxiliary images are among the images under attack",
                 where=str(self.path),
                 mend="give the attacker images of its own",
             )
-        return images.select(sorted(first.values(), key=images.ids.__getitem__))
+        return images
 
     def reading(self) -> Reading:
         """Returns what was read, and what was passed over and why."""

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from leakgauge.harness.errors import DataError, VictimError
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+SAME = 1e-6
+"""Largest difference of outputs, as a share of the largest, between a model and the one that is built again."""
 _CLASSES: dict[str, type[nn.Module]] = {
     "VisionTransformer": VisionTransformer,
     "VisionTransformerDistilled": VisionTransformerDistilled,
@@ -47,7 +49,7 @@ _MOST: dict[str, int] = {
     **{"num_heads": 1024, "mlp_ratio": 64, "reg_tokens": 1024},
 }
 """What numbers of a description may be at most: a changed file must not take all memory."""
-_MEND = "save its weights and use task imagefolder with a timm model, or rebuild it as a plain VisionTransformer"
+_MEND = "rebuild it as a plain VisionTransformer, or save its weights for task imagefolder"
 
 
 def _name_of(kind: str, module: nn.Module) -> str:
@@ -142,13 +144,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _compared(model: Any, twin: Any, images: Tensor) -> None:
+    """Refuses a model that its twin does not answer like, on the same device: the same sums, so that nearly is not."""
     first = next(model.parameters())
+    shown = images.to(first.device, first.dtype)
     with _evaluating(model):
-        wanted = model(images.to(first.device, first.dtype)).float().cpu()
+        wanted = model(shown).float()
     with torch.no_grad():
-        got = twin.eval()(images.to(first.dtype)).float()
-    close = got.shape == wanted.shape and torch.allclose(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
-    if not close:
+        got = twin.to(first.device, first.dtype).eval()(shown).float()
+    if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=0, atol=SAME * float(wanted.abs().max())):
         what = "a model built anew with its weights answers otherwise: it does more than its modules say"
         raise VictimError(what, where="model", mend=_MEND)
 
@@ -184,7 +187,7 @@ def describe(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], bytes]:
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()[:110]
         raise VictimError(f"it has parts that cannot be written down: {said}", where="model", mend=_MEND) from error
-    _compared(model, twin.to(next(model.parameters()).dtype), images)
+    _compared(model, twin, images)
     return {"kind": kind, "arguments": arguments}, save(state)
 
 

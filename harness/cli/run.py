@@ -49,10 +49,10 @@ def run(
     try:
         with staying(suite), json_alone(as_json):
             found = _run(load_suite(suite, overrides), out, choose_device(device), workers, how, dry=dry_run)
-            if as_json:
-                print_json(found if isinstance(found, dict) else summary_of(found))
-            if isinstance(found, RunFolder):
-                check_none_failed(found)
+        if as_json:
+            print_json(found if isinstance(found, dict) else summary_of(found))
+        if isinstance(found, RunFolder):
+            check_none_failed(found)
     except KeyboardInterrupt:
         # Here, because typer would turn it into a bare "Aborted".
         raise InterruptError(

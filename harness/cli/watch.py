@@ -48,10 +48,10 @@ class Watch:
         self._cells, self._told, self._workers, self._out, self._line_s = cells, told, workers, out, line_s
         self._store = RunFolder(folder)
         self._timed = Timed(self._store, cells)
-        self._before = {label: len(seconds) for label, seconds in self._timed.by_attack().items()}
+        self._before = self._timed.stamps()
         self._begun = self._printed = time.monotonic()
-        self._done = self._first = self._shown = -1
-        self._finished, self._lock = threading.Event(), threading.Lock()
+        self._done = self._shown = -1
+        self._finished = threading.Event()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=out, transient=True)
         self._task = self._bar.add_task("cells", total=len(cells), left="")
@@ -72,10 +72,9 @@ class Watch:
 
     def progress(self, done: int, total: int) -> None:
         """Takes how many cells are measured; where the bar cannot move every one of them is a line."""
-        with self._lock:
-            self._done = done
-            if self._first < 0:
-                self._first = self._shown = done
+        if self._done < 0:  # what earlier sessions measured is no news
+            self._shown = done
+        self._done = done
         self._bar.update(self._task, completed=done, total=total)
         if done > self._shown and not self._out.is_terminal:
             self._say(f"{done} of {total} cells after {clock(time.monotonic() - self._begun)}")
@@ -114,7 +113,7 @@ class Watch:
         missing = [cell for cell in self._cells if not self._store.stamp(cell.key)]
         timed = self._timed.by_attack()
         # A cell takes longer than its attack: there is the operating point to measure, and a reconstruction to score.
-        fresh = sum(sum(seconds[self._before.get(label, 0) :]) for label, seconds in timed.items())
+        fresh = self._timed.fresh(self._before)
         running = sum(max(0.0, time.time() - one.since) for one in standings(self._told))
         busy = (time.monotonic() - self._begun) * self._workers
         factor = max(1.0, busy / (fresh + running)) if fresh else 1.0

@@ -83,7 +83,7 @@ def most_leaking(gate: Gate, run: LoadedRun, baseline: Baseline | None = None) -
     found = []
     for setting in run.settings:
         for point in run.points_at(setting):
-            place = f"{point}, channel {setting.channel}, threat model {setting.threat_model}"
+            place = f"{point}, {setting.said}"
             if place not in failing or not candidates(run, point, setting):
                 continue
             best = strongest_per_image(run, point, setting)
@@ -91,7 +91,7 @@ def most_leaking(gate: Gate, run: LoadedRun, baseline: Baseline | None = None) -
             worst = best.sort_values(["leakage", "image"], ascending=[False, True], kind="stable")[:PICTURES]
             chosen = [str(image) for image in worst["image"]]
             told = tuple(f"{number(value, 1)} dB" for value in worst["leakage"])
-            where = f"channel {setting.channel}, threat model {setting.threat_model}"
+            where = setting.said
             pictures = rebuilt(run, best, chosen, point)
             before = _before(baseline, (point, setting), chosen)
             found.append(MostLeaking(point, where, originals(run, chosen), pictures, told, before))

@@ -79,7 +79,7 @@ def _places(runs: Sequence[LoadedRun]) -> list[Place]:
 def _change(comparison: Comparison | None, place: Place) -> Change | None:
     if comparison is None:
         return None
-    where = f"{place.point}, channel {place.setting.channel}, threat model {place.setting.threat_model}"
+    where = f"{place.point}, {place.setting.said}"
     rows = [row for row in comparison.rows if row.place == where and row.measure.name == "leakage"]
     if not rows:
         return None
@@ -155,7 +155,7 @@ def side_by_side(
             row = next((row for row in own if _place_of(row) == place), None)
             if row is not None:
                 entries.append(_entry(run, row, place, widest, _change(comparison, place), chosen))
-        where = f"channel {place.setting.channel}, threat model {place.setting.threat_model}"
+        where = place.setting.said
         first = next(run for run in runs if any(run.label == entry.run for entry in entries))
         found.append(Shared(place.point, where, f"place{number_}", originals(first, chosen), tuple(entries)))
     return tuple(found)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_task import register
+from toy_task import SMALL_SUITE, register
 from typer.testing import CliRunner
 
 from leakgauge.harness import console
@@ -24,16 +27,7 @@ from leakgauge.harness.json_output import json_alone, plain_data, to_json
 from leakgauge.harness.results import CELL_COLUMNS
 
 ROOT = Path(__file__).parents[2]
-SUITE = {
-    "name": "told",
-    "task": "toy",
-    "defense": {"name": "split_pipeline", "cut": 1},
-    "operating_points": [{"name": "undefended"}],
-    "attacks": ["floor_mean", "ridge"],
-    "metrics": ["psnr_db"],
-    "judge": "victim",
-    "evaluation_images": 4,
-}
+SUITE = {**SMALL_SUITE, "name": "told"}
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +83,25 @@ def test_consoles_speak_on_standard_error_meanwhile(capsys):
     said = capsys.readouterr()
     assert said.out.split() == ["after", "plain"]
     assert said.err.split() == ["beside"]
+    with json_alone(True):
+        print("a plug-in")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "a plug-in\n")
     with pytest.raises(ValueError, match="x"), json_alone(True):
         raise ValueError("x")
     out.print("still here")
     assert capsys.readouterr().out.split() == ["still", "here"]
+
+
+def test_libraries_and_workers_that_write_past_python_do_too(capfd):
+    program = "print('a worker', flush=True)"
+    with json_alone(True):
+        os.write(1, b"a library\n")
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    console.write_out("the object\n")
+    said = capfd.readouterr()
+    assert said.out == "the object\n"
+    assert said.err.splitlines() == ["a library", "a worker"]
 
 
 def test_run_score_and_runs(suite, tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from toy_task import register
+from toy_task import SMALL_SUITE, register
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
@@ -14,16 +14,7 @@ from leakgauge.harness.runner import prepare, run_suite
 from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
-SUITE = {
-    "name": "progress",
-    "task": "toy",
-    "defense": {"name": "split_pipeline", "cut": 1},
-    "operating_points": [{"name": "undefended"}],
-    "attacks": ["floor_mean", "ridge"],
-    "metrics": ["psnr_db"],
-    "judge": "victim",
-    "evaluation_images": 4,
-}
+SUITE = {**SMALL_SUITE, "name": "progress"}
 
 
 @pytest.fixture(autouse=True)

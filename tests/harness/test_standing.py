@@ -126,7 +126,25 @@ def test_seconds_are_those_of_the_parts(tmp_path):
     planned = plan_cells(suite, "data")
     timed = Timed(store, planned)
     assert timed.by_attack() == {}
-    assert timed.by_attack() == {}
+
+    def finished(cell, **part):
+        whole = {"identity": {"cell": cell.key}, "status": "done", "code": "", "scores": {}, "floor": False}
+        identity = dict.fromkeys(("task", "defense", "operating_point", "channel", "attack", "threat_model"), "x")
+        whole["identity"] |= {**identity, "snr_db": None, "seed": 0}
+        store.write_part(cell.key, {**whole, "costs": {}, "latency_ms": 1.0, "kind": "attribute", **part})
+
+    floor, decoder = planned[:2]
+    finished(floor, attack_seconds=0.5)
+    before = timed.stamps()
+    assert timed.by_attack() == {"floor_mean": [0.5]}
+    assert timed.fresh(before) == 0.0
+    finished(decoder, attack_seconds=7.0)
+    assert timed.by_attack() == {"floor_mean": [0.5], "set_decoder": [7.0]}
+    assert timed.fresh(before) == 7.0, "what earlier sessions measured says nothing of this one's pace"
+    finished(floor, attack_seconds=2.5)
+    assert timed.fresh(before) == 9.5, "a cell that is measured again is this session's"
+    finished(decoder, status="failed", reason="x")
+    assert timed.by_attack() == {"floor_mean": [2.5]}
 
 
 @pytest.mark.parametrize("terminal", [False, True])

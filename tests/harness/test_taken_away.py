@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_task import register
+from toy_task import SMALL_SUITE, register
 
 from leakgauge.harness import rescoring
 from leakgauge.harness.errors import FailedCellsError, StoreError
@@ -18,16 +18,7 @@ from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import parse_suite
 
 CPU = torch.device("cpu")
-SUITE = {
-    "name": "taken_away",
-    "task": "toy",
-    "defense": {"name": "split_pipeline", "cut": 1},
-    "operating_points": [{"name": "undefended"}],
-    "attacks": ["floor_mean", "ridge"],
-    "metrics": ["psnr_db"],
-    "judge": "victim",
-    "evaluation_images": 4,
-}
+SUITE = {**SMALL_SUITE, "name": "taken_away"}
 
 
 @pytest.fixture(autouse=True)
