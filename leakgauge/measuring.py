@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from leakgauge.benchmarks.tasks.tensor_files import Channels, TensorFiles
 from leakgauge.benchmarks.victims.described_vit import describe
 from leakgauge.front_door import OperatingPoint, Point, Progress, Run, run
-from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
 from leakgauge.harness.registry import load
 
 POINTS: tuple[Point, ...] = ("undefended", OperatingPoint("threshold", "merged_half", share=0.5))
@@ -93,17 +95,34 @@ def measure(
         raise ConfigError("`measure` makes the task itself", where="task", mend="leave it out, or call `leakgauge.run`")
     files = inputs_of(model, images, labels, auxiliary, (mean, std), class_names, name, groups)
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
-    place = files.write(folder.with_name(f"{folder.name}.inputs"))
     defense = {"name": "split_pipeline", **_mapping(keys.pop("defense", {})), "cut": cut}
-    return run(
-        {"name": "measure", **keys, "task": {"name": "tensors", "path": str(place.absolute())}, "defense": defense},
-        out=folder,
-        device=device,
-        workers=workers,
-        progress=progress,
-        points=POINTS if points is None else points,
-        attacks=_with_floor(attacks),
-    )
+    attacks = _with_floor(attacks)
+    with _written(files, folder) as place:
+        return run(
+            {"name": "measure", **keys, "task": {"name": "tensors", "path": str(place.absolute())}, "defense": defense},
+            out=folder,
+            device=device,
+            workers=workers,
+            progress=progress,
+            points=POINTS if points is None else points,
+            attacks=attacks,
+        )
+
+
+@contextmanager
+def _written(files: TensorFiles, folder: Path) -> Iterator[Path]:
+    """Writes the inputs of a run beside its folder; a call that is refused before there is a run takes them away."""
+    inputs = folder.with_name(f"{folder.name}.inputs")
+    before = set(inputs.iterdir()) if inputs.is_dir() else set()
+    place = files.write(inputs)
+    try:
+        yield place
+    except LeakgaugeError:
+        if not folder.exists() and place not in before:
+            shutil.rmtree(place, ignore_errors=True)
+            with suppress(OSError):  # other inputs are there
+                inputs.rmdir()
+        raise
 
 
 def _mapping(defense: Any) -> dict[str, Any]:

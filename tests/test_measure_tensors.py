@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from hypothesis import given as given_values
+from hypothesis import settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 from timm.layers import RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
@@ -339,6 +342,16 @@ def test_too_few_images_are_told(given, tmp_path):
     model, images, _ = given
     with pytest.raises(leakgauge.LeakgaugeError, match="not enough for the splits"):
         leakgauge.measure(model, images[:6], out=tmp_path / "run", workers=1, **KEYS)
+    assert not list(tmp_path.iterdir()), "what is refused leaves nothing behind"
+
+
+def test_a_refused_call_leaves_what_others_wrote(given, tmp_path):
+    model, images, labels = given
+    kept = tmp_path / "run.inputs" / "other"
+    kept.mkdir(parents=True)
+    with pytest.raises(leakgauge.LeakgaugeError, match="cut"):
+        leakgauge.measure(model, images, labels, out=tmp_path / "run", workers=1, **{**KEYS, "cut": 9})
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 @pytest.fixture
@@ -401,6 +414,23 @@ def test_another_number_of_heads_is_another_victim(written):
     stated["model"]["arguments"]["num_heads"] = 2
     path.write_text(json.dumps(stated))
     assert Tensors(str(written)).victim().weights_hash != digest
+
+
+def test_another_normalisation_is_another_victim(given, tmp_path):
+    model, images, _ = given
+    digests = set()
+    for mean, std in ((FED["mean"], FED["std"]), (FED["std"], FED["std"]), (FED["mean"], FED["mean"])):
+        files = measuring.inputs_of(model, images, None, None, (mean, std), None, "mine")
+        digests.add(Tensors(str(files.write(tmp_path))).victim().weights_hash)
+    assert len(digests) == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given_values(byte=st.integers(0, 255), off=st.floats(-0.499, 0.499))
+def test_floats_are_the_nearest_byte(given, byte, off):
+    level = min(max(byte + off, 0.0), 255.0) / 255.0
+    files = measuring.inputs_of(given[0], np.full((1, 32, 32, 3), level), None, None, (FED["mean"],) * 2, None, None)
+    assert files.pixels.unique().tolist() == [byte]
 
 
 def test_examples_in_docstrings_run():
