@@ -48,6 +48,14 @@ class Tables(NamedTuple):
     kinds: list[Row]
 
 
+def unscored_of(part: Part) -> str:
+    """Says which scores a cell lacks and why: a reason once, after all that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in part.get("unscored", {}).items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} unscored: {reason}" for reason, names in by_reason.items())
+
+
 def _exposure(part: Part) -> tuple[Any, ...]:
     names = part["identity"]
     return names["operating_point"], names["channel"], names["threat_model"], names["seed"]
@@ -190,10 +198,9 @@ class Assembler:
     def _judge(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> None:
         """Adds the verdict to a cell's row, and what is to be said of it."""
         doubt = self._doubt(part, row, proven)
-        unscored = [f"{name} unscored: {reason}" for name, reason in part.get("unscored", {}).items()]
         bound = part.get("lower_bound", "")
         row["verdict"] = "inconclusive" if doubt else "lower bound" if bound else "conclusive"
-        row["reason"] = "; ".join(filter(None, [doubt or bound, *unscored]))
+        row["reason"] = "; ".join(filter(None, (doubt or bound, unscored_of(part))))
 
     @staticmethod
     def _warn(parts: list[Part], cells: list[Row]) -> None:

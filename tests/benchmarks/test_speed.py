@@ -76,6 +76,7 @@ def test_the_best_micro_batch_is_one_of_the_candidates(setting):
     assert best_micro_batch(setup, images) in {2, 4}
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_writes_its_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("leakgauge.benchmarks.speed.__main__.CALIBRATION_IMAGES", 4)
     main(

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from tally import Tally, table
 from world import differences
 
 RUN = Path(__file__).parent / "run.py"
 
 
+@pytest.mark.slow
 def test_commands_get_over_a_sample_of_faults():
     done = subprocess.run(
         [sys.executable, str(RUN), "--sample"], capture_output=True, text=True, timeout=280, check=False

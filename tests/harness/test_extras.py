@@ -93,6 +93,7 @@ def test_a_command_that_lacks_a_library_names_the_extra_in_one_line(arguments, e
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_plain_run_and_its_front_door_need_none_of_them(tmp_path):
     program = f"""
 import leakgauge

@@ -15,6 +15,7 @@ import torch
 from toy_task import EACH, register
 
 from leakgauge.harness import guards, registry
+from leakgauge.harness.assembly import unscored_of
 from leakgauge.harness.contracts import Metric
 from leakgauge.harness.errors import ConfigError, PluginError, StoreError
 from leakgauge.harness.measures import BUILT_IN, own_scores
@@ -126,6 +127,12 @@ def test_every_image_and_cell_has_the_score_with_its_interval(store: RunFolder) 
     assert own["brightness_gap"].to_numpy()[1:] == pytest.approx(by_hand[1:], abs=1e-2)
 
 
+def test_a_reason_is_said_once_for_all_that_it_holds_for() -> None:
+    part = {"unscored": {"lpips": "no weights", "psnr_db": "too small", "judge_reid_top1": "no weights"}}
+    assert unscored_of(part) == "lpips, judge_reid_top1 unscored: no weights; psnr_db unscored: too small"
+    assert unscored_of({}) == ""
+
+
 def test_the_strongest_attack_is_chosen_by_its_direction(store: RunFolder) -> None:
     images = store.images()
     merged = images[images["operating_point"] == "merged"]
@@ -140,7 +147,9 @@ def test_the_strongest_attack_is_chosen_by_its_direction(store: RunFolder) -> No
 
 def test_the_console_and_every_report_show_it(store: RunFolder, tmp_path: Path, capsys: Any) -> None:
     show(store)
-    assert "Brightness gap" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Brightness gap" in said
+    assert said.count("spoiler unscored") == 1, "what most cells lack is said once"
     for write in (write_html, write_markdown, write_csv, write_parquet, write_latex):
         write([store], tmp_path)
     for name in ("index.html", "tables.tex"):

@@ -35,6 +35,7 @@ def test_what_got_worse_is_found_where_it_did(tmp_path):
     assert back["merged", "leakage"] == "better"
 
 
+@pytest.mark.slow
 def test_few_of_many_seeds_find_a_change_where_there_is_none(tmp_path):
     """The chance of even one false finding stays near 5 %, over all measures together."""
     base = simulated(tmp_path / "base", noise=1.0)

@@ -123,6 +123,7 @@ def test_losses_use_the_gains_that_the_bit_true_chain_draws():
         assert sum(true != drawn for true, drawn in both) <= 14
 
 
+@pytest.mark.slow
 def test_the_table_agrees_with_the_bit_true_chain_at_one_point():
     loss = packet_loss(scheme("qam16_3_4"), 10.1, blocks_of(200))
     assert 0.2 < loss < 0.9

@@ -26,13 +26,15 @@ from leakgauge.harness.search.study import run_search
 from leakgauge.harness.search.trials import failures, finished
 from leakgauge.harness.suite import OperatingPoint, parse_suite
 
+OTHERS = ["tpe", "nsga2", "gp_screened", "sweep", "line"]
+
 
 def drawn(records):
     return [record.params for record in records]
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp", "gp_screened", "sweep", "line"])
+@pytest.mark.parametrize("sampler", ["random", "gp", *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
 def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
     whole_ready, whole = searched(tmp_path / "whole", sampler=sampler, trials=7, warm_start=2)
     searched(tmp_path / "parts", sampler=sampler, trials=4, warm_start=2)
