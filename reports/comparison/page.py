@@ -29,6 +29,8 @@ _SAID: dict[Outcome, str] = {
 }
 FEW = 3
 """As many attacks are named in a sentence; of more their number is told."""
+STRIP = 3
+"""Pictures of every run on the first screen."""
 TOLD = ("worse", "better", "not comparable")
 """Outcomes that are shown at once; the others are folded."""
 
@@ -59,12 +61,15 @@ def comparison_html(environment: Environment, runs: Sequence[LoadedRun], links: 
     rows: list[list[Row]] = [point_rows(run) for run in runs]
     comparisons: list[Comparison | None] = [None, *(compare(runs[0], run) for run in runs[1:])]
     drawn = overlaid_frontier(runs, rows)
+    shared = side_by_side(runs, rows, comparisons)
     scripts = [Markup(environment.get_template("page.js.j2").render())]
     return environment.get_template("comparison.html.j2").render(
         runs=[(run, link) for run, link in zip(runs, links, strict=True)],
         lead=lead(comparisons),
         shared_images=len(set(image_order(runs[0])).intersection(*(image_order(run) for run in runs[1:]))),
-        shared=side_by_side(runs, rows, comparisons),
+        shared=shared,
+        shown_originals=next((place.originals[:STRIP] for place in shared if place.entries[0].pictures), ()),
+        strip_length=STRIP,
         figure=None if drawn is None else Markup(embedded_svg(drawn, "runs")),
         plot=drawn,
         pairs=[
