@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from leakgauge.harness.registry import check, create
 from leakgauge.harness.scoring.metrics import metrics_of
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
-from leakgauge.harness.suite_source import all_told
+from leakgauge.harness.text_source import all_told
 
 SUPPLIED = ("victim", "device")
 """Options of a defense that the harness adds."""
@@ -34,6 +34,11 @@ def check_suite(suite: Suite) -> None:
         *(partial(_check_channel, named) for named in suite.channels),
         *(partial(_check_operating_point, suite, point) for point in suite.operating_points),
     ]
+    _check_all(checks, suite.name)
+
+
+def _check_all(checks: Iterable[Callable[[], object]], where: str) -> None:
+    """Makes every check; raises what they found, all of it at once."""
     problems = dict[str, LeakgaugeError]()
     for one in checks:
         try:
@@ -41,7 +46,7 @@ def check_suite(suite: Suite) -> None:
         except LeakgaugeError as error:
             problems.setdefault(str(error), error)
     if problems:
-        raise all_told(list(problems.values()), suite.name)
+        raise all_told(list(problems.values()), where)
 
 
 def _check_channel(named: NamedPlugin) -> None:
@@ -58,29 +63,43 @@ def check_space(space: Space) -> None:
     """Checks every plug-in that a search space names.
 
     Raises:
-        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows.
+        ConfigError: A plug-in is unknown, or an option is unknown, missing or not what its annotation allows; several
+            problems are told at once.
         PluginError: A plug-in cannot be imported.
     """
-    check("tasks", space.task.name, space.task.options, where="task")
-    for place, configs in (("channel", (space.channel,)), ("choices.channel", space.choices.channel)):
+    _check_all(_checks_of_space(space), space.name)
+
+
+def _checks_of_space(space: Space) -> Iterator[Callable[[], object]]:
+    yield partial(check, "tasks", space.task.name, space.task.options, where="task")
+    yield partial(check, "channels", space.channel.name, space.channel.options, where="channel")
+    for group, configs in (("channels", space.choices.channel), ("codecs", space.choices.codec)):
         for config in configs:
-            check("channels", config.name, config.options, where=place)
-    for config in space.choices.codec:
-        check("codecs", config.name, config.options, where="choices.codec")
+            yield partial(check, group, config.name, config.options, where=f"choices.{group[:-1]}: {config.name}")
+    attacked: list[tuple[str, tuple[NamedPlugin, ...]]] = []
+    models: list[tuple[str, ThreatModel]] = []
     if space.proxy is not None:
-        _check_attacks((space.proxy.attack, *space.proxy.floors), "proxy")
-        _check_threat_models((space.proxy.threat_model,))
+        attacked += [("proxy.attack", (space.proxy.attack,)), ("proxy.floors", space.proxy.floors)]
+        models.append(("proxy: ", space.proxy.threat_model))
     if space.remeasure is not None:
-        _check_attacks(space.remeasure.attacks, "remeasure.attacks")
-        _check_threat_models(space.remeasure.threat_models)
-    tried: list[tuple[str, dict[str, Any]]] = [("defense", {})]
-    tried += [(f"choices.cut: {cut}", {"cut": cut}) for cut in space.choices.cut]
+        attacked.append(("remeasure.attacks", space.remeasure.attacks))
+        models += [("remeasure: ", model) for model in space.remeasure.threat_models]
+    for where, attacks in attacked:
+        for attack in attacks:
+            yield partial(_check_attacks, [attack], where)
+    for where, model in models:
+        yield partial(_check_threat_models, [model], where)
+    yield partial(_check_defense, space, "defense", {})
+    for cut in space.choices.cut:
+        yield partial(_check_defense, space, f"choices.cut: {cut}", {"cut": cut})
     for point in space.baselines:
-        _check_point(space.defense, point)
-        tried.append((f"baselines: {point.name}", point.options))
-    for where, options in tried:
-        stated = {**space.defense.options, "channel": space.channels[0].model_dump(), **options}
-        check("defenses", space.defense.name, stated, where=where, given=SUPPLIED)
+        yield partial(_check_point, space.defense, point)
+        yield partial(_check_defense, space, f"baselines: {point.name}", point.options)
+
+
+def _check_defense(space: Space, where: str, options: dict[str, Any]) -> None:
+    stated = {**space.defense.options, "channel": space.channels[0].model_dump(), **options}
+    check("defenses", space.defense.name, stated, where=where, given=SUPPLIED)
 
 
 def _check_attacks(attacks: Iterable[NamedPlugin], where: str) -> None:
@@ -89,10 +108,11 @@ def _check_attacks(attacks: Iterable[NamedPlugin], where: str) -> None:
         create("attacks", named.plugin.name, named.plugin.options, where=f"{where}: {named.label}")
 
 
-def _check_threat_models(models: Iterable[ThreatModel]) -> None:
+def _check_threat_models(models: Iterable[ThreatModel], where: str = "") -> None:
     for model in models:
         if model.channel is not None:
-            check("channels", model.channel.name, model.channel.options, where=f"threat model {model.name!r}")
+            place = f"{where}threat model {model.name!r}"
+            check("channels", model.channel.name, model.channel.options, where=place)
 
 
 def _check_point(defense: PluginConfig, point: OperatingPoint) -> None:
