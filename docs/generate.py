@@ -141,7 +141,8 @@ with `--json -` to standard output.
 A command that fails prints this object instead, beside the line on standard error, and ends with the same exit code:
 
 ```json
-{"error": {"what": "no run here: run.json is missing", "where": "runs/none", "mend": "name a run folder", "exit_code": 2}}
+{"error": {"what": "no run here: run.json is missing", "where": "runs/none",
+           "mend": "name a run folder", "exit_code": 2}}
 ```
 
 `where` and `mend` may be empty. Where a file has several problems, `problems` in the error lists each with its `what`,

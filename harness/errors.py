@@ -77,8 +77,9 @@ class ProblemsError(ConfigError):
 
     def __init__(self, problems: Sequence[LeakgaugeError], where: str, mend: str = "mend these") -> None:
         self.problems = tuple(problems)
-        beyond = f", the first {self.most} of them" if len(self.problems) > self.most else ""
-        super().__init__(f"{len(self.problems)} problems{beyond}", where=where, mend=mend)
+        count = len(self.problems)
+        beyond = f"more than {self.most} problems, the first of them"
+        super().__init__(f"{count} problems" if count <= self.most else beyond, where=where, mend=mend)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems, self.where, self.mend)

@@ -21,6 +21,8 @@ _CLOSE = 0.5
 """How like a key must be for another to be meant by it, as ``suggest`` has it."""
 _MOST_KEYS = 4
 """Keys that are named where none is close."""
+_MOST_PROBLEMS = 200
+"""Problems that are looked at: of a file of another kind thousands would be found, and none more be told."""
 
 
 def schema_error(
@@ -102,13 +104,15 @@ def _inside(hint: Any, part: str | int) -> Iterator[Any]:
 
 def problems_of(error: ValidationError, data: Any) -> list[Any]:
     """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
-    report = error.errors(include_url=False)
-    odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
+    report = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    odd: dict[Path, list[str]] = {}
+    for one in report:
+        if one["type"] == "extra_forbidden":
+            odd.setdefault(one["loc"][:-1], []).append(str(one["loc"][-1])[:80])
     lacking = {_stated(data, one["loc"]) for one in report if one["type"] == "missing"}
 
-    def meant(loc: tuple[Any, ...]) -> bool:
-        beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
-        return bool(get_close_matches(str(loc[-1]), beside, n=1))
+    def meant(loc: Path) -> bool:
+        return bool(get_close_matches(str(loc[-1]), odd.get(loc[:-1], []), n=1))
 
     def follows(one: Any) -> bool:
         place = _stated(data, one["loc"])

@@ -136,7 +136,7 @@ def test_a_file_of_another_kind_is_told_briefly(tmp_path):
     text = json.dumps({"schema_version": BASELINE_VERSION, "points": points}, indent=1)
     _, lines = said(tmp_path / "b.json", text, read_baseline)
     assert len(lines) == 21
-    assert "the first 20 of them" in lines[0]
+    assert lines[0].startswith("b.json: more than 20 problems, the first of them -- ")
 
 
 @pytest.mark.parametrize("read", [read_baseline, read_front])
