@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.plain_text import quoted, shortened
@@ -19,6 +20,7 @@ from leakgauge.harness.text_source import Path, TextSource, all_told
 
 _CLOSE = 0.5
 """How like a key must be for another to be meant by it, as ``suggest`` has it."""
+_BETWEEN_KEYS = "between_keys"
 _MOST_KEYS = 4
 """Keys that are named where none is close."""
 _MOST_PROBLEMS = 200
@@ -44,9 +46,26 @@ def schema_error(
         kind: The error of one problem.
         mend: What to do, where the problem does not say so itself.
     """
-    report = sorted(problems_of(error, data), key=lambda one: source.line(_stated(data, _path(one))))
+    report = sorted(problems_of(error, data), key=lambda one: source.line(_place(one, data, source)))
     told = [_told(one, data, source, model, kind, mend) for one in report]
     return all_told(told, source.name, mend if kind is not ConfigError else "mend these")
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raises all that is wrong between the keys of a model, each beginning with a key's path, in a validator of it.
+
+    Raises:
+        PydanticCustomError: There is a problem.
+    """
+    if found := list(dict.fromkeys(problems)):
+        raise PydanticCustomError(_BETWEEN_KEYS, "{first}", {"first": found[0], "problems": found})
+
+
+def twice(key: str, names: Sequence[str]) -> Iterator[str]:
+    """Yields the problems of names in a list under a key, which must be unique."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"{key}.{number}: the name {name!r} occurs twice; names must be unique"
 
 
 def missing_key(key: str, found: Mapping[Any, Any], known: Sequence[str] = ()) -> tuple[str, str]:
@@ -105,6 +124,8 @@ def _inside(hint: Any, part: str | int) -> Iterator[Any]:
 def problems_of(error: ValidationError, data: Any) -> list[Any]:
     """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
     report = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    if report[0]["type"] == _BETWEEN_KEYS:  # found only where each key for itself is well
+        return [{**report[0], "msg": text} for text in report[0]["ctx"]["problems"]]
     odd: dict[Path, list[str]] = {}
     for one in report:
         if one["type"] == "extra_forbidden":
@@ -138,6 +159,12 @@ def _path(problem: Any) -> Path:
     return tuple(part for part in problem["loc"] if isinstance(part, int) or "[" not in part)
 
 
+def _place(problem: Any, data: Any, source: TextSource) -> Path:
+    """Returns where a problem is in the data; what is wrong between keys begins with the path of one."""
+    path = _path(problem)
+    return _stated(data, path) if path else source.find(problem["msg"].removeprefix("Value error, "))
+
+
 def _stated(data: Any, path: Path) -> Path:
     """Returns as much of a path as leads somewhere in the data."""
     for number, key in enumerate(path):
@@ -169,8 +196,7 @@ def _told(
         text = f"unknown {quoted(problem['input'])} ({suggest(shortened(problem['input'], 40), allowed)})"
     elif problem["type"] in {"model_type", "model_attributes_type"}:
         text = f"keys and values belong here, found {quoted(problem['input'])}"
-    # What several keys must be together begins with the name of one.
-    where = source.place(path or source.find(text))
+    where = source.place(path or _place(problem, data, source))
     named = f"{place}{source.called(path)}"
     return kind(text, where=f"{where}: {named}" if place else where, mend=mend)
 

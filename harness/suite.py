@@ -13,7 +13,7 @@ from leakgauge.harness.configuration import apply_overrides, read_text_of, shipp
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.options import beside
 from leakgauge.harness.registry import load, suggest
-from leakgauge.harness.schema_problems import schema_error
+from leakgauge.harness.schema_problems import refuse, schema_error, twice
 from leakgauge.harness.text_source import TextSource
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -198,17 +198,16 @@ class Suite(_Strict):
             "attacks": [a.label for a in self.attacks],
             "threat_models": [t.name for t in self.threat_models],
         }
-        for axis, names in axes.items():
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{axis}: the name {name!r} occurs twice; names must be unique")
-            for block in self.cells:
+        problems = [text for axis, names in axes.items() for text in twice(axis, names)]
+        for number, block in enumerate(self.cells):
+            for axis, names in axes.items():
                 chosen = getattr(block, axis)
-                for name in () if chosen == "all" else chosen:
-                    if name not in names:
-                        raise ValueError(f"cells.{axis}: unknown {name!r}; {suggest(name, names)}")
+                unknown = [] if chosen == "all" else [name for name in chosen if name not in names]
+                problems += [f"cells.{number}.{axis}: unknown {name!r}; {suggest(name, names)}" for name in unknown]
         if self.baseline is not None and self.baseline not in axes["operating_points"]:
-            raise ValueError(f"baseline: unknown {self.baseline!r}; {suggest(self.baseline, axes['operating_points'])}")
+            known = axes["operating_points"]
+            problems.append(f"baseline: unknown {self.baseline!r}; {suggest(self.baseline, known)}")
+        refuse(problems)
         return self
 
     @property

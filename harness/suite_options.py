@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.options import signature_of
+from leakgauge.harness.plain_text import quoted
 from leakgauge.harness.planning import defense_config
-from leakgauge.harness.registry import check, create
+from leakgauge.harness.registry import check, create, load
 from leakgauge.harness.scoring.metrics import metrics_of
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
@@ -16,6 +19,8 @@ from leakgauge.harness.text_source import all_told
 
 SUPPLIED = ("victim", "device")
 """Options of a defense that the harness adds."""
+_SOUND = NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal"))
+"""The channel that defenses are checked with: what is wrong with a channel is told once, not at every point."""
 
 
 def check_suite(suite: Suite) -> None:
@@ -49,13 +54,23 @@ def _check_all(checks: Iterable[Callable[[], object]], where: str) -> None:
         raise all_told(list(problems.values()), where)
 
 
+def _check_label(named: NamedPlugin, group: str, where: str) -> None:
+    """Refuses a misspelt ``label``, which would be told as an option of the plug-in."""
+    signature = signature_of(load(group, named.plugin.name, where=where))
+    for key in named.plugin.options:
+        unknown = key not in signature.options and not signature.open_ended
+        if unknown and get_close_matches(key[:80], ["label", *signature.options], n=1) == ["label"]:
+            raise ConfigError(f"unknown key {quoted(key)}", where=where, mend="did you mean 'label'?")
+
+
 def _check_channel(named: NamedPlugin) -> None:
+    _check_label(named, "channels", f"channels: {named.label}")
     check("channels", named.plugin.name, named.plugin.options, where=f"channels: {named.label}")
 
 
 def _check_operating_point(suite: Suite, point: OperatingPoint) -> None:
     _check_point(suite.defense, point)
-    config = defense_config(suite, point, suite.channels[0])
+    config = defense_config(suite, point, _SOUND)
     check("defenses", config.name, config.options, where=f"operating point {point.name!r}", given=SUPPLIED)
 
 
@@ -98,12 +113,13 @@ def _checks_of_space(space: Space) -> Iterator[Callable[[], object]]:
 
 
 def _check_defense(space: Space, where: str, options: dict[str, Any]) -> None:
-    stated = {**space.defense.options, "channel": space.channels[0].model_dump(), **options}
+    stated = {**space.defense.options, "channel": _SOUND.plugin.model_dump(), **options}
     check("defenses", space.defense.name, stated, where=where, given=SUPPLIED)
 
 
 def _check_attacks(attacks: Iterable[NamedPlugin], where: str) -> None:
     for named in attacks:
+        _check_label(named, "attacks", f"{where}: {named.label}")
         # Built too, for what options must be together: it takes no time.
         create("attacks", named.plugin.name, named.plugin.options, where=f"{where}: {named.label}")
 

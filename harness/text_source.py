@@ -14,7 +14,7 @@ from leakgauge.harness.plain_text import shortened
 from leakgauge.harness.yaml_text import lines_of
 
 Path = tuple[str | int, ...]
-_NAMED = re.compile(r"^(operating point|threat model|[a-z_]+(?:\.[a-z_]+)*)\b[ :]*'?([^':(]*)")
+_NAMED = re.compile(r"^(operating point|threat model|[a-z_]+(?:\.[a-z_0-9]+)*)\b[ :]*'?([^':(]*)")
 _PATHS = {"operating point": "operating_points", "threat model": "threat_models"}
 _DEFAULTS = {"threat_models", "attacks", "channels", "metrics", "task", "defense", "judge", "cells"}
 """Keys that errors name though a file need not state them."""
@@ -82,12 +82,14 @@ class TextSource:
     def find(self, where: str) -> Path:
         """Returns the path to what an error names: ``operating point 'half'``, ``proxy.floors: mean``, ``task``."""
         found = _NAMED.match(where)
-        path: Path = () if found is None else tuple(_PATHS.get(found[1], found[1]).split("."))
+        parts = "" if found is None else _PATHS.get(found[1], found[1])
+        path: Path = tuple(int(part) if part.isdecimal() else part for part in parts.split("."))
         if found is None or not (path[0] in self.data or path[0] in _DEFAULTS):
             return ()
         items: Any = self.data
         for key in path:
-            items = items.get(key) if isinstance(items, Mapping) else None
+            stated = isinstance(items, Mapping) or (isinstance(items, list) and isinstance(key, int))
+            items = items[key] if stated and (key in items or key in range(len(items))) else None
         name = found[2].strip()
         for number, item in enumerate(items if isinstance(items, list) else ()):
             label = item.get("label", item.get("name")) if isinstance(item, Mapping) else item

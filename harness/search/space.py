@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from leakgauge.harness.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.registry import suggest
-from leakgauge.harness.schema_problems import schema_error
+from leakgauge.harness.schema_problems import refuse, schema_error, twice
 from leakgauge.harness.search.metrics import MetricName
 from leakgauge.harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
 from leakgauge.harness.text_source import TextSource
@@ -132,24 +133,23 @@ class Space(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[str]:
         if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError("objectives: a metric occurs twice")
+            yield "objectives: a metric occurs twice"
         for metric in self.reference:
             if metric not in self.objectives:
-                raise ValueError(f"reference: {metric!r} is no objective; {suggest(metric, list(self.objectives))}")
+                yield f"reference.{metric}: {metric!r} is no objective; {suggest(metric, list(self.objectives))}"
         if self.proxy is None and "leakage" in self.measured:
-            raise ValueError("objectives: leakage needs a `proxy`: {attack: NAME, floors: [...]}")
+            yield "objectives: leakage needs a `proxy`: {attack: NAME, floors: [...]}"
         if self.rungs and (len(self.objectives) > 1 or self.measured & {"leakage", "latency_ms"}):
-            raise ValueError("rungs are for one objective, without leakage and latency_ms")
+            yield "rungs are for one objective, without leakage and latency_ms"
         if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError("rungs must rise")
-        names = [constraint.name for constraint in self.constraints]
-        if len(set(names)) != len(names):
-            raise ValueError("constraints: a limit occurs twice")
-        points = [point.name for point in self.baselines]
-        if len(set(points)) != len(points):
-            raise ValueError("baselines: a name occurs twice; names must be unique")
-        return self
+            yield "rungs must rise"
+        yield from twice("constraints", [constraint.name for constraint in self.constraints])
+        yield from twice("baselines", [point.name for point in self.baselines])
 
     @property
     def source(self) -> TextSource:

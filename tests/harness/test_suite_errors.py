@@ -79,10 +79,18 @@ def test_lines_are_those_of_keys_and_items():
             ("r: 2", "q: 2"),
             "suite.yaml:6: operating point 'half' (defense 'split_pipeline'): reduction 'tome': unknown option 'q'",
         ),
-        (("name: half", "name: undefended"), "suite.yaml:4: operating_points: the name 'undefended' occurs twice"),
+        (("name: half", "name: undefended"), "suite.yaml:6: operating_points.1: the name 'undefended' occurs twice"),
         (
             ("name: ridge", "name: rigde"),
             "suite.yaml:12: attacks: linear: unknown attack 'rigde' -- did you mean 'ridge'?",
+        ),
+        (
+            ("label: linear", "lable: linear"),
+            "suite.yaml:12: attacks: ridge: unknown key 'lable' -- did you mean 'label'?",
+        ),
+        (
+            ("judge: victim", "channels: [{lable: a, name: ideal}]"),
+            "suite.yaml:14: channels: ideal: unknown key 'lable'",
         ),
         (("name: ridge}", "name: ridge, penalty: -1}"), "suite.yaml:12: attacks: linear (attack 'ridge'): penalty"),
         (("task: toy", "task: {name: toy, sise: 3}"), "suite.yaml:2: task"),

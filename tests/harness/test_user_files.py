@@ -133,6 +133,26 @@ def test_every_required_key_is_told_at_once(tmp_path):
     assert all("did you mean 'name'?" in line for line in lines[1:])
 
 
+def test_all_that_is_wrong_between_keys_is_told_at_once(tmp_path):
+    more = "baseline: undefnded\ncells:\n  - attacks: [ridge]\n  - attacks: [rigde]\n    channels: [nosy]\n"
+    changes = [("  - name: undefended\n", "  - name: undefended\n  - name: undefended\n")]
+    lines = said(tmp_path / "suite.yaml", changed(SUITE, *changes) + more, load_suite)
+    assert lines[1:] == [
+        "suite.yaml:6: operating_points.1: the name 'undefended' occurs twice; names must be unique -- mend that key",
+        "suite.yaml:17: baseline: unknown 'undefnded'; did you mean 'undefended'? -- mend that key",
+        "suite.yaml:20: cells.1.attacks: unknown 'rigde'; did you mean 'ridge'? -- mend that key",
+        "suite.yaml:21: cells.1.channels: unknown 'nosy'; did you mean 'noisy'? -- mend that key",
+    ]
+    text = changed(SPACE, ("attack: {", "attack: {"), ("[quality, leakage]", "[quality, quality]"))
+    lines = said(tmp_path / "space.yaml", text + "rungs: [0.5, 0.2]\nreference: {tokens: 3}\n", load_space)
+    assert [line.split(": ")[0] for line in lines[1:]] == [
+        "space.yaml:3",
+        "space.yaml:18",
+        "space.yaml:18",
+        "space.yaml:19",
+    ]
+
+
 def test_a_plug_in_within_an_option_is_told_alike():
     with pytest.raises(ConfigError, match=r"names no reduction: no key 'name'; found 'nmae' \(did you mean 'name'\?\)"):
         name_and_options("reductions", {"nmae": "tome", "r": 2}, "here")
