@@ -135,9 +135,19 @@ def _names(parameter: Any) -> str:
 JSON_SAID = """## Output for programs
 
 With `--json` a command prints one JSON object on standard output, strict (what is unscored is `null`), and everything
-else on standard error. Where it fails before there is anything to print, standard output stays empty; standard error
-and the exit code say why. Rows of cells have the [columns](columns.md) of `cells.csv`. `gate` writes its JSON to a
-file, with `--json -` to standard output."""
+else on standard error. Rows of cells have the [columns](columns.md) of `cells.csv`. `gate` writes its JSON to a file,
+with `--json -` to standard output.
+
+A command that fails prints this object instead, beside the line on standard error, and ends with the same exit code:
+
+```json
+{"error": {"what": "no run here: run.json is missing", "where": "runs/none",
+           "mend": "name a run folder", "exit_code": 2}}
+```
+
+`where` and `mend` may be empty. Where a file has several problems, `problems` in the error lists each with its `what`,
+`where` (the file and line) and `mend`. A run whose cells failed (exit code 4) prints its results, and a gate that does
+not pass (1 or 3) its checks, as ever. `gate --json FILE` writes no file where it fails; whatever lay there stays."""
 
 
 def command_page() -> str:

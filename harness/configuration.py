@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from leakgauge.harness.registry import load, plugins, suggest
 from leakgauge.harness.yaml_text import MAX_CHARACTERS, read_yaml
 
 Kind = Literal["suite", "space"]
+_LINE = re.compile(r" in line (\d+), column \d+$")
 
 
 def shipped(group: str) -> dict[str, str]:
@@ -110,7 +112,13 @@ def read_mapping(path: Path, noun: str) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is not YAML, or is no mapping of names.
     """
-    return _mapping(_text_of(path, noun), noun, str(path))
+    return read_file(path, noun)[1]
+
+
+def read_file(path: Path, noun: str) -> tuple[str, dict[str, Any]]:
+    """Reads a YAML file as ``read_mapping`` does; returns its text as well, which knows the lines."""
+    text = _text_of(path, noun)
+    return text, _mapping(text, noun, str(path))
 
 
 def _text_of(path: Path, noun: str) -> str:
@@ -125,7 +133,9 @@ def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
     try:
         data = read_yaml(text)
     except ValueError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=where, mend="mend the syntax at that line") from error
+        line = _LINE.search(str(error))
+        place = f"{where}:{line[1]}" if line else where
+        raise ConfigError(f"not valid YAML: {error}", where=place, mend="mend the syntax at that line") from error
     if data is not None and not (isinstance(data, dict) and all(isinstance(key, str) for key in data)):
         raise ConfigError(
             f"{noun} must be a mapping of keys to values", where=where, mend="write name: ..., task: ..., say"

@@ -31,14 +31,18 @@ class LeakgaugeError(Exception):
         return _rebuilt, (type(self), self.what, self.where, self.mend, self.__dict__)
 
     def __str__(self) -> str:
+        return self.line(self.longest)
+
+    def line(self, longest: int) -> str:
+        """Returns the error in one line of so many characters at most, as far as its least parts allow."""
         where, what, mend = (plain(" ".join(part.split()), keep="") for part in (self.where, self.what, self.mend))
         # Each gives way in turn, though never all of it: a path in its middle, then what was found there.
         for least_where, least_what, least_mend in ((48, 100, 60), (48, 60, 40)):
-            over = len(_line(where, what, mend)) - self.longest
+            over = len(_line(where, what, mend)) - longest
             where = shortened(where, max(least_where, len(where) - max(over, 0)))
-            over = len(_line(where, what, mend)) - self.longest
+            over = len(_line(where, what, mend)) - longest
             what = shortened(what, max(least_what, len(what) - max(over, 0)))
-            over = len(_line(where, what, mend)) - self.longest
+            over = len(_line(where, what, mend)) - longest
             mend = shortened(mend, max(least_mend, len(mend) - max(over, 0)))
         return _line(where, what, mend)
 
@@ -65,17 +69,24 @@ class ProblemsError(ConfigError):
     Args:
         problems: What is wrong, at least two.
         where: The configuration.
+        mend: What to do about it.
     """
 
-    def __init__(self, problems: Sequence[LeakgaugeError], where: str) -> None:
+    most = 20
+    """Problems that are told: a file of another kind has thousands."""
+
+    def __init__(self, problems: Sequence[LeakgaugeError], where: str, mend: str = "mend these") -> None:
         self.problems = tuple(problems)
-        super().__init__(f"{len(self.problems)} problems", where=where, mend="mend these")
+        count = len(self.problems)
+        beyond = f"more than {self.most} problems, the first of them"
+        super().__init__(f"{count} problems" if count <= self.most else beyond, where=where, mend=mend)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problems, self.where)
+        return type(self), (self.problems, self.where, self.mend)
 
     def __str__(self) -> str:
-        return "\n".join([super().__str__(), *(f"  {problem}" for problem in self.problems)])
+        lines = (one.line(min(one.longest, self.longest) - 2) for one in self.problems[: self.most])
+        return "\n".join([super().__str__(), *(f"  {line}" for line in lines)])
 
 
 class VictimError(ConfigError):
@@ -110,6 +121,10 @@ class StoreError(LeakgaugeError):
     """A run folder that cannot be read or written."""
 
     longest = 200
+
+
+class StoredProblemsError(ProblemsError, StoreError):
+    """All that is wrong with a file that was stored, a line each."""
 
 
 class ResourceError(LeakgaugeError):

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from leakgauge.harness import console
+from leakgauge.harness.errors import LeakgaugeError, ProblemsError
+from leakgauge.harness.plain_text import plain
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
 
@@ -41,14 +43,48 @@ def plain_data(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_json(data: Any) -> str:
+def to_json(data: Any, *, ascii_only: bool = False) -> str:
     """Returns strict JSON, indented, in the order of the data, with a newline at its end."""
-    return json.dumps(plain_data(data), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(plain_data(data), indent=2, allow_nan=False, ensure_ascii=ascii_only) + "\n"
+
+
+_printed: list[bool] = []
 
 
 def print_json(data: Any) -> None:
     """Prints data on standard output; silent where nobody reads it."""
-    console.write_out(to_json(data))
+    # Where standard output knows no Unicode, what it lacks would be escaped as no JSON is.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print_written(to_json(data, ascii_only=not encoding.lower().startswith("utf")))
+
+
+def print_written(text: str) -> None:
+    """Prints an object that is JSON already, as ``print_json`` does."""
+    _printed.append(True)
+    console.write_out(text)
+
+
+def begin() -> None:
+    """Starts a command line, which has printed no object yet."""
+    _printed.clear()
+
+
+def print_error(error: LeakgaugeError, code: int) -> None:
+    """Prints the object of a command that failed; nothing after an object of the command's own.
+
+    ``{"error": {"what", "where", "mend", "exit_code"}}``; where there are several problems, ``problems`` lists them.
+    """
+    if _printed:
+        return
+    told: dict[str, Any] = {**_parts(error), "exit_code": int(code)}
+    if isinstance(error, ProblemsError):
+        told["problems"] = [_parts(one) for one in error.problems]
+    print_json({"error": told})
+
+
+def _parts(error: LeakgaugeError) -> dict[str, str]:
+    """Returns what an error says, each part in one line that steers no terminal."""
+    return {name: plain(" ".join(getattr(error, name).split()), keep="") for name in ("what", "where", "mend")}
 
 
 @contextmanager

@@ -135,6 +135,11 @@ def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, 
 
     options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
     name = options.pop("name", None)
+    if isinstance(spec, dict) and "name" not in spec:
+        from leakgauge.harness.schema_problems import missing_key  # noqa: PLC0415 - heavy
+
+        what = f"names no {group[:-1]}: {missing_key('name', spec)[0]}"
+        raise ConfigError(what, where=where, mend="write {name: ...}")
     if not isinstance(name, str):
         raise ConfigError(f"{shown(spec)} names no {group[:-1]}", where=where, mend="write {name: ...}")
     return name, options

@@ -38,8 +38,8 @@ from leakgauge.harness.splits import check_disjoint
 from leakgauge.harness.store import RunFolder
 from leakgauge.harness.suite import Suite, parse_suite
 from leakgauge.harness.suite_options import check_suite
-from leakgauge.harness.suite_source import naming_lines
 from leakgauge.harness.sweeping import half_written
+from leakgauge.harness.text_source import naming_lines
 from leakgauge.harness.token_cache import check_once
 from leakgauge.harness.undefended import undefended
 from leakgauge.harness.views import eavesdropping_channel

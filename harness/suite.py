@@ -12,10 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from leakgauge.harness.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.options import beside
-from leakgauge.harness.plain_text import quoted
 from leakgauge.harness.registry import load, suggest
-from leakgauge.harness.stored_shapes import bounded_problem
-from leakgauge.harness.suite_source import SuiteSource, all_told, problems_of
+from leakgauge.harness.schema_problems import refuse, schema_error, twice
+from leakgauge.harness.text_source import TextSource
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -189,7 +188,7 @@ class Suite(_Strict):
     """Images that pass the victim at a time; no result depends on it."""
     bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False, strict=True)
     """Complex symbols a second, from which air time is reckoned."""
-    _source: SuiteSource = PrivateAttr(default_factory=lambda: SuiteSource("suite", {}, {}))
+    _source: TextSource = PrivateAttr(default_factory=lambda: TextSource("suite", {}, {}))
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -199,21 +198,20 @@ class Suite(_Strict):
             "attacks": [a.label for a in self.attacks],
             "threat_models": [t.name for t in self.threat_models],
         }
-        for axis, names in axes.items():
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{axis}: the name {name!r} occurs twice; names must be unique")
-            for block in self.cells:
+        problems = [text for axis, names in axes.items() for text in twice(axis, names)]
+        for number, block in enumerate(self.cells):
+            for axis, names in axes.items():
                 chosen = getattr(block, axis)
-                for name in () if chosen == "all" else chosen:
-                    if name not in names:
-                        raise ValueError(f"cells.{axis}: unknown {name!r}; {suggest(name, names)}")
+                unknown = [] if chosen == "all" else [name for name in chosen if name not in names]
+                problems += [f"cells.{number}.{axis}: unknown {name!r}; {suggest(name, names)}" for name in unknown]
         if self.baseline is not None and self.baseline not in axes["operating_points"]:
-            raise ValueError(f"baseline: unknown {self.baseline!r}; {suggest(self.baseline, axes['operating_points'])}")
+            known = axes["operating_points"]
+            problems.append(f"baseline: unknown {self.baseline!r}; {suggest(self.baseline, known)}")
+        refuse(problems)
         return self
 
     @property
-    def source(self) -> SuiteSource:
+    def source(self) -> TextSource:
         """Where the suite was read; no part of what it says."""
         return self._source
 
@@ -228,28 +226,6 @@ def shipped_suites() -> dict[str, str]:
     return shipped("suites")
 
 
-_KEYS: dict[str, list[str]] = {
-    "threat_models": list(ThreatModel.model_fields),
-    "knows": list(Knows.model_fields),
-    "cells": list(CellBlock.model_fields),
-    "auxiliary": list(Auxiliary.model_fields),
-}
-
-
-def _told(problem: Any, source: SuiteSource) -> ConfigError:
-    """Turns a problem of pydantic's report into an error that names the line."""
-    path = tuple(part for part in problem["loc"] if part != "[key]")
-    text, place = bounded_problem(problem)
-    if problem["type"] == "extra_forbidden":
-        known = list(Suite.model_fields)
-        for part in path[:-1]:
-            known = _KEYS.get(str(part), known)
-        text = f"unknown key {quoted(path[-1])} ({suggest(str(path[-1]), known)})"
-    where = source.place(path)
-    named = f"{place}{source.called(path)}"
-    return ConfigError(text, where=f"{where}: {named}" if place else where, mend="mend that key")
-
-
 def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     """Reads a suite from a path or by the name of a shipped one.
 
@@ -258,7 +234,7 @@ def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     """
     text, stated = read_text_of(reference, "suite")
     data = apply_overrides(deepcopy(stated), overrides or [])
-    suite = parse_suite(data, source=SuiteSource.of(reference, text, stated, data))
+    suite = parse_suite(data, source=TextSource.of(reference, text, stated, data))
     # A shipped suite has no place of its own.
     return _files_named_from_here(suite, Path(reference).parent) if os.path.isfile(reference) else suite  # noqa: PTH113
 
@@ -272,7 +248,7 @@ def _files_named_from_here(suite: Suite, folder: Path) -> Suite:
     return suite.model_copy(update={"task": PluginConfig(name=suite.task.name, **options)})
 
 
-def parse_suite(data: dict[str, Any], *, where: str = "suite", source: SuiteSource | None = None) -> Suite:
+def parse_suite(data: dict[str, Any], *, where: str = "suite", source: TextSource | None = None) -> Suite:
     """Validates suite data.
 
     Args:
@@ -283,13 +259,12 @@ def parse_suite(data: dict[str, Any], *, where: str = "suite", source: SuiteSour
     Raises:
         ConfigError: It does not fit the schema; several problems are told at once.
     """
-    source = SuiteSource(where, data, {}) if source is None else source
+    source = TextSource(where, data, {}) if source is None else source
     try:
         suite = Suite.model_validate(data)
     except RecursionError as error:
         raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
     except ValidationError as error:
-        report = sorted(problems_of(error, data), key=lambda problem: source.line(problem["loc"]))
-        raise all_told([_told(problem, source) for problem in report], source.name) from error
+        raise schema_error(error, data, source, Suite) from error
     suite._source = source
     return suite

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from leakgauge.harness.bounded_file import MIB, read_json
+from leakgauge.harness.bounded_file import MIB, read_json, read_text
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.plain_text import quoted
-from leakgauge.harness.stored_shapes import first_problem
+from leakgauge.harness.schema_problems import missing_key, schema_error
+from leakgauge.harness.text_source import TextSource
 
 MAX_BYTES = 256 * MIB
 
@@ -32,10 +33,14 @@ def read_versioned(
         older: Versions that are read as well.
 
     Raises:
-        StoreError: It is not there, is no such file, or of another version.
+        StoreError: It is not there, is no such file, or of another version; several problems are told at once.
     """
     where = str(path)
     data: Any = read_json(path, MAX_BYTES, mend=mend, unscored=True)
+    if isinstance(data, dict) and "schema_version" not in data:
+        what, meant = missing_key("schema_version", data, [name for name in model.model_fields if name in data])
+        place = _source(path, data).place((meant,)) if meant else where
+        raise StoreError(f"no {noun}: {what}", where=place, mend=mend)
     found = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(found, bool) or found not in (version, *older):
         what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
@@ -43,7 +48,11 @@ def read_versioned(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        what, place = first_problem(error)
-        raise StoreError(f"{place}: {what}" if place else what, where=where, mend=mend) from error
+        raise schema_error(error, data, _source(path, data), model, kind=StoreError, mend=mend) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise StoreError(f"no {noun}: {type(error).__name__}", where=where, mend=mend) from error
+
+
+def _source(path: Path, data: Any) -> TextSource:
+    """Returns the text once more, for the lines, which only an error needs."""
+    return TextSource.of_json(str(path), read_text(path, MAX_BYTES, mend="check the path"), data)

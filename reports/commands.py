@@ -12,7 +12,7 @@ from rich.table import Table
 from leakgauge.harness import console
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.json_output import AsJson, json_alone, print_json
+from leakgauge.harness.json_output import AsJson, json_alone, print_json, print_written
 from leakgauge.harness.output_paths import check_file_free, check_folder_free, check_still_there
 from leakgauge.harness.store import RunFolder, write_atomic
 from leakgauge.reports.baseline import Baseline, Point, baseline_of, read_baseline, write_baseline
@@ -189,7 +189,7 @@ def gate(
             assert known is not None
             _update(loaded, baseline, known)
     if aloud:
-        console.write_out(gate_json(found))
+        print_written(gate_json(found))
     raise typer.Exit(ExitCode.DONE if update_baseline else found.exit_code)
 
 

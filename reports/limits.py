@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from leakgauge.harness.budgets import MINIMUM_IMAGES
-from leakgauge.harness.configuration import read_mapping
+from leakgauge.harness.configuration import read_file
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measures import COLUMN_NAME
 from leakgauge.harness.plain_text import quoted
 from leakgauge.harness.registry import suggest
-from leakgauge.harness.stored_shapes import first_problem
+from leakgauge.harness.schema_problems import schema_error
+from leakgauge.harness.text_source import TextSource
 from leakgauge.reports.measures import MEASURES, PROBE, Measure
 
 
@@ -49,8 +50,11 @@ class Amount(_Strict):
                 return {"value": float(value.strip()[:-1]) / 100, "relative": True}
             except ValueError:
                 raise ValueError(f"{value!r} is no percentage such as 2 %") from None
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return {"value": value} if number else value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return {"value": value}
+        if not isinstance(value, (dict, cls)):
+            raise ValueError(f"{quoted(value)} is no amount such as 0.5 or 2 %")  # noqa: TRY004 - pydantic's
+        return value
 
     def of(self, mean: float) -> float:
         """Returns the amount in the unit of the measure, given the baseline's mean."""
@@ -144,26 +148,32 @@ class Limits(_Strict):
         return None
 
 
-def parse_limits(data: dict[str, Any], *, where: str = "limits") -> Limits:
-    """Validates limits; raises ConfigError with the first problem."""
+def parse_limits(data: dict[str, Any], *, where: str = "limits", source: TextSource | None = None) -> Limits:
+    """Validates limits.
+
+    Args:
+        data: The keys.
+        where: What errors call it.
+        source: Where it was read, instead.
+
+    Raises:
+        ConfigError: It does not fit the schema; several problems are told at once.
+    """
+    source = TextSource(where, data, {}) if source is None else source
     try:
         return Limits.model_validate(data)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        text, place = first_problem(error)
-        if problem["type"] == "extra_forbidden":
-            key = str(problem["loc"][-1])
-            known = Absolute if problem["loc"][0] == "absolute" else Limits
-            text = f"unknown key {quoted(key)} ({suggest(key, list(known.model_fields))})"
-        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
+        raise schema_error(error, data, source, Limits) from error
     except (RecursionError, OverflowError) as error:
-        raise ConfigError("no limits: nested too deep, or a number too large", where=where, mend="mend it") from error
+        what = "no limits: nested too deep, or a number too large"
+        raise ConfigError(what, where=source.name, mend="mend it") from error
 
 
 def read_limits(path: Path) -> Limits:
     """Reads limits from a YAML file.
 
     Raises:
-        ConfigError: It is not there, is no YAML, or does not fit the schema.
+        ConfigError: It is not there, is no YAML, or does not fit the schema; several problems are told at once.
     """
-    return parse_limits(read_mapping(path, "limits"), where=str(path))
+    text, data = read_file(path, "limits")
+    return parse_limits(data, source=TextSource.of(str(path), text, data, data))

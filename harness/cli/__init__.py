@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from leakgauge.harness import console
-from leakgauge.harness.cli.commands import Commands
+from leakgauge.harness.cli.commands import Commands, json_asked
 from leakgauge.harness.console import DEBUG, debugging
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.exit_codes import ExitCode
 from leakgauge.harness.extras import mend_of
 from leakgauge.harness.interrupts import interrupted, note_interrupts
+from leakgauge.harness.json_output import begin, print_error
 from leakgauge.harness.plain_text import plain, shortened
 
 app = typer.Typer(
@@ -67,44 +68,60 @@ def _code() -> int:
     if len(arguments) < len(sys.argv) - 1:
         os.environ[DEBUG] = "1"
     note_interrupts()
+    begin()
     try:
         ended = app(arguments, standalone_mode=False)
-    except LeakgaugeError as error:
-        return _fail(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:  # of the help text, which typer prints by itself
         console.discard(sys.stdout)
         return ExitCode.DONE
-    except OSError as error:
-        where = plain(str(error.filename or "system"), keep="")
-        return _fail(f"{where}: {error.strerror or error} -- run the same command again to resume", ExitCode.MISTAKE)
-    except (Exception, SystemExit) as error:
-        # Libraries that are interrupted within a callback may raise something else.
-        return _fail("interrupted", ExitCode.INTERRUPTED) if interrupted() else _unforeseen(error)
+    except (typer.Abort, KeyboardInterrupt, Exception, SystemExit) as error:
+        told, code = _told(error)
+        _say(told, error)
+        if json_asked(arguments):
+            print_error(told, code)
+        return code
     return ended if isinstance(ended, int) else ExitCode.DONE
 
 
-def _unforeseen(error: BaseException) -> int:
-    """Says what ended a command that is no mistake of a suite, a file or a plug-in; returns the exit code."""
+def _told(error: BaseException) -> tuple[LeakgaugeError, int]:
+    """Returns what to say of what ended a command, and the exit code."""
+    if isinstance(error, LeakgaugeError):
+        return error, error.exit_code
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return LeakgaugeError("interrupted"), ExitCode.INTERRUPTED
+    if isinstance(error, OSError):
+        what, mend = str(error.strerror or error), "run the same command again to resume"
+        return LeakgaugeError(what, where=str(error.filename or "system"), mend=mend), ExitCode.MISTAKE
+    # Libraries that are interrupted within a callback may raise something else.
+    return (LeakgaugeError("interrupted"), ExitCode.INTERRUPTED) if interrupted() else _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> tuple[LeakgaugeError, int]:
+    """Returns what to say of what is no mistake of a suite, a file or a plug-in, and the exit code."""
     said = getattr(error, "format_message", None)
     if said is not None:  # typer's own: a mistake on the command line
         context = getattr(error, "ctx", None)
-        usage = f"{context.get_usage()}\n" if context is not None else ""
-        _err.print(f"{usage}error: {said() or 'see --help'}", markup=False, highlight=False, soft_wrap=True)
-        return ExitCode.MISTAKE
+        where = "leakgauge" if context is None else context.command_path
+        return LeakgaugeError(said() or "see --help", where=where, mend=f"see `{where} --help`"), ExitCode.MISTAKE
     if mend := mend_of(error):
-        return _fail(f"{plain(str(error), keep='')} -- {mend}", ExitCode.MISTAKE)
+        return LeakgaugeError(str(error), mend=mend), ExitCode.MISTAKE
     from leakgauge.harness.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
     if shortage(error) == "memory":
-        return _fail(f"out of memory: {text} -- lower batch_size in the suite, or --workers", ExitCode.MISTAKE)
-    return _fail(f"internal error: {type(error).__name__}: {text} -- please report it, with --debug", ExitCode.FAULT)
+        mend = "lower batch_size in the suite, or --workers"
+        return LeakgaugeError(f"out of memory: {text}", mend=mend), ExitCode.MISTAKE
+    what = f"internal error: {type(error).__name__}: {text}"
+    return LeakgaugeError(what, mend="please report it, with --debug"), ExitCode.FAULT
 
 
-def _fail(message: str, code: int) -> int:
+def _say(told: LeakgaugeError, error: BaseException) -> None:
+    """Says on standard error what ended a command; of a mistake on the command line how it is used."""
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        usage = f"{context.get_usage()}\n" if context is not None else ""
+        _err.print(f"{usage}error: {told.what}", markup=False, highlight=False, soft_wrap=True)
+        return
     if debugging():
         traceback.print_exc()
-    _err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return code
+    _err.print(f"error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,8 @@ One that cannot be loaded says so when it is called, and does not take the other
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -22,6 +23,7 @@ from leakgauge.harness.registry import load, plugins
 
 GATE = "gate"
 """The one command that ends with ``ExitCode.WORSE``."""
+JSON = "--json"
 FIRST = (
     "run",
     "report",
@@ -76,6 +78,19 @@ def command(name: str) -> Any:
     except (Exception, SystemExit) as error:
         what = error.what if isinstance(error, LeakgaugeError) else f"{type(error).__name__}: {error}"
         return _broken(name, plain(" ".join(what.split()), keep=""), mend_of(error, "reinstall its package"))
+
+
+def json_asked(arguments: Sequence[str]) -> bool:
+    """Tells whether a command line asks for JSON on standard output: ``--json``, of ``gate`` ``--json -``."""
+    words = list(itertools.takewhile(lambda word: word != "--", arguments))
+    if not any(word.startswith(JSON) for word in words):
+        return False
+    name = next((word for word in words if not word.startswith("-")), "")
+    known = command(name).params if name in plugins("commands") else ()
+    option = next((one for one in known if JSON in one.opts), None)
+    if option is None or option.is_flag:
+        return JSON in words
+    return f"{JSON}=-" in words or (JSON, "-") in itertools.pairwise(words)
 
 
 def _alone(name: str, function: Command, **how: Any) -> Any:

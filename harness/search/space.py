@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from leakgauge.harness.configuration import read_configuration, shipped
+from leakgauge.harness.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.plain_text import quoted, shortened
 from leakgauge.harness.registry import suggest
+from leakgauge.harness.schema_problems import refuse, schema_error, twice
 from leakgauge.harness.search.metrics import MetricName
-from leakgauge.harness.stored_shapes import first_problem
 from leakgauge.harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
+from leakgauge.harness.text_source import TextSource
 
 Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]
@@ -128,27 +129,32 @@ class Space(_Strict):
     remeasure: Remeasure | None = None
     batch_size: int = Field(default=64, ge=1)
     bandwidth_hz: float = Field(default=1e6, gt=0, allow_inf_nan=False)
+    _source: TextSource = PrivateAttr(default_factory=lambda: TextSource("space", {}, {}))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[str]:
         if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError("objectives: a metric occurs twice")
+            yield "objectives: a metric occurs twice"
         for metric in self.reference:
             if metric not in self.objectives:
-                raise ValueError(f"reference: {metric!r} is no objective; {suggest(metric, list(self.objectives))}")
+                yield f"reference.{metric}: {metric!r} is no objective; {suggest(metric, list(self.objectives))}"
         if self.proxy is None and "leakage" in self.measured:
-            raise ValueError("leakage needs a `proxy`: {attack: NAME, floors: [...]}")
+            yield "objectives: leakage needs a `proxy`: {attack: NAME, floors: [...]}"
         if self.rungs and (len(self.objectives) > 1 or self.measured & {"leakage", "latency_ms"}):
-            raise ValueError("rungs are for one objective, without leakage and latency_ms")
+            yield "rungs are for one objective, without leakage and latency_ms"
         if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError("rungs must rise")
-        names = [constraint.name for constraint in self.constraints]
-        if len(set(names)) != len(names):
-            raise ValueError("constraints: a limit occurs twice")
-        points = [point.name for point in self.baselines]
-        if len(set(points)) != len(points):
-            raise ValueError("baselines: a name occurs twice; names must be unique")
-        return self
+            yield "rungs must rise"
+        yield from twice("constraints", [constraint.name for constraint in self.constraints])
+        yield from twice("baselines", [point.name for point in self.baselines])
+
+    @property
+    def source(self) -> TextSource:
+        """Where the space was read; no part of what it says."""
+        return self._source
 
     @property
     def measured(self) -> set[str]:
@@ -161,43 +167,26 @@ class Space(_Strict):
         return self.choices.channel or (self.channel,)
 
 
-_KEYS: dict[str, type[BaseModel]] = {
-    "share": Shares,
-    "calibration": Calibration,
-    "choices": Choices,
-    "constraints": Constraint,
-    "proxy": Proxy,
-    "remeasure": Remeasure,
-    "threat_model": ThreatModel,
-    "threat_models": ThreatModel,
-}
+def parse_space(data: dict[str, Any], *, where: str = "space", source: TextSource | None = None) -> Space:
+    """Validates space data.
 
+    Args:
+        data: The keys.
+        where: What errors call it.
+        source: Where it was read, instead.
 
-def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """Reduces pydantic's report to its first problem: (text, place)."""
-    problem = error.errors()[0]
-    what, place = first_problem(error)
-    if problem["type"] == "extra_forbidden":
-        known: type[BaseModel] = Space
-        for part in problem["loc"][:-1]:
-            known = _KEYS.get(str(part), known)
-        key = str(problem["loc"][-1])
-        return f"unknown key {quoted(key)} ({suggest(key, list(known.model_fields))})", place
-    if problem["type"] == "literal_error":
-        allowed = re.findall(r"'([^']+)'", str(problem["ctx"]["expected"]))
-        return f"unknown {quoted(problem['input'])} ({suggest(shortened(str(problem['input']), 40), allowed)})", place
-    return what, place
-
-
-def parse_space(data: dict[str, Any], *, where: str = "space") -> Space:
-    """Validates space data; raises ConfigError with the first problem."""
+    Raises:
+        ConfigError: It does not fit the schema; several problems are told at once.
+    """
+    source = TextSource(where, data, {}) if source is None else source
     try:
-        return Space.model_validate(data)
+        space = Space.model_validate(data)
     except RecursionError as error:
-        raise ConfigError("nested too deep", where=where, mend="write it flatter") from error
+        raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
     except ValidationError as error:
-        text, place = _first_problem(error)
-        raise ConfigError(text, where=f"{where}: {place}" if place else where, mend="mend that key") from error
+        raise schema_error(error, data, source, Space) from error
+    space._source = source
+    return space
 
 
 def shipped_spaces() -> dict[str, str]:
@@ -209,9 +198,11 @@ def load_space(reference: str, overrides: list[str] | None = None) -> Space:
     """Reads a space from a path or by the name of a shipped one.
 
     Raises:
-        ConfigError: It is not there, is not YAML, or does not fit the schema.
+        ConfigError: It is not there, is not YAML, or does not fit the schema; several problems are told at once.
     """
-    return parse_space(read_configuration(reference, "space", overrides), where=reference)
+    text, stated = read_text_of(reference, "space")
+    data = apply_overrides(deepcopy(stated), overrides or [])
+    return parse_space(data, source=TextSource.of(reference, text, stated, data))
 
 
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)

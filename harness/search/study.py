@@ -47,6 +47,7 @@ from leakgauge.harness.search.storage import (
 from leakgauge.harness.search.trials import TrialFailedError, has_ended, run_trial
 from leakgauge.harness.store import write_atomic
 from leakgauge.harness.suite_options import check_space
+from leakgauge.harness.text_source import naming_lines
 
 Progress = Callable[[int, int], None]
 """Called with (trials done, trials in all)."""
@@ -83,11 +84,11 @@ def prepare_search(space: Space, device: torch.device, memo: Memo) -> Prepared:
     """Loads the task, measures the undefended point, and checks all that can be checked before the first trial.
 
     Raises:
-        LeakgaugeError: The first thing that is wrong.
+        LeakgaugeError: What is wrong: with its plug-ins and options all of it, else the first thing.
     """
-    check_space(space)
     quiet()
-    with one_thread():
+    with naming_lines(space.source), one_thread():
+        check_space(space)
         evaluator = Evaluator(space, device, memo)
         schedule = Schedule(space, evaluator.cut)
         make_sampler(space, schedule)

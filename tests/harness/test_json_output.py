@@ -160,12 +160,6 @@ def test_cells_that_failed_are_told_and_end_with_their_code(suite, tmp_path, mon
     assert done.exception.exit_code == ExitCode.CELLS_FAILED
 
 
-def test_a_mistake_leaves_standard_output_empty(tmp_path):
-    done = CliRunner().invoke(app, ["run", str(tmp_path / "none.yaml"), "--json"])
-    assert done.stdout == ""
-    assert isinstance(done.exception, LeakgaugeError)
-
-
 def test_every_json_option_is_where_it_is_said_to_be():
     named = {}
     for name in commands.FIRST:

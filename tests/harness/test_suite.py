@@ -38,7 +38,7 @@ def test_every_shipped_suite_parses_and_plans():
         ({"threat_models": [{"observer": "eavesdropper"}]}, "threat_models.0: an eavesdropper needs a `channel`"),
         ({"threat_models": [{"channel": "awgn"}]}, "`channel` is for `observer: eavesdropper`"),
         ({"threat_models": [{"observer": "eavesdroper"}]}, "threat_models.0.observer"),
-        ({"threat_models": [{"observer": "eavesdropper", "channel": {"snr_db": 0}}]}, "channel.name"),
+        ({"threat_models": [{"observer": "eavesdropper", "channel": {"snr_db": 0}}]}, "channel: no key 'name'"),
         ({"threat_models": [{"chanel": "awgn"}]}, "did you mean 'channel'"),
         ({"bandwidth_hz": 0}, "bandwidth_hz"),
         ({"bandwidth_hz": float("inf")}, "bandwidth_hz"),

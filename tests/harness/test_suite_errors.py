@@ -9,7 +9,14 @@ import pytest
 import torch
 from toy_task import register
 
-from leakgauge.harness.errors import AccessDeniedError, ConfigError, LeakgaugeError, ProblemsError
+from leakgauge.harness.errors import (
+    AccessDeniedError,
+    ConfigError,
+    LeakgaugeError,
+    ProblemsError,
+    StoredProblemsError,
+    StoreError,
+)
 from leakgauge.harness.runner import prepare
 from leakgauge.harness.suite import load_suite, parse_suite
 from leakgauge.harness.yaml_text import lines_of
@@ -72,10 +79,18 @@ def test_lines_are_those_of_keys_and_items():
             ("r: 2", "q: 2"),
             "suite.yaml:6: operating point 'half' (defense 'split_pipeline'): reduction 'tome': unknown option 'q'",
         ),
-        (("name: half", "name: undefended"), "suite.yaml: operating_points: the name 'undefended' occurs twice"),
+        (("name: half", "name: undefended"), "suite.yaml:6: operating_points.1: the name 'undefended' occurs twice"),
         (
             ("name: ridge", "name: rigde"),
             "suite.yaml:12: attacks: linear: unknown attack 'rigde' -- did you mean 'ridge'?",
+        ),
+        (
+            ("label: linear", "lable: linear"),
+            "suite.yaml:12: attacks: ridge: unknown key 'lable' -- did you mean 'label'?",
+        ),
+        (
+            ("judge: victim", "channels: [{lable: a, name: ideal}]"),
+            "suite.yaml:14: channels: ideal: unknown key 'lable'",
         ),
         (("name: ridge}", "name: ridge, penalty: -1}"), "suite.yaml:12: attacks: linear (attack 'ridge'): penalty"),
         (("task: toy", "task: {name: toy, sise: 3}"), "suite.yaml:2: task"),
@@ -84,7 +99,8 @@ def test_lines_are_those_of_keys_and_items():
             "suite.yaml:15: evaluation_images: Input should be a valid integer",
         ),
         (("attacks:", "atacks:"), "suite.yaml:10: atacks: unknown key 'atacks' (did you mean 'attacks'?)"),
-        (("- name: half", "- nam: half"), "suite.yaml:6: operating_points.1.name: Field required"),
+        (("- name: half", "- nam: half"), "suite.yaml:6: operating_points.1: no key 'name'; found 'nam' (did you mean"),
+        (("name: tome", "nmae: tome"), "suite.yaml:6: operating point 'half' (defense 'split_pipeline'): reduction"),
         (
             ("judge: victim", "threat_models: [{name: x, observer: eavesdropper}]"),
             "suite.yaml:14: threat_models.0 (x): an eavesdropper needs",
@@ -147,6 +163,12 @@ def test_problems_travel_between_processes():
     one = ProblemsError([ConfigError("a", where="x"), ConfigError("b", mend="c")], "s.yaml")
     again = pickle.loads(pickle.dumps(one))
     assert str(again) == str(one) == "s.yaml: 2 problems -- mend these\n  x: a\n  b -- c"
+    many = StoredProblemsError([StoreError("w" * 900, where="p" * 90, mend="m" * 90)] * 25, "s.json", "write it again")
+    assert pickle.loads(pickle.dumps(many)).problems[0].what == "w" * 900
+    lines = str(many).splitlines()
+    assert lines[0] == "s.json: more than 20 problems, the first of them -- write it again"
+    assert len(lines) == 21
+    assert max(map(len, lines)) <= 200
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where in a file a suite's parts stand, so that errors can name the line and what it is called."""
+"""Where in a file the parts of a configuration stand, so that errors can name the line and what it is called."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
-
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, ProblemsError
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, ProblemsError, StoredProblemsError, StoreError
+from leakgauge.harness.json_lines import json_lines
 from leakgauge.harness.plain_text import shortened
 from leakgauge.harness.yaml_text import lines_of
 
 Path = tuple[str | int, ...]
-_NAMED = re.compile(
-    r"^(operating point|threat model|attacks|channels|metrics|task|defense|judge|cells)\b[ :]*'?([^':(]*)"
-)
-_LISTS = {
-    "operating point": "operating_points",
-    "threat model": "threat_models",
-    "attacks": "attacks",
-    "channels": "channels",
-    "metrics": "metrics",
-}
+_NAMED = re.compile(r"^(operating point|threat model|[a-z_]+(?:\.[a-z_0-9]+)*)\b[ :]*'?([^':(]*)")
+_PATHS = {"operating point": "operating_points", "threat model": "threat_models"}
+_DEFAULTS = {"threat_models", "attacks", "channels", "metrics", "task", "defense", "judge", "cells"}
+"""Keys that errors name though a file need not state them."""
 
 
 @dataclass(frozen=True, eq=False)
-class SuiteSource:
-    """The text that a suite was read from.
+class TextSource:
+    """The text that a suite, a search space, limits or a baseline was read from.
 
     Args:
         name: The file.
@@ -45,16 +37,21 @@ class SuiteSource:
     overridden: frozenset[Path] = frozenset()
 
     def __eq__(self, other: object) -> bool:
-        """Where a suite was read is no part of what it says: equal suites have equal sources."""
-        return isinstance(other, SuiteSource)
+        """Where a text was read is no part of what it says: equal suites have equal sources."""
+        return isinstance(other, TextSource)
 
     def __hash__(self) -> int:
-        return hash(SuiteSource)
+        return hash(TextSource)
 
     @classmethod
-    def of(cls, name: str, text: str, stated: Mapping[str, Any], data: Mapping[str, Any]) -> SuiteSource:
+    def of(cls, name: str, text: str, stated: Mapping[str, Any], data: Mapping[str, Any]) -> TextSource:
         """Returns the source of data that was ``stated`` in a text before overrides made it ``data``."""
         return cls(name, data, lines_of(text), frozenset(_changed(stated, data, ())))
+
+    @classmethod
+    def of_json(cls, name: str, text: str, data: Any) -> TextSource:
+        """Returns the source of data that were read from a text in JSON."""
+        return cls(name, data if isinstance(data, Mapping) else {}, json_lines(text))
 
     def line(self, path: Path) -> int:
         """Returns the line of what lies at a path, or of the nearest that is known above it; 0 where none is."""
@@ -71,33 +68,40 @@ class SuiteSource:
 
     def called(self, path: Path) -> str:
         """Returns the name of the item of a list that a path leads into, in brackets; empty where it has none."""
-        if len(path) < 2 or not isinstance(path[1], int):
-            return ""
-        items = self.data.get(str(path[0]))
-        item = items[path[1]] if isinstance(items, list) and path[1] < len(items) else None
-        name = item.get("label", item.get("name")) if isinstance(item, Mapping) else item
+        item: Any = self.data
+        name: Any = None
+        for key in path:
+            try:
+                item = item[key]
+            except (KeyError, IndexError, TypeError):
+                break
+            if isinstance(key, int) and isinstance(item, Mapping):
+                name = item.get("label", item.get("name"))
         return f" ({shortened(name, 40)})" if isinstance(name, str) else ""
 
     def find(self, where: str) -> Path:
-        """Returns the path to what an error names: ``operating point 'half'``, ``attacks: ridge``, ``task``."""
+        """Returns the path to what an error names: ``operating point 'half'``, ``proxy.floors: mean``, ``task``."""
         found = _NAMED.match(where)
-        if found is None:
+        parts = "" if found is None else _PATHS.get(found[1], found[1])
+        path: Path = tuple(int(part) if part.isdecimal() else part for part in parts.split("."))
+        if found is None or not (path[0] in self.data or path[0] in _DEFAULTS):
             return ()
-        kind, name = found[1], found[2].strip()
-        items = self.data.get(_LISTS.get(kind, kind))
-        if kind not in _LISTS or not isinstance(items, list):
-            return (_LISTS.get(kind, kind),)
-        for number, item in enumerate(items):
+        items: Any = self.data
+        for key in path:
+            stated = isinstance(items, Mapping) or (isinstance(items, list) and isinstance(key, int))
+            items = items[key] if stated and (key in items or key in range(len(items))) else None
+        name = found[2].strip()
+        for number, item in enumerate(items if isinstance(items, list) else ()):
             label = item.get("label", item.get("name")) if isinstance(item, Mapping) else item
-            if label == name:
-                return _LISTS[kind], number
-        return (_LISTS[kind],)
+            if name and str(label) == name:
+                return *path, number
+        return path
 
     def placed(self, error: LeakgaugeError) -> LeakgaugeError:
         """Returns an error that names the line as well; as it is where its place is not known."""
         if isinstance(error, ProblemsError):
             ordered = sorted(error.problems, key=lambda one: self.line(self.find(one.where)))
-            return ProblemsError([self.placed(one) for one in ordered], self.name)
+            return type(error)([self.placed(one) for one in ordered], self.name, error.mend)
         path = self.find(error.where)
         if not path or error.where.startswith(self.name):
             return error
@@ -122,8 +126,8 @@ def _changed(before: Any, after: Any, path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming_lines(source: SuiteSource) -> Iterator[None]:
-    """Lets errors about a suite name the line of its file that they are about."""
+def naming_lines(source: TextSource) -> Iterator[None]:
+    """Lets errors about a suite or search space name the line of its file that they are about."""
     try:
         yield
     except LeakgaugeError as error:
@@ -133,45 +137,15 @@ def naming_lines(source: SuiteSource) -> Iterator[None]:
         raise placed from error
 
 
-def all_told(problems: list[LeakgaugeError], where: str) -> LeakgaugeError:
-    """Returns the one error, or all of them as one.
+def all_told(problems: list[LeakgaugeError], where: str, mend: str = "mend these") -> LeakgaugeError:
+    """Returns the one error, or all of them as one: a ``StoreError`` where each of them is one.
 
     Raises:
         ConfigError: There is none.
     """
     if not problems:
         raise ConfigError("no problem", where=where)
-    return problems[0] if len(problems) == 1 else ProblemsError(problems, where)
-
-
-def problems_of(error: ValidationError, data: Any) -> list[Any]:
-    """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
-    report = error.errors(include_url=False)
-    odd = [one["loc"] for one in report if one["type"] == "extra_forbidden"]
-
-    def meant(loc: tuple[Any, ...]) -> bool:
-        beside = [str(one[-1]) for one in odd if one[:-1] == loc[:-1]]
-        return bool(get_close_matches(str(loc[-1]), beside, n=1))
-
-    def follows(one: Any) -> bool:
-        return one["type"] == "too_short" and any(
-            other["loc"][: len(one["loc"])] == one["loc"] and other is not one for other in report
-        )
-
-    left = [one for one in report if not (one["type"] == "missing" and meant(one["loc"])) and not follows(one)]
-    # What may be one of several kinds is told once for each kind: the first will do.
-    places: dict[tuple[Any, ...], Any] = {}
-    for one in left:
-        place = _there(data, one["loc"])
-        places.setdefault((place, one["loc"] if one["type"] == "missing" else ()), one)
-    return list(places.values())
-
-
-def _there(data: Any, path: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns as much of a path as leads somewhere in the data."""
-    for number, key in enumerate(path):
-        try:
-            data = data[key]
-        except (KeyError, IndexError, TypeError):
-            return path[:number]
-    return path
+    if len(problems) == 1:
+        return problems[0]
+    stored = all(isinstance(one, StoreError) for one in problems)
+    return (StoredProblemsError if stored else ProblemsError)(problems, where, mend)
