@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -41,10 +45,23 @@ def view(
         _out.print(f"{folder}: {address} -- Ctrl-C ends it", highlight=False, soft_wrap=True)
         if open_ and _has_desktop():
             webbrowser.open(address)
-        try:
+        with _ended_by(signal.SIGINT, signal.SIGTERM), suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            _out.print("ended")
+        _out.print("ended")
+
+
+@contextmanager
+def _ended_by(*signals: signal.Signals) -> Iterator[None]:
+    """Has signals raise KeyboardInterrupt for a while: else SIGTERM would leave the cache of reports behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _has_desktop() -> bool:

@@ -218,21 +218,25 @@ def test_what_cannot_be_served_is_one_line(tmp_path, entries):
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "leakgauge.harness.cli", "view", str(folder), "--no-open", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(folder.parent)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_the_command_serves_until_ctrl_c_and_ends_with_0(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_and_leaves_nothing(tmp_path, how):
     tmp_path.joinpath("runs").mkdir()
     process = started(tmp_path / "runs", "--port", "0")
     try:
         port = int(re.search(r"http://localhost:(\d+)/", process.stdout.readline())[1])
         assert "No run yet" in Reader(port).ask("/")[2]
-        os.kill(process.pid, signal.SIGINT)
+        assert list(tmp_path.glob("leakgauge-view-*"))
+        os.kill(process.pid, how)
         said, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, errors) == (0, "")
     assert said == "ended\n"
+    assert not list(tmp_path.glob("leakgauge-view-*"))
 
 
 def test_another_machine_is_not_served(tmp_path):
