@@ -148,6 +148,30 @@ def test_links_lead_to_points(page):
     assert target.is_visible()
 
 
+def test_a_link_leads_to_the_same_view(page, browser, path):
+    frontier = page.locator(".frontier")
+    frontier.get_by_label("FLOPs").check()
+    frontier.get_by_role("combobox", name=re.compile("^Attack")).select_option("odd")
+    frontier.get_by_role("combobox", name=re.compile("^Threat model")).select_option("all")
+    legend(page)["merged · stranger"].click()
+    link = frontier.get_by_role("link", name="Link to this view").get_attribute("href")
+    wanted = frontier.locator(".points").inner_text(), frontier.locator(".pinned").inner_text()
+    assert link.startswith("#view-")
+    with opened(browser, path) as fresh:
+        own = fresh.page.locator(".frontier")
+        assert own.locator(".pinned").inner_text() == ""
+        fresh.page.evaluate("link => { location.hash = link; }", link)
+        fresh.page.wait_for_selector(".pinned table")
+        assert (own.locator(".points").inner_text(), own.locator(".pinned").inner_text()) == wanted
+        assert own.get_by_role("radio", name="FLOPs").is_checked()
+        fresh.page.reload()
+        fresh.page.wait_for_selector(".pinned table")
+        assert own.get_by_role("link", name="Link to this view").get_attribute("href") == link
+        hostile = link.partition("&pin=")[0] + "&pin=__proto__&pin=constructor&attack=valueOf"
+        fresh.page.evaluate("link => { location.hash = link; }", hostile)
+        fresh.page.wait_for_function("() => !document.querySelector('.pinned table')")
+
+
 def test_the_explorer_shows_any_image_point_and_attack(page):
     explorer = page.locator(".explorer")
     scores = explorer.locator(".scores")

@@ -11,7 +11,7 @@
   all("input, select", e => named(e) || e.labels.length, "unlabelled");
   all("table", e => e.caption || named(e), "table without a name");
   all("section", referred, "section without a heading");
-  all('a[href^="#"]', e => document.getElementById(e.getAttribute("href").slice(1)), "leads nowhere");
+  all('a[href^="#"]', e => document.getElementById(e.getAttribute("href").slice(1).split("?")[0]), "leads nowhere");
   const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
   return bad.concat(ids.filter((id, at) => ids.indexOf(id) !== at).map(id => "id twice: " + id));
 }
