@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from leakgauge.attacks.networks.attention import padding_bias
-from leakgauge.attacks.networks.layout import token_statistics
-from leakgauge.attacks.networks.trainee import Trainee
-from leakgauge.attacks.networks.training import Schedule, batches, hold_out, to_device
-from leakgauge.harness.contracts import AttackerView
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive
-from leakgauge.harness.probing import AttributeProbe
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.training.layout import token_statistics
+from leakgauge.attacks.training.loop import Schedule, batches, hold_out, to_device
+from leakgauge.attacks.training.trainee import Trainee
+from leakgauge.harness.contracts.attack import AttackerView
+from leakgauge.harness.contracts.probing import AttributeProbe
+from leakgauge.harness.suite.options import Count, Positive
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 HEADS = 8
 SIDE_VALUES = 2

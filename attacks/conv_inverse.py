@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leakgauge.attacks.networks.grid_network import GridNetwork
-from leakgauge.attacks.networks.layout import token_statistics
-from leakgauge.attacks.networks.training import Schedule, predict, train
-from leakgauge.harness.contracts import Attack, AttackerView
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Widths
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.training.layout import token_statistics
+from leakgauge.attacks.training.loop import Schedule, predict, train
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.suite.options import Count, Positive, Widths
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 
 class ConvInverse(Attack):

@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from leakgauge.attacks.wrapped import AttackSpec, Wrapped
-from leakgauge.harness.contracts import AttackerView
+from leakgauge.harness.contracts.attack import AttackerView
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.seeding import Streams
 
 
 class DataEfficiency(Wrapped):

@@ -8,17 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakgauge.attacks.networks.descent import Descent, best_rows, chunks, descend, search_failure, truth_losses
-from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
-from leakgauge.attacks.networks.image_priors import total_variation
-from leakgauge.attacks.networks.matching import Distance, Matching
 from leakgauge.attacks.networks.skip_network import SkipNetwork
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Weight, Widths
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.white_box.descent import Descent, best_rows, chunks, descend, search_failure, truth_losses
+from leakgauge.attacks.white_box.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.white_box.image_priors import total_variation
+from leakgauge.attacks.white_box.matching import Distance, Matching
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.suite.options import Count, Positive, Weight, Widths
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 PROFILE_IMAGES = 256
 

@@ -10,18 +10,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from leakgauge.attacks.networks.descent import best_rows, chunks, clipped, repeated, search_failure, truth_losses
 from leakgauge.attacks.networks.diffusion_prior import DiffusionPrior
-from leakgauge.attacks.networks.edge_profile import EdgeProfile
-from leakgauge.attacks.networks.matching import Distance, Matching
-from leakgauge.attacks.networks.training import Schedule
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, NotNegative, Positive, Share, Weight
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.standing import tell_step
+from leakgauge.attacks.training.loop import Schedule
+from leakgauge.attacks.white_box.descent import best_rows, chunks, clipped, repeated, search_failure, truth_losses
+from leakgauge.attacks.white_box.edge_profile import EdgeProfile
+from leakgauge.attacks.white_box.matching import Distance, Matching
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.suite.options import Count, NotNegative, Positive, Share, Weight
+from leakgauge.harness.system.standing import tell_step
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 PROFILE_IMAGES = 512
 RATE = 0.06

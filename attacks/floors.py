@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.options import Count
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 
 def mean_image(images: ImageSet, rows: Tensor | None = None) -> Tensor:

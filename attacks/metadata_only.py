@@ -12,13 +12,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from leakgauge.harness.contracts import AttackerView
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive
-from leakgauge.harness.probing import AttributeProbe
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.attack import AttackerView
+from leakgauge.harness.contracts.probing import AttributeProbe
+from leakgauge.harness.suite.options import Count, Positive
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 SIZE_EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lower edges of the bins of the size histogram, in source patches."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import AttackerView
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Weight
-from leakgauge.harness.probing import IdentityProbe
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.attack import AttackerView
+from leakgauge.harness.contracts.probing import IdentityProbe
+from leakgauge.harness.suite.options import Count, Weight
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 
 class Reidentification(IdentityProbe):

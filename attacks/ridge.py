@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from leakgauge.attacks.networks.closed_form import solve_ridge
-from leakgauge.attacks.networks.layout import from_patches, on_grid, patches_of
-from leakgauge.harness.contracts import Attack, AttackerView
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Positive
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.training.closed_form import solve_ridge
+from leakgauge.attacks.training.layout import from_patches, on_grid, patches_of
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.suite.options import Positive
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 BATCH = 256
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakgauge.attacks.floors import mean_image
-from leakgauge.attacks.networks.descent import (
+from leakgauge.attacks.white_box.descent import (
     Descent,
     best_rows,
     chunks,
@@ -19,15 +19,16 @@ from leakgauge.attacks.networks.descent import (
     search_failure,
     truth_losses,
 )
-from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
-from leakgauge.attacks.networks.image_priors import energy, patch_seams, total_variation
-from leakgauge.attacks.networks.matching import Distance, Matching
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Weight
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.white_box.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.white_box.image_priors import energy, patch_seams, total_variation
+from leakgauge.attacks.white_box.matching import Distance, Matching
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.suite.options import Count, Positive, Weight
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 Start = Literal["noise", "mean", "ridge"]
 PROFILE_IMAGES = 512
@@ -41,7 +42,7 @@ class RegularisedMLE(Attack):
     after DRAG (ICML 2025): cosine distance a token, learning rate 5e-2, TV 1.5, patch prior 1e-3, gradient clip 1.
     Their defaults are sized for GPUs and unmerged tokens. Ours (assumed): squared distance of standardised tokens, a
     CPU's number of steps with an annealed rate, and all restarts for the first fifth only, after which the one with the
-    lowest observation loss goes on. Merged tokens are compared as ``leakgauge.attacks.networks.matching`` says.
+    lowest observation loss goes on. Merged tokens are compared as ``leakgauge.attacks.white_box.matching`` says.
 
     Restarts draw the same noise for all images, so that an image's result does not depend on its batch mates.
 

@@ -12,15 +12,16 @@ from torch.nn.functional import mse_loss
 
 from leakgauge.attacks.networks.grid_network import GridNetwork
 from leakgauge.attacks.networks.imputer import FeatureImputer, imputation_loss
-from leakgauge.attacks.networks.layout import on_grid, patches_of, token_statistics
 from leakgauge.attacks.networks.positions import Assignment, PositionPredictor, lay, position_loss
-from leakgauge.attacks.networks.training import Rebuild, Schedule, hold_out, predict, train, train_part
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, KeptShare, Positive, Widths
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.training.layout import on_grid, patches_of, token_statistics
+from leakgauge.attacks.training.loop import Rebuild, Schedule, hold_out, predict, train, train_part
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.suite.options import Count, KeptShare, Positive, Widths
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 HEADS = 4
 WidthOfHeads = Annotated[int, Field(ge=HEADS, multiple_of=HEADS)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from leakgauge.attacks.networks.set_network import SetNetwork
-from leakgauge.attacks.networks.training import Forward, Source
-from leakgauge.attacks.networks.withheld import like_seen
 from leakgauge.attacks.set_decoder import SetDecoder
-from leakgauge.harness.contracts import AttackerView, Knowledge
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Weight
+from leakgauge.attacks.training.loop import Forward, Source
+from leakgauge.attacks.training.withheld import like_seen
+from leakgauge.harness.contracts.attack import AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.suite.options import Count, Positive, Weight
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
 
 
 class SaraMerged(SetDecoder):

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from leakgauge.attacks.networks.closed_form import solve_ridge
-from leakgauge.attacks.networks.layout import patches_of, token_statistics
 from leakgauge.attacks.networks.set_network import PaintingNetwork, SetNetwork
-from leakgauge.attacks.networks.training import Forward, Schedule, Source, hold_out, paint, predict, to_device, train
-from leakgauge.harness.contracts import Attack, AttackerView
+from leakgauge.attacks.training.closed_form import solve_ridge
+from leakgauge.attacks.training.layout import patches_of, token_statistics
+from leakgauge.attacks.training.loop import Forward, Schedule, Source, hold_out, paint, predict, to_device, train
+from leakgauge.harness.contracts.attack import Attack, AttackerView
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Weight
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.options import Count, Positive, Weight
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 START_IMAGES = 2048
 

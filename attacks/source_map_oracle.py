@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leakgauge.attacks.networks.set_network import MappedNetwork
 from leakgauge.attacks.set_decoder import SetDecoder
-from leakgauge.harness.contracts import Knowledge
+from leakgauge.harness.contracts.declarations import Knowledge
 
 
 class SourceMapOracle(SetDecoder):

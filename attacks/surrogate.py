@@ -9,18 +9,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss, relu
 
-from leakgauge.attacks.networks.layout import token_statistics
 from leakgauge.attacks.networks.set_network import SetNetwork
 from leakgauge.attacks.networks.substitute import SubstituteEncoder, TokenJudge, described, merged_like, mmd
-from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db, predict, to_device
-from leakgauge.harness.contracts import Attack, AttackerView, Knowledge
+from leakgauge.attacks.training.layout import token_statistics
+from leakgauge.attacks.training.loop import Schedule, hold_out, mean_psnr_db, predict, to_device
+from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve, convergence_failure
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import Count, Positive, Weight
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.standing import tell_step
+from leakgauge.harness.suite.options import Count, Positive, Weight
+from leakgauge.harness.system.standing import tell_step
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve, convergence_failure
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 COMPARED_TOKENS = 512
 CURVE_POINTS = 12

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakgauge.attacks.networks.withheld import as_seen
+from leakgauge.attacks.training.withheld import as_seen
 from leakgauge.attacks.wrapped import Wrapped
-from leakgauge.harness.contracts import AttackerView, Knowledge, Victim
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.contracts.attack import AttackerView
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 COMPARED_IMAGES = 16
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from leakgauge.harness.contracts import Attack, Knowledge
-from leakgauge.harness.declarations import check_knowledge_type
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.declarations import Knowledge, check_knowledge_type
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.options import NestedPlugin, Spec
-from leakgauge.harness.registry import create, load, name_and_options
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.options import NestedPlugin, Spec
+from leakgauge.harness.suite.registry import create, load, name_and_options
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 AttackSpec = Annotated[Spec, NestedPlugin("attacks")]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from leakgauge.harness.options import Spec
-from leakgauge.harness.registry import create, name_and_options
+from leakgauge.harness.suite.options import Spec
+from leakgauge.harness.suite.registry import create, name_and_options
 
 
 def build_nested(group: str, spec: Spec) -> Any:

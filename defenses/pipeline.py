@@ -10,28 +10,37 @@ from torch import Tensor
 
 from leakgauge.defenses.backbones.exactness import check_exact
 from leakgauge.defenses.backbones.families import adapt
-from leakgauge.defenses.calibration import calibrate_thresholds, calibrated, wish_of
 from leakgauge.defenses.channels.analog import restored_tokens
-from leakgauge.defenses.differentiation import differentiable_tokens
-from leakgauge.defenses.edge import AfterBlock, run_edge, run_server
-from leakgauge.defenses.embeddings import Embeddings
-from leakgauge.defenses.flop_table import FlopTable, Reducing, counts_by_tokens, method_of
-from leakgauge.defenses.inspection import inspect_layers
 from leakgauge.defenses.nested import build_nested
-from leakgauge.defenses.payload import Serialised
-from leakgauge.defenses.precision import Precision, dtype_of
-from leakgauge.defenses.serialisation import check_symbols, encoded_tokens
-from leakgauge.defenses.transport import NoValues, OnLoss, Stand, mean_stand, packed, unpacked
-from leakgauge.harness.contracts import Defense, Victim
+from leakgauge.defenses.ragged.calibration import calibrate_thresholds, calibrated, wish_of
+from leakgauge.defenses.ragged.differentiation import differentiable_tokens
+from leakgauge.defenses.ragged.edge import AfterBlock, run_edge, run_server
+from leakgauge.defenses.ragged.embeddings import Embeddings
+from leakgauge.defenses.ragged.flops import FlopTable, Reducing, counts_by_tokens, method_of
+from leakgauge.defenses.ragged.layer_views import inspect_layers
+from leakgauge.defenses.ragged.precision import Precision, dtype_of
+from leakgauge.defenses.wire.payload import Serialised
+from leakgauge.defenses.wire.serialisation import check_symbols, encoded_tokens
+from leakgauge.defenses.wire.transport import NoValues, OnLoss, Stand, mean_stand, packed, unpacked
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import (
+    Channel,
+    Codec,
+    Encoded,
+    PacketChannel,
+    Perturbation,
+    SymbolCodec,
+    Transmission,
+)
+from leakgauge.harness.contracts.reduction import Reduction
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.inspection import LayerView
-from leakgauge.harness.link import Channel, Codec, Encoded, PacketChannel, Perturbation, SymbolCodec, Transmission
-from leakgauge.harness.options import Count, NestedPlugin, Spec
-from leakgauge.harness.reduction import Reduction
 from leakgauge.harness.scoring.compute import Flops
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.suite.options import Count, NestedPlugin, Spec
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.layer_view import LayerView
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 PREPARATION_IMAGES = 128
 
@@ -152,7 +161,7 @@ class SplitPipeline(Defense):
             return run_server(self._backbone, batch, layers, proportional=self._proportional)
 
     def calibrated_thresholds(self, images: ImageSet, shares: float | Sequence[float]) -> list[float]:
-        """Returns for each edge block the tau at which a share of matches merges (``leakgauge.defenses.calibration``).
+        """Returns for each edge block the tau at which a share of matches merges (``ragged.calibration``).
 
         Args:
             images: What to calibrate on.
@@ -172,7 +181,7 @@ class SplitPipeline(Defense):
     def flops(
         self, images: ImageSet, transmission: Transmission, questions: Any = None, output: Tensor | None = None
     ) -> Flops | None:
-        """Returns what each image alone costs (``leakgauge.defenses.flop_table``); None where counts do not decide."""
+        """Returns what each image alone costs (``ragged.flops``); None where counts do not decide."""
         if not self._counts_by_tokens:
             return None
         with torch.no_grad(), self._autocast():

@@ -14,13 +14,13 @@ from typing import Any
 
 import leakgauge
 from leakgauge.harness.cli.commands import FIRST, command
-from leakgauge.harness.cli.show import facts_of
-from leakgauge.harness.configuration import description_of, shipped
-from leakgauge.harness.registry import plugins
-from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
-from leakgauge.harness.stored_shapes import Curve, Manifest, Part
-from leakgauge.harness.suite import Suite
-from leakgauge.harness.suite_schema import schema_of
+from leakgauge.harness.cli.reference.json_schema import schema_of
+from leakgauge.harness.cli.reference.show import facts_of
+from leakgauge.harness.suite.configuration import description_of, shipped
+from leakgauge.harness.suite.registry import plugins
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
+from leakgauge.harness.values.stored_shapes import Curve, Manifest, Part
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -39,31 +39,31 @@ GROUPS = {
     "reports": "Writers of reports",
 }
 CONTRACTS = {
-    "Attack": "leakgauge.harness.contracts.Attack",
-    "Declarations": "leakgauge.harness.declarations.Declarations",
-    "AttackerView": "leakgauge.harness.contracts.AttackerView",
-    "Knowledge": "leakgauge.harness.declarations.Knowledge",
-    "AttributeProbe": "leakgauge.harness.probing.AttributeProbe",
-    "IdentityProbe": "leakgauge.harness.probing.IdentityProbe",
-    "Reduction": "leakgauge.harness.reduction.Reduction",
-    "LayerState": "leakgauge.harness.reduction.LayerState",
-    "Assignment": "leakgauge.harness.reduction.Assignment",
-    "Perturbation": "leakgauge.harness.link.Perturbation",
-    "Codec": "leakgauge.harness.link.Codec",
-    "SymbolCodec": "leakgauge.harness.link.SymbolCodec",
-    "Channel": "leakgauge.harness.link.Channel",
-    "PacketChannel": "leakgauge.harness.link.PacketChannel",
-    "Defense": "leakgauge.harness.contracts.Defense",
-    "Task": "leakgauge.harness.contracts.Task",
-    "QuestionTask": "leakgauge.harness.questions.QuestionTask",
-    "Metric": "leakgauge.harness.contracts.Metric",
-    "Judge": "leakgauge.harness.judging.Judge",
-    "Victim": "leakgauge.harness.victim.Victim",
-    "ImageSet": "leakgauge.harness.images.ImageSet",
-    "TokenBatch": "leakgauge.harness.tokens.TokenBatch",
-    "Observation": "leakgauge.harness.observation.Observation",
-    "LearningCurve": "leakgauge.harness.learning.LearningCurve",
-    "Streams": "leakgauge.harness.seeding.Streams",
+    "Attack": "leakgauge.harness.contracts.attack.Attack",
+    "Declarations": "leakgauge.harness.contracts.declarations.Declarations",
+    "AttackerView": "leakgauge.harness.contracts.attack.AttackerView",
+    "Knowledge": "leakgauge.harness.contracts.declarations.Knowledge",
+    "AttributeProbe": "leakgauge.harness.contracts.probing.AttributeProbe",
+    "IdentityProbe": "leakgauge.harness.contracts.probing.IdentityProbe",
+    "Reduction": "leakgauge.harness.contracts.reduction.Reduction",
+    "LayerState": "leakgauge.harness.contracts.reduction.LayerState",
+    "Assignment": "leakgauge.harness.contracts.reduction.Assignment",
+    "Perturbation": "leakgauge.harness.contracts.link.Perturbation",
+    "Codec": "leakgauge.harness.contracts.link.Codec",
+    "SymbolCodec": "leakgauge.harness.contracts.link.SymbolCodec",
+    "Channel": "leakgauge.harness.contracts.link.Channel",
+    "PacketChannel": "leakgauge.harness.contracts.link.PacketChannel",
+    "Defense": "leakgauge.harness.contracts.defense.Defense",
+    "Task": "leakgauge.harness.contracts.task.Task",
+    "QuestionTask": "leakgauge.harness.contracts.questions.QuestionTask",
+    "Metric": "leakgauge.harness.contracts.metric.Metric",
+    "Judge": "leakgauge.harness.scoring.judging.Judge",
+    "Victim": "leakgauge.harness.contracts.victim.Victim",
+    "ImageSet": "leakgauge.harness.values.images.ImageSet",
+    "TokenBatch": "leakgauge.harness.values.tokens.TokenBatch",
+    "Observation": "leakgauge.harness.values.observation.Observation",
+    "LearningCurve": "leakgauge.harness.values.learning_curve.LearningCurve",
+    "Streams": "leakgauge.harness.values.seeding.Streams",
 }
 FILES = {
     "run.json": "suite, task, data, weights, attacks, metrics, judge, what was read, code, machine, sessions",
@@ -179,7 +179,7 @@ def command_page() -> str:
 
 def exit_codes() -> list[tuple[Any, ...]]:
     """Returns what the exit codes of all commands mean."""
-    from leakgauge.harness.exit_codes import MEANINGS  # noqa: PLC0415 - beside the list that it fills
+    from leakgauge.harness.system.exit_codes import MEANINGS  # noqa: PLC0415 - beside the list that it fills
 
     return [(int(code), meaning) for code, meaning in MEANINGS.items()]
 

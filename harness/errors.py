@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.plain_text import plain, shortened
+from leakgauge.harness.system.exit_codes import ExitCode
+from leakgauge.harness.system.plain_text import plain, shortened
+
+MAX_SUGGESTED = 90
+"""Characters of names that are listed where none is close."""
 
 
 class LeakgaugeError(Exception):
@@ -145,3 +149,16 @@ class FailedCellsError(LeakgaugeError):
 
 class SpoiledError(LeakgaugeError):
     """What all cells share was changed by a plug-in: nothing measured after it would count."""
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """Returns the mend for an unknown ``name``: the closest known one, or as many of them as a line holds."""
+    close = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown: list[str] = []
+    for other in sorted(known):
+        if len(", ".join([*shown, other])) > MAX_SUGGESTED:
+            return f"known: {', '.join(shown)} and {len(known) - len(shown)} more"
+        shown.append(other)
+    return f"known: {', '.join(shown) or 'none'}"

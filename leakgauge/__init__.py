@@ -15,24 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakgauge.front_door import OperatingPoint, Run, compare, gate, open_run, report, run, search
-    from leakgauge.harness.contracts import Attack, Defense, Knowledge, Metric, Task
+    from leakgauge.harness.contracts.attack import Attack
+    from leakgauge.harness.contracts.declarations import Knowledge
+    from leakgauge.harness.contracts.defense import Defense
+    from leakgauge.harness.contracts.link import Channel, Codec
+    from leakgauge.harness.contracts.metric import Metric
+    from leakgauge.harness.contracts.reduction import Reduction
+    from leakgauge.harness.contracts.task import Task
+    from leakgauge.harness.contracts.victim import Victim
     from leakgauge.harness.errors import LeakgaugeError
-    from leakgauge.harness.images import ImageSet
-    from leakgauge.harness.link import Channel, Codec
-    from leakgauge.harness.reduction import Reduction
-    from leakgauge.harness.victim import Victim
+    from leakgauge.harness.values.images import ImageSet
     from leakgauge.measuring import measure
 
 __version__ = "0.2.0"
 
 _PLACES = {
     "leakgauge.front_door": ("OperatingPoint", "Run", "compare", "gate", "open_run", "report", "run", "search"),
-    "leakgauge.harness.contracts": ("Attack", "Defense", "Knowledge", "Metric", "Task"),
+    "leakgauge.harness.contracts.attack": ("Attack",),
+    "leakgauge.harness.contracts.declarations": ("Knowledge",),
+    "leakgauge.harness.contracts.defense": ("Defense",),
+    "leakgauge.harness.contracts.metric": ("Metric",),
+    "leakgauge.harness.contracts.task": ("Task",),
     "leakgauge.harness.errors": ("LeakgaugeError",),
-    "leakgauge.harness.images": ("ImageSet",),
-    "leakgauge.harness.link": ("Channel", "Codec"),
-    "leakgauge.harness.reduction": ("Reduction",),
-    "leakgauge.harness.victim": ("Victim",),
+    "leakgauge.harness.values.images": ("ImageSet",),
+    "leakgauge.harness.contracts.link": ("Channel", "Codec"),
+    "leakgauge.harness.contracts.reduction": ("Reduction",),
+    "leakgauge.harness.contracts.victim": ("Victim",),
     "leakgauge.measuring": ("measure",),
 }
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}

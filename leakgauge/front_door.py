@@ -10,33 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from leakgauge.harness.configuration import read_configuration
-from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.executors import default_workers
-from leakgauge.harness.extras import mend_of
-from leakgauge.harness.locking import exclusive
-from leakgauge.harness.output_paths import check_folder_free
-from leakgauge.harness.registry import load, plugins
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.runner import check_complete, choose_device, prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite, parse_suite
-from leakgauge.harness.sweeping import sweep
+from leakgauge.harness.run.executors import default_workers
+from leakgauge.harness.run.plan import check_complete, prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.configuration import read_configuration
+from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.suite.schema import Suite, parse_suite
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.system.files.output_paths import check_folder_free
+from leakgauge.harness.system.files.sweeping import sweep
+from leakgauge.harness.system.machine import choose_device
 from leakgauge.notebook import Bar
-from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
-from leakgauge.reports.check import Gate
-from leakgauge.reports.compare import Comparison
-from leakgauge.reports.compare import compare as compare_loaded
-from leakgauge.reports.gallery import gallery
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import Limits, read_limits
-from leakgauge.reports.loaded import LoadedRun, load_runs
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import LoadedRun, load_runs
+from leakgauge.reports.comparison.compare import Comparison
+from leakgauge.reports.comparison.compare import compare as compare_loaded
+from leakgauge.reports.gate.baseline import Baseline, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.check import Gate
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits, read_limits
+from leakgauge.reports.writers.gallery import gallery
 from leakgauge.shown_gallery import Markup, shown_gallery
 
 if TYPE_CHECKING:
-    from leakgauge.harness.search.front import Front
+    from leakgauge.harness.search.results.front import Front
 
 Point = str | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -104,7 +106,7 @@ class Run:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """A row a cell: one attack on one operating point; columns and units as in ``leakgauge.harness.results``."""
+        """A row a cell: one attack on one operating point; columns and units as in ``values.columns``."""
         return self.loaded.cells
 
     @property
@@ -299,11 +301,11 @@ def search(
         LeakgaugeError: The space cannot be searched, or the extra ``search`` is not installed.
     """
     try:
-        from leakgauge.harness.search.memo import Memo  # noqa: PLC0415 - of an extra, as are those below
-        from leakgauge.harness.search.output import write_results  # noqa: PLC0415
+        from leakgauge.harness.search.results.output import write_results  # noqa: PLC0415
         from leakgauge.harness.search.space import load_space  # noqa: PLC0415
         from leakgauge.harness.search.study import memo_folder, prepare_search, run_search  # noqa: PLC0415
-        from leakgauge.harness.search.trials import failures, finished  # noqa: PLC0415
+        from leakgauge.harness.search.trials.memo import Memo  # noqa: PLC0415 - of an extra, as are those below
+        from leakgauge.harness.search.trials.trials import failures, finished  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(str(error), where="leakgauge.search", mend=mend_of(error)) from error
     folder, chosen = Path(out), choose_device(device)

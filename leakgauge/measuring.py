@@ -18,7 +18,7 @@ from leakgauge.benchmarks.tasks.tensor_files import Channels, TensorFiles
 from leakgauge.benchmarks.victims.described_vit import describe
 from leakgauge.front_door import OperatingPoint, Point, Progress, Run, run
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
-from leakgauge.harness.registry import load
+from leakgauge.harness.suite.registry import load
 
 POINTS: tuple[Point, ...] = ("undefended", OperatingPoint("threshold", "merged_half", share=0.5))
 ATTACKS = ("floor_mean", "ridge", "set_decoder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from leakgauge.reports.gallery import Gallery
+from leakgauge.reports.writers.gallery import Gallery
 
 
 class Markup(str):

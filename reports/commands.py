@@ -9,24 +9,24 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from leakgauge.harness import console
+from leakgauge.harness.cli.json_output import AsJson, json_alone, print_json, print_written
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.json_output import AsJson, json_alone, print_json, print_written
-from leakgauge.harness.output_paths import check_file_free, check_folder_free, check_still_there
-from leakgauge.harness.store import RunFolder, write_atomic
-from leakgauge.reports.baseline import Baseline, Point, baseline_of, read_baseline, write_baseline
-from leakgauge.reports.check import Gate
-from leakgauge.reports.compare import Comparison
-from leakgauge.reports.compare import compare as compare_runs
-from leakgauge.reports.compare_output import compare_grid, compare_summary, comparison_data, write_comparison
-from leakgauge.reports.gate import judge
-from leakgauge.reports.gate_ci import add_step_summary, annotation_lines, gate_sarif, on_github
-from leakgauge.reports.gate_output import gate_grid, gate_json, headline, write_gate
-from leakgauge.reports.grid import Grid
-from leakgauge.reports.limits import Limits, read_limits
-from leakgauge.reports.loaded import LoadedRun, load_runs
-from leakgauge.reports.run_list import runs_data, runs_grid
+from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.harness.system import console
+from leakgauge.harness.system.exit_codes import ExitCode
+from leakgauge.harness.system.files.output_paths import check_file_free, check_folder_free, check_still_there
+from leakgauge.reports.analysis.run import LoadedRun, load_runs
+from leakgauge.reports.analysis.run_list import runs_data, runs_grid
+from leakgauge.reports.comparison.compare import Comparison
+from leakgauge.reports.comparison.compare import compare as compare_runs
+from leakgauge.reports.comparison.output import compare_grid, compare_summary, comparison_data, write_comparison
+from leakgauge.reports.gate.baseline import Baseline, Point, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.check import Gate
+from leakgauge.reports.gate.ci import add_step_summary, annotation_lines, gate_sarif, on_github
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits, read_limits
+from leakgauge.reports.gate.output import gate_grid, gate_json, headline, write_gate
+from leakgauge.reports.tables.table import Grid
 
 _out = console.output(width=180)
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "muted": "dim", "": ""}
@@ -92,7 +92,7 @@ def write_comparison_page(runs: list[LoadedRun], out: Path) -> Path:
         StoreError: The folder cannot be written.
     """
     from leakgauge.reports.comparison.page import comparison_html  # noqa: PLC0415 - matplotlib takes a second
-    from leakgauge.reports.html import environment  # noqa: PLC0415 - likewise
+    from leakgauge.reports.writers.html import environment  # noqa: PLC0415 - likewise
 
     write_atomic(out / "index.html", comparison_html(environment(), runs, [""] * len(runs)).encode())
     return out / "index.html"
@@ -194,8 +194,8 @@ def gate(
 
 
 def _write_gate_page(path: Path, found: Gate, run: LoadedRun, against: str, known: Baseline | None) -> None:
-    from leakgauge.reports.comparison.gate_page import gate_html  # noqa: PLC0415 - matplotlib takes a second
-    from leakgauge.reports.html import environment  # noqa: PLC0415 - likewise
+    from leakgauge.reports.gate.page import gate_html  # noqa: PLC0415 - matplotlib takes a second
+    from leakgauge.reports.writers.html import environment  # noqa: PLC0415 - likewise
 
     write_atomic(path, gate_html(environment(), found, run, against, known).encode())
 

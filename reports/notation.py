@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from leakgauge.harness.measures import BUILT_IN
+from leakgauge.harness.scoring.measures import BUILT_IN
 
 UNSCORED = "unscored"
 _DIGITS = {"leakage": 2, "quality": 1, **{score.name: score.digits for score in BUILT_IN}}

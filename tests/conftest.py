@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.benchmarks.victims.photos_vit import load_photos_vit
-from leakgauge.harness.contracts import Victim
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.values.images import ImageSet
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from leakgauge.harness.cli.commands import command
-from leakgauge.harness.configuration import shipped
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.harness.registry import plugins
-from leakgauge.harness.suite import parse_suite
-from leakgauge.harness.yaml_text import read_yaml
+from leakgauge.harness.suite.configuration import shipped
+from leakgauge.harness.suite.registry import plugins
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.system.files.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(#[^)\s]*)?\)")

@@ -11,10 +11,11 @@ import yaml
 from toy_task import register
 
 import leakgauge
-from leakgauge.harness.cli.show import facts_of
-from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.suite import Suite, parse_suite
+from leakgauge.harness.cli.reference.show import facts_of
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.suite.schema import Suite, parse_suite
+from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
 
 PAGE = docs_check.ROOT / "docs" / "guides" / "suites.md"
 
@@ -114,7 +115,11 @@ def test_links_that_lead_somewhere_pass(text):
         ("sh", "make nothing", "no target"),
         ("sh", "python -m leakgauge.nothing", "no module"),
         ("console", "$ leakgauge frobnicate\nleakgauge is what it prints", "no command"),
-        ("python", "from leakgauge.harness.contracts import Nothing", "no leakgauge.harness.contracts.Nothing"),
+        (
+            "python",
+            "from leakgauge.harness.contracts.attack import Nothing",
+            "no leakgauge.harness.contracts.attack.Nothing",
+        ),
         ("python", "import harness.contracts\nimport leakgauge\nleakgauge.nothing()", "no leakgauge.nothing"),
         ("python", "def (", "a block of python"),
         ("yaml", "name: a\ntask: photos\noperating_points: [{name: b}]\nattacks: []", "a block of yaml"),

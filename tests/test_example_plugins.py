@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import leakgauge
-from leakgauge.harness import configuration, registry
 from leakgauge.harness.cli.commands import command
 from leakgauge.harness.errors import PayloadError
 from leakgauge.harness.search.space import load_space
-from leakgauge.harness.suite import load_suite
+from leakgauge.harness.suite import configuration, registry
+from leakgauge.harness.suite.schema import load_suite
 
 PLUGINS = Path(__file__).parent.parent / "examples" / "plugins"
 PACKAGES = sorted(path for path in PLUGINS.iterdir() if (path / "pyproject.toml").is_file())

@@ -31,7 +31,7 @@ def test_mine():
 
 
 def test_the_plug_in_is_ours(leakgauge):
-    assert type(leakgauge).__module__ == "leakgauge.reports.testing"
+    assert type(leakgauge).__module__ == "leakgauge.reports.gate.testing"
 """
 DOCTESTS = """
 import doctest, pathlib, leakgauge

@@ -88,7 +88,7 @@ def test_classes_pickle_by_their_full_name():
 
 
 def test_the_code_of_a_cell_names_its_folders(tmp_path):
-    from leakgauge.harness.code_digest import code_of, forget
+    from leakgauge.harness.store.code_digest import code_of, forget
 
     code = code_of(["leakgauge.attacks"])
     assert {"leakgauge.attacks", "leakgauge.harness"} <= set(code)

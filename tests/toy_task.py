@@ -10,9 +10,10 @@ from pathlib import Path
 import timm
 import torch
 
-from leakgauge.harness import registry
-from leakgauge.harness.contracts import SPLITS, Task, Victim
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.suite import registry
+from leakgauge.harness.values.images import SPLITS, ImageSet
 
 PX, EACH = 16, 24
 SMALL_SUITE = {

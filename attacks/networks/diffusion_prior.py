@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.networks.denoiser import Denoiser
-from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.number_type import autocast
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.standing import tell_step
+from leakgauge.attacks.training.loop import Schedule, hold_out, mean_psnr_db
+from leakgauge.harness.store.number_type import autocast
+from leakgauge.harness.system.standing import tell_step
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.seeding import Streams
 
 CURVE_POINTS = 12
 HELDOUT_TIMES = (0.2, 0.4, 0.6)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from leakgauge.attacks.networks.closed_form import solve_ridge
-from leakgauge.attacks.networks.layout import from_patches, on_grid
-from leakgauge.harness.observation import Observation
+from leakgauge.attacks.training.closed_form import solve_ridge
+from leakgauge.attacks.training.layout import from_patches, on_grid
+from leakgauge.harness.values.observation import Observation
 
 
 class GridNetwork(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from leakgauge.attacks.networks.attention import SelfAttentionLayer
-from leakgauge.harness.observation import Observation
+from leakgauge.harness.values.observation import Observation
 
 
 class FeatureImputer(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from leakgauge.attacks.networks.attention import SelfAttentionLayer, padding_bias
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.tokens import DROPPED
 
 Assignment = Literal["argmax", "hungarian"]
 

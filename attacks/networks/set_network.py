@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from leakgauge.attacks.networks.attention import CrossAttention, SelfAttentionLayer, padding_bias
-from leakgauge.attacks.networks.layout import from_patches
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.attacks.training.layout import from_patches
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 
 class Layer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, instance_norm, interpolate, leaky_relu, pad
 
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 
 class ManyConv(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.tokens import offsets_of
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.tokens import offsets_of
 
 WAVES = 4
 

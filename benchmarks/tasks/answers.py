@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.values.images import ImageSet
 
 BATCH = 64
 

@@ -16,10 +16,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from leakgauge.benchmarks.victims.described_vit import DESCRIPTION, WEIGHTS
-from leakgauge.harness.bounded_file import read_bytes, read_json
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.plain_text import plain
-from leakgauge.harness.store import write_atomic
+from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.files.bounded_file import read_bytes, read_json
+from leakgauge.harness.system.plain_text import plain
 
 FORMAT = 1
 IMAGES = "images.safetensors"

@@ -12,17 +12,23 @@ from typing import Any
 from torch import Tensor
 
 from leakgauge.benchmarks.tasks.answers import Answers
-from leakgauge.benchmarks.tasks.image_listing import shown
-from leakgauge.benchmarks.tasks.image_splits import PROBE_SPLIT, assign, check_counts, split_counts, stratified_order
+from leakgauge.benchmarks.tasks.own_images.image_listing import shown
+from leakgauge.benchmarks.tasks.own_images.image_splits import (
+    PROBE_SPLIT,
+    assign,
+    check_counts,
+    split_counts,
+    stratified_order,
+)
+from leakgauge.benchmarks.tasks.own_images.usable_images import usable
 from leakgauge.benchmarks.tasks.tensor_files import TensorFiles
-from leakgauge.benchmarks.tasks.usable_images import usable
 from leakgauge.benchmarks.victims.described_vit import rebuild
-from leakgauge.harness.contracts import SPLITS, SplitName, Task, Victim
-from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.options import Count, FilePath
-from leakgauge.harness.reading import CopySearch, Preprocessing, Reading, class_counts, weights_of
-from leakgauge.harness.registry import suggest
+from leakgauge.harness.contracts.reading import CopySearch, Preprocessing, Reading, class_counts, weights_of
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.errors import ConfigError, DataError, suggest
+from leakgauge.harness.suite.options import Count, FilePath
+from leakgauge.harness.values.images import SPLITS, ImageSet, SplitName
 
 SURPLUS = "usable, but in no split"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import timm
 from torch import nn
 
-from leakgauge.benchmarks.tasks.photo_crops import CLASSES, CROP_PX
+from leakgauge.benchmarks.tasks.photo_crops.crops import CLASSES, CROP_PX
 from leakgauge.benchmarks.victims.shipped_weights import load_shipped
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)

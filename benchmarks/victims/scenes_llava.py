@@ -12,7 +12,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from leakgauge.benchmarks.tasks.scenes import SCENE_PX
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes import SCENE_PX
 from leakgauge.benchmarks.victims.scenes_tokenizer import (
     BOS_ID,
     EOS_ID,
@@ -23,7 +23,7 @@ from leakgauge.benchmarks.victims.scenes_tokenizer import (
     prompt,
 )
 from leakgauge.benchmarks.victims.shipped_weights import load_shipped
-from leakgauge.harness.vision_language import VisionLanguageVictim
+from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from leakgauge.benchmarks.tasks.scene_questions import ANSWERS
+from leakgauge.benchmarks.tasks.drawn_scenes.questions import ANSWERS
 
 PAD, BOS, EOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<eos>", "<image>", "<unk>"
 SPECIAL = (PAD, BOS, EOS, IMAGE, UNKNOWN)

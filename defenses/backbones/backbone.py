@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class Projected(NamedTuple):
@@ -26,7 +26,7 @@ class Backbone(ABC):
     """A vision transformer seen as embed, then in each block project / output / mlp, then finish.
 
     Adapters call the model's own modules and never modify the model. Everything between ``project`` and ``output`` is
-    shared by all families (``leakgauge.defenses.attention``), and so are the residual sums. Dropout and stochastic
+    shared by all families (``ragged.attention``), and so are the residual sums. Dropout and stochastic
     depth are left out: victims are in evaluation mode.
 
     Attributes:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.defenses.backbones.backbone import Backbone
-from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.ragged.edge import run_edge
 from leakgauge.defenses.reductions.none import NoReduction
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import VictimError
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 LIMIT = 1e-3
 """Largest difference from the model itself that is put down to rounding, in standard deviations of its output."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from leakgauge.defenses.backbones.backbone import Backbone, Projected, dtype_of_weights
 from leakgauge.harness.errors import VictimError
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 SUPPORTED = (
     "transformers ViTModel, ViTForImageClassification, Dinov2Model, Dinov2ForImageClassification, "

@@ -15,7 +15,7 @@ from transformers.models.clip.modeling_clip import (
 from leakgauge.defenses.backbones.backbone import size_weighted_mean
 from leakgauge.defenses.backbones.hf_backbone import first_tokens
 from leakgauge.defenses.backbones.hf_tower import HfTower
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class HfClip(HfTower):

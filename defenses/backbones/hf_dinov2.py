@@ -19,7 +19,7 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
 
 from leakgauge.defenses.backbones.backbone import Projected, size_weighted_mean
 from leakgauge.defenses.backbones.hf_backbone import HfBackbone, first_tokens
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class HfDinov2(HfBackbone):

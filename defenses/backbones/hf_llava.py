@@ -14,9 +14,9 @@ from leakgauge.defenses.backbones.backbone import Backbone, Projected, size_weig
 from leakgauge.defenses.backbones.hf_backbone import HfBackbone
 from leakgauge.defenses.backbones.hf_clip import HfClip
 from leakgauge.defenses.backbones.hf_siglip import HfSiglip
+from leakgauge.harness.contracts.vision_language import is_tiled, tiles
 from leakgauge.harness.errors import VictimError
-from leakgauge.harness.tokens import DROPPED, TokenBatch, packed_rows
-from leakgauge.harness.vision_language import is_tiled, tiles
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch, packed_rows
 
 
 class _FeatureSiglip(HfSiglip):

@@ -12,10 +12,10 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipVisionModel,
 )
 
-from leakgauge.defenses.attention import equal_lengths
 from leakgauge.defenses.backbones.backbone import size_weighted_mean
 from leakgauge.defenses.backbones.hf_tower import HfTower
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.defenses.ragged.attention import equal_lengths
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class HfSiglip(HfTower):

@@ -9,7 +9,7 @@ from transformers.models.vit.modeling_vit import ViTForImageClassification, ViTM
 
 from leakgauge.defenses.backbones.backbone import Projected
 from leakgauge.defenses.backbones.hf_backbone import HfBackbone, first_tokens
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class HfViT(HfBackbone):

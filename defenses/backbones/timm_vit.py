@@ -12,10 +12,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from leakgauge.defenses.attention import equal_lengths
 from leakgauge.defenses.backbones.backbone import Backbone, Projected, dtype_of_weights, patch_rows, size_weighted_mean
+from leakgauge.defenses.ragged.attention import equal_lengths
 from leakgauge.harness.errors import VictimError
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 SUPPORTED = (
     "timm VisionTransformer (ViT, DeiT and distilled, DeiT-3, AugReg, MAE, DINO, DINOv2, CLIP and SigLIP towers) with "

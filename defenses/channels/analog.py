@@ -16,10 +16,10 @@ from leakgauge.defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from leakgauge.harness.link import Channel, ChannelState, Received, SymbolCodec
-from leakgauge.harness.options import Count, Decibel
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.contracts.link import Channel, ChannelState, Received, SymbolCodec
+from leakgauge.harness.suite.options import Count, Decibel
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 def symbols_per_image(sent: TokenBatch) -> Tensor:

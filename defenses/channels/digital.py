@@ -11,10 +11,10 @@ from leakgauge.defenses.radio.block_error import choose_mcs, lose_packets
 from leakgauge.defenses.radio.fading import Fading, Kind
 from leakgauge.defenses.radio.ldpc import send_packets
 from leakgauge.defenses.radio.schemes import Mcs, McsName, scheme
-from leakgauge.harness.extras import require
-from leakgauge.harness.link import Delivered, PacketChannel, Packets
-from leakgauge.harness.options import Count, Decibel, Share
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.link import Delivered, PacketChannel, Packets
+from leakgauge.harness.suite.options import Count, Decibel, Share
+from leakgauge.harness.system.extras import require
+from leakgauge.harness.values.seeding import Streams
 
 
 class ErasureChannel(PacketChannel):

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leakgauge.defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.link import Codec
 
 
 class Float32Codec(Codec):

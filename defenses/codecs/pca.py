@@ -13,8 +13,8 @@ from torch import Tensor
 from leakgauge.defenses.codecs.checks import check_length, checked_values
 from leakgauge.defenses.codecs.floating import Float16Codec
 from leakgauge.defenses.codecs.uniform import Bits, pack, unpack
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
-from leakgauge.harness.link import Codec
 
 Inner = Bits | Literal["float16"]
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from leakgauge.defenses.codecs.checks import DAMAGED, WHERE, check_length, checked_values
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.link import Codec
 
 Axis = Literal["token", "channel"]
 Bits = Annotated[int, Field(ge=2, le=8)]

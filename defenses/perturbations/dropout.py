@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 
 from leakgauge.defenses.perturbations.selection import patch_counts, take_patches
-from leakgauge.harness.link import Perturbation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.contracts.link import Perturbation
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class TokenDropout(Perturbation):

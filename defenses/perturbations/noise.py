@@ -8,10 +8,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from leakgauge.harness.link import Perturbation
-from leakgauge.harness.options import Weight
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.contracts.link import Perturbation
+from leakgauge.harness.suite.options import Weight
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class Noise(Perturbation):

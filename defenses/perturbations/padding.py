@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from leakgauge.harness.contracts.link import Perturbation
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.link import Perturbation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 Tokens = Annotated[int, Field(ge=1, le=2**20)]
 

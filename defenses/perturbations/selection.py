@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 
 def patch_counts(batch: TokenBatch) -> list[int]:

@@ -26,7 +26,7 @@ from leakgauge.defenses.radio.fading import Fading, draw_gains, estimate_gains, 
 from leakgauge.defenses.radio.ldpc import channel_uses
 from leakgauge.defenses.radio.schemes import SCHEMES, Mcs, blocks_of
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 _TABLE = Path(__file__).with_name("block_errors.json")
 # Five errors give the rate to within 45 % (one standard error), which is 0.1 dB on these slopes.

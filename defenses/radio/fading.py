@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 Equaliser = Literal["zero_forcing", "mmse"]
 Kind = Literal["none", "rayleigh", "rician"]

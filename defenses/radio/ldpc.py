@@ -29,7 +29,7 @@ from leakgauge.defenses.radio.fading import (
 from leakgauge.defenses.radio.modulation import demodulate, modulate
 from leakgauge.defenses.radio.schemes import BLOCK_BYTES, INFORMATION_BITS, LINK_CRC_BYTES, Mcs, blocks_of
 from leakgauge.defenses.radio.sionna_import import sionna_module
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 DECODER_ITERATIONS = 20
 # Messages of 8 blocks stay in a CPU cache; a GPU wants many at once.

@@ -22,7 +22,7 @@ import torch
 from leakgauge.defenses.radio.fading import complex_normal, noise_power
 from leakgauge.defenses.radio.ldpc import DECODER_ITERATIONS, block_code
 from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, Mcs
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 STEP_DB = 0.25
 _BATCH = 100

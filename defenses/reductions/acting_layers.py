@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.options import NotNegative
+from leakgauge.harness.suite.options import NotNegative
 
 Layers = Annotated[Sequence[NotNegative], Field(min_length=1)]
 EVERY = range(sys.maxsize)

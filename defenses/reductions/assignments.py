@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakgauge.harness.reduction import Assignment
-from leakgauge.harness.tokens import DROPPED, offsets_of
+from leakgauge.harness.contracts.reduction import Assignment
+from leakgauge.harness.values.tokens import DROPPED, offsets_of
 
 
 def move_rows(lengths: Tensor, target: Tensor, group: Tensor | None = None) -> Assignment | None:

@@ -12,9 +12,9 @@ from leakgauge.defenses.reductions.acting_layers import ActingLayers, Layers
 from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.patches import patch_spans
 from leakgauge.defenses.reductions.per_layer import PerLayer
-from leakgauge.harness.options import Count, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.suite.options import Count, PerBlock
+from leakgauge.harness.values.seeding import Streams
 
 Rule = Literal["paper", "authors"]
 PUBLISHED_LAYERS = range(3, sys.maxsize)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from leakgauge.harness.tokens import offsets_of
+from leakgauge.harness.values.tokens import offsets_of
 
 SplitName = Literal["alternating", "all_pairs"]
 OrderName = Literal["kept", "tome"]

@@ -12,11 +12,11 @@ from leakgauge.defenses.reductions.assignments import move_rows
 from leakgauge.defenses.reductions.patches import by_score, closeness, nearest, patch_spans
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.defenses.reductions.similarity_merge import SimilarityName
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.options import Count, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.suite.options import Count, PerBlock
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED
 
 Counts = PerBlock[Count]
 SizesName = Literal["scaled", "counted"]

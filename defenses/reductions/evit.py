@@ -6,10 +6,10 @@ import torch
 
 from leakgauge.defenses.reductions.acting_layers import Layers
 from leakgauge.defenses.reductions.top_k import TopK
-from leakgauge.harness.options import KeptShare, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import offsets_of
+from leakgauge.harness.contracts.reduction import Assignment, LayerState
+from leakgauge.harness.suite.options import KeptShare, PerBlock
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import offsets_of
 
 
 class EViT(TopK):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from leakgauge.harness.contracts.reduction import LayerState, Reduction
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.options import NestedPlugin, Spec
-from leakgauge.harness.reduction import LayerState, Reduction
-from leakgauge.harness.registry import create, name_and_options
+from leakgauge.harness.suite.options import NestedPlugin, Spec
+from leakgauge.harness.suite.registry import create, name_and_options
 
 
 class MatchedReduction(Reduction):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.values.seeding import Streams
 
 
 class NoReduction(Reduction):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from leakgauge.harness.tokens import offsets_of
+from leakgauge.harness.values.tokens import offsets_of
 
 
 def patch_spans(lengths: Tensor, prefix: int) -> Iterator[tuple[int, int]]:

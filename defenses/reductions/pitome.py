@@ -11,9 +11,9 @@ from torch import Tensor
 from leakgauge.defenses.reductions.assignments import move_rows
 from leakgauge.defenses.reductions.patches import by_score, closeness, nearest, patch_spans, similarity
 from leakgauge.defenses.reductions.share import ShareOfPatches
-from leakgauge.harness.options import KeptShare, NotNegative, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.suite.options import KeptShare, NotNegative, PerBlock
+from leakgauge.harness.values.seeding import Streams
 
 MARGIN = 0.75
 Margin = Annotated[float, Field(ge=-1, le=1)]

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from leakgauge.defenses.reductions.assignments import move_rows
 from leakgauge.defenses.reductions.patches import nearest, patch_spans
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.options import NotNegative
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.options import NotNegative
+from leakgauge.harness.values.seeding import Streams
 
 UNIFORM_STEP = 5
 UNIFORM_FIRST = 2

@@ -7,8 +7,8 @@ import torch
 from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.bipartite import image_start
 from leakgauge.defenses.reductions.matched import MatchedReduction
-from leakgauge.harness.reduction import Assignment, LayerState
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.contracts.reduction import Assignment, LayerState
+from leakgauge.harness.values.seeding import Streams
 
 
 class RandomDrop(MatchedReduction):

@@ -7,9 +7,9 @@ import torch
 from leakgauge.defenses.reductions.assignments import move_rows
 from leakgauge.defenses.reductions.bipartite import alternating, image_start
 from leakgauge.defenses.reductions.matched import MatchedReduction
+from leakgauge.harness.contracts.reduction import Assignment, LayerState
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.reduction import Assignment, LayerState
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 
 class RandomMerge(MatchedReduction):

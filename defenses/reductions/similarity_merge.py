@@ -19,9 +19,9 @@ from leakgauge.defenses.reductions.bipartite import (
     rank_in_image,
     tome_order,
 )
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 SimilarityName = Literal["keys", "tokens"]
 Cap = Annotated[float, Field(gt=0, le=0.5)]

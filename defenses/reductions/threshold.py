@@ -12,9 +12,9 @@ from torch import Tensor
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
+from leakgauge.harness.contracts.reduction import LayerState
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.options import KeptShare, PerBlock, Share
-from leakgauge.harness.reduction import LayerState
+from leakgauge.harness.suite.options import KeptShare, PerBlock, Share
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 NEVER = 1.0

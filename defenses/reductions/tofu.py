@@ -7,9 +7,9 @@ from torch import Tensor
 from leakgauge.defenses.reductions.bipartite import OrderName, SplitName
 from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityName
 from leakgauge.defenses.reductions.tome import ToMe
-from leakgauge.harness.options import NotNegative, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.contracts.reduction import Assignment, LayerState
+from leakgauge.harness.suite.options import NotNegative, PerBlock
+from leakgauge.harness.values.tokens import DROPPED
 
 
 class ToFu(ToMe):

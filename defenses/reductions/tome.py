@@ -7,8 +7,8 @@ from torch import Tensor
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
-from leakgauge.harness.options import NotNegative, PerBlock
-from leakgauge.harness.reduction import LayerState
+from leakgauge.harness.contracts.reduction import LayerState
+from leakgauge.harness.suite.options import NotNegative, PerBlock
 
 
 class ToMe(SimilarityMerge):

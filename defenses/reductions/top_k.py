@@ -11,11 +11,11 @@ from leakgauge.defenses.reductions.acting_layers import EVERY, ActingLayers, Lay
 from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.bipartite import rank_in_image
 from leakgauge.defenses.reductions.share import ShareOfPatches
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.options import KeptShare, PerBlock
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import offsets_of
+from leakgauge.harness.suite.options import KeptShare, PerBlock
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import offsets_of
 
 PUBLISHED_LAYERS = (3, 6, 9)
 

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
 from leakgauge.harness.cli.commands import Commands, json_asked
-from leakgauge.harness.console import DEBUG, debugging
+from leakgauge.harness.cli.json_output import begin, print_error
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.extras import mend_of
-from leakgauge.harness.interrupts import interrupted, note_interrupts
-from leakgauge.harness.json_output import begin, print_error
-from leakgauge.harness.plain_text import plain, shortened
+from leakgauge.harness.system import console
+from leakgauge.harness.system.console import DEBUG, debugging
+from leakgauge.harness.system.exit_codes import ExitCode
+from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.interrupts import interrupted, note_interrupts
+from leakgauge.harness.system.plain_text import plain, shortened
 
 app = typer.Typer(
     cls=Commands,
@@ -105,7 +105,7 @@ def _unforeseen(error: BaseException) -> tuple[LeakgaugeError, int]:
         return LeakgaugeError(said() or "see --help", where=where, mend=f"see `{where} --help`"), ExitCode.MISTAKE
     if mend := mend_of(error):
         return LeakgaugeError(str(error), mend=mend), ExitCode.MISTAKE
-    from leakgauge.harness.containment import shortage  # noqa: PLC0415 - heavy
+    from leakgauge.harness.system.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
     if shortage(error) == "memory":

@@ -14,12 +14,12 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from leakgauge.harness.cli.summaries import summary_of
+from leakgauge.harness.cli.reference.summaries import summary_of
 from leakgauge.harness.errors import LeakgaugeError, PluginError
-from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.extras import mend_of
-from leakgauge.harness.plain_text import plain, shortened
-from leakgauge.harness.registry import load, plugins
+from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.system.exit_codes import ExitCode
+from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.plain_text import plain, shortened
 
 GATE = "gate"
 """The one command that ends with ``ExitCode.WORSE``."""

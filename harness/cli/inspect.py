@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
 from leakgauge.harness.cli.arguments import Device, Overrides
-from leakgauge.harness.inspecting import facts_of_inspection, inspect_photograph, layer_table, resolved_text
-from leakgauge.harness.json_output import AsJson, json_alone, print_json
-from leakgauge.harness.output_paths import check_folder_free
-from leakgauge.harness.runner import choose_device
-from leakgauge.harness.suite import load_suite
+from leakgauge.harness.cli.json_output import AsJson, json_alone, print_json
+from leakgauge.harness.run.inspect import facts_of_inspection, inspect_photograph, layer_table, resolved_text
+from leakgauge.harness.suite.schema import load_suite
+from leakgauge.harness.system import console
+from leakgauge.harness.system.files.output_paths import check_folder_free
+from leakgauge.harness.system.machine import choose_device
 
 _out = console.output()
 

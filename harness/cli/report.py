@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
-from leakgauge.harness.containment import staying
-from leakgauge.harness.locking import exclusive
-from leakgauge.harness.output_paths import check_folder_free, check_still_there
-from leakgauge.harness.plain_text import plain
-from leakgauge.harness.registry import load, plugins
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.sweeping import sweep
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.system.files.output_paths import check_folder_free, check_still_there
+from leakgauge.harness.system.files.sweeping import sweep
+from leakgauge.harness.system.plain_text import plain
 
 _out = console.output()
 

@@ -9,22 +9,24 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from leakgauge.harness import console
-from leakgauge.harness.budgets import budget_of, too_few
 from leakgauge.harness.cli.arguments import Device, Overrides, SuiteArgument
+from leakgauge.harness.cli.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.cli.watch import Watch
-from leakgauge.harness.containment import staying
 from leakgauge.harness.errors import InterruptError
-from leakgauge.harness.executors import default_workers
-from leakgauge.harness.forecast import forecast
-from leakgauge.harness.json_output import AsJson, json_alone, print_json
-from leakgauge.harness.kept_tokens import kept_tokens
-from leakgauge.harness.reading_table import print_line, print_reading
-from leakgauge.harness.run_summary import check_none_failed, show, summary_of
-from leakgauge.harness.runner import check_complete, check_folder, choose_device, prepare, run_suite
-from leakgauge.harness.standing import watched_folder
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite, load_suite
+from leakgauge.harness.run.executors import default_workers
+from leakgauge.harness.run.plan import check_complete, prepare
+from leakgauge.harness.run.preview.budgets import budget_of, too_few
+from leakgauge.harness.run.preview.forecast import forecast
+from leakgauge.harness.run.preview.kept_tokens import kept_tokens
+from leakgauge.harness.run.preview.reading_table import print_line, print_reading
+from leakgauge.harness.run.run_summary import check_none_failed, show, summary_of
+from leakgauge.harness.run.runner import check_folder, run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import Suite, load_suite
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.machine import choose_device
+from leakgauge.harness.system.standing import watched_folder
 
 _out = console.output()
 

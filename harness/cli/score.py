@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
 from leakgauge.harness.cli.arguments import Device
-from leakgauge.harness.containment import staying
-from leakgauge.harness.json_output import AsJson, json_alone, print_json
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.run_summary import show, summary_of
-from leakgauge.harness.runner import choose_device
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.cli.json_output import AsJson, json_alone, print_json
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.run_summary import show, summary_of
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.machine import choose_device
 
 _out = console.output()
 

@@ -11,28 +11,28 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from leakgauge.harness import console
-from leakgauge.harness.containment import staying
+from leakgauge.harness.cli.json_output import AsJson, json_alone, print_json
 from leakgauge.harness.errors import ConfigError, InterruptError
-from leakgauge.harness.json_output import AsJson, json_alone, print_json
-from leakgauge.harness.locking import exclusive
-from leakgauge.harness.output_paths import check_folder_free, check_still_there
-from leakgauge.harness.registry import load, plugins
-from leakgauge.harness.run_summary import check_none_failed
-from leakgauge.harness.runner import choose_device
-from leakgauge.harness.search.front import Front, FrontPoint, read_front
-from leakgauge.harness.search.memo import Memo
-from leakgauge.harness.search.output import RESULTS, write_results
-from leakgauge.harness.search.policy import Limits
-from leakgauge.harness.search.policy import choose as choose_point
-from leakgauge.harness.search.remeasure import EVALUATION, remeasure_front
+from leakgauge.harness.run.run_summary import check_none_failed
+from leakgauge.harness.search.results.front import Front, FrontPoint, read_front
+from leakgauge.harness.search.results.output import RESULTS, write_results
+from leakgauge.harness.search.results.policy import Limits
+from leakgauge.harness.search.results.policy import choose as choose_point
+from leakgauge.harness.search.results.remeasure import EVALUATION, remeasure_front
 from leakgauge.harness.search.space import Space, load_space
-from leakgauge.harness.search.storage import DATABASE
 from leakgauge.harness.search.study import memo_folder, prepare_search, run_search
-from leakgauge.harness.search.trials import FailedTrial, failures, finished
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.sweeping import sweep
-from leakgauge.harness.table_file import unguarded
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.search.trials.storage import DATABASE
+from leakgauge.harness.search.trials.trials import FailedTrial, failures, finished
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.store.table_file import unguarded
+from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.system.files.output_paths import check_folder_free, check_still_there
+from leakgauge.harness.system.files.sweeping import sweep
+from leakgauge.harness.system.machine import choose_device
 
 _out = console.output()
 _HEADINGS = {

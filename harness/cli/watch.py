@@ -12,11 +12,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from leakgauge.harness.expected_time import Timed, clock, expected
-from leakgauge.harness.plain_text import plain, shortened
-from leakgauge.harness.planning import Cell
-from leakgauge.harness.standing import Standing, standings
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.run.expected_time import Timed, clock, expected
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import Cell
+from leakgauge.harness.system.plain_text import plain, shortened
+from leakgauge.harness.system.standing import Standing, standings
 
 LOOK_S = 1.0
 LINE_S = 60.0
@@ -29,7 +29,7 @@ class Watch:
     Args:
         cells: The planned cells.
         folder: The run folder.
-        told: Where every process tells what it is at (``leakgauge.harness.standing``).
+        told: Where every process tells what it is at (``leakgauge.harness.system.standing``).
         workers: Processes.
         out: Where to show it.
         line_s: Seconds between lines where there is no terminal.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.harness.scoring.statistics import Interval, drawn_clusters, expanded_percentiles
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 Values = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]

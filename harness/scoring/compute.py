@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from leakgauge.harness.contracts import Defense
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.link import Transmission
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 WARM_UP, TIMED = 3, 16
 READY = 64
@@ -70,7 +70,7 @@ def measure_flops(
     if questions is not None and parts is None:
         raise PluginError(
             f"defense {defense.name!r} does not tell what answering a question costs",
-            mend="give it `server_flops` (leakgauge.harness.contracts)",
+            mend="give it `server_flops` (leakgauge.Defense)",
         )
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.judging import Judge
+from leakgauge.harness.scoring.judging import Judge
 from leakgauge.harness.scoring.reconstruction import LPIPS_MIN_SIDE, exact_float32, lpips_network
-from leakgauge.harness.victim import Victim
 
 PLACES = 4
 """Side of the grid to which each layer is pooled: what lies where still counts, a pixel's shift does not."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from leakgauge.harness.contracts import Metric
+from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.scoring.lpips_weights import TrunkWeights, build_network
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.stats import t as student
 from torch import Tensor
 
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 CONFIDENCE = 0.95
 """Nominal coverage of the intervals."""

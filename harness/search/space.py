@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from leakgauge.harness.configuration import apply_overrides, read_text_of, shipped
-from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.registry import suggest
-from leakgauge.harness.schema_problems import refuse, schema_error, twice
+from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.search.metrics import MetricName
-from leakgauge.harness.suite import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
-from leakgauge.harness.text_source import TextSource
+from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
+from leakgauge.harness.suite.schema import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
+from leakgauge.harness.suite.schema_problems import refuse, schema_error, twice
+from leakgauge.harness.suite.text_source import TextSource
 
 Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]

@@ -21,21 +21,16 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from leakgauge.harness import number_type
-from leakgauge.harness.bounded_file import MIB, read_json
-from leakgauge.harness.code_digest import code_digest
 from leakgauge.harness.errors import LeakgaugeError, PluginError, StoreError
-from leakgauge.harness.executors import one_thread
-from leakgauge.harness.locking import exclusive
-from leakgauge.harness.planning import content_hash
-from leakgauge.harness.provenance import collect
-from leakgauge.harness.search.evaluation import Evaluator
-from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.search.objectives import Objectives, directions
-from leakgauge.harness.search.samplers import make_sampler, quiet
-from leakgauge.harness.search.schedule import Schedule
+from leakgauge.harness.search.sampling.samplers import make_sampler, quiet
+from leakgauge.harness.search.sampling.schedule import Schedule
 from leakgauge.harness.search.space import Space
-from leakgauge.harness.search.storage import (
+from leakgauge.harness.search.space_options import check_space
+from leakgauge.harness.search.trials.evaluation import Evaluator
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.search.trials.storage import (
     DATABASE,
     Reclaimer,
     fail_running,
@@ -44,10 +39,15 @@ from leakgauge.harness.search.storage import (
     open_study,
     sqlite_url,
 )
-from leakgauge.harness.search.trials import TrialFailedError, has_ended, run_trial
-from leakgauge.harness.store import write_atomic
-from leakgauge.harness.suite_options import check_space
-from leakgauge.harness.text_source import naming_lines
+from leakgauge.harness.search.trials.trials import TrialFailedError, has_ended, run_trial
+from leakgauge.harness.store import number_type
+from leakgauge.harness.store.code_digest import code_digest
+from leakgauge.harness.store.provenance import collect
+from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.suite.planning import content_hash
+from leakgauge.harness.suite.text_source import naming_lines
+from leakgauge.harness.system.files.bounded_file import MIB, read_json
+from leakgauge.harness.system.files.locking import exclusive
 
 Progress = Callable[[int, int], None]
 """Called with (trials done, trials in all)."""

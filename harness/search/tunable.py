@@ -7,11 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from leakgauge.harness.contracts import Defense
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.link import Transmission
 from leakgauge.harness.scoring.compute import Flops
+from leakgauge.harness.values.images import ImageSet
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leakgauge.harness.results import Column
-from leakgauge.reports.strongest import Estimate, estimate
+from leakgauge.harness.values.columns import Column
+from leakgauge.reports.analysis.strongest import Estimate, estimate
 
 PERCENTILE = 95
 
@@ -92,7 +92,7 @@ def recognisable(best: pd.DataFrame, mark: Mark, seed: int) -> Estimate:
     """Returns the share of the scored images that reach a mark, with its interval.
 
     Args:
-        best: A row an image with ``group`` and scores, from ``leakgauge.reports.strongest.strongest_per_image``.
+        best: A row an image with ``group`` and scores, from ``analysis.strongest.strongest_per_image``.
         mark: The mark.
         seed: The suite's first seed, which the interval is drawn from.
     """

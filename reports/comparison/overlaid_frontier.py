@@ -8,10 +8,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leakgauge.reports.figures import Plot
-from leakgauge.reports.loaded import LoadedRun, Row
+from leakgauge.reports.analysis.run import LoadedRun, Row
+from leakgauge.reports.figures.figures import Plot
+from leakgauge.reports.figures.palette import COLOURS, INK, MARKERS, MUTED, SETTINGS
 from leakgauge.reports.notation import is_number
-from leakgauge.reports.palette import COLOURS, INK, MARKERS, MUTED, SETTINGS
 
 _AXES = (
     ("payload_bytes", "payload (kB/image)", 1e-3),

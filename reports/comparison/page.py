@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from jinja2 import Environment
 from markupsafe import Markup
 
-from leakgauge.reports.compare import OUTCOMES, Comparison, Outcome, compare, incomparable
-from leakgauge.reports.compare_output import COMPARE_NOTE, compare_grid, compare_summary
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import LoadedRun, Row
+from leakgauge.reports.comparison.compare import OUTCOMES, Comparison, Outcome, compare, incomparable
+from leakgauge.reports.comparison.output import COMPARE_NOTE, compare_grid, compare_summary
 from leakgauge.reports.comparison.overlaid_frontier import overlaid_frontier
 from leakgauge.reports.comparison.side_by_side import WorseImage, side_by_side, worse_images
-from leakgauge.reports.figures import embedded_svg
-from leakgauge.reports.gallery import image_order
-from leakgauge.reports.grid import Grid
-from leakgauge.reports.loaded import LoadedRun, Row
+from leakgauge.reports.figures.figures import embedded_svg
 from leakgauge.reports.notation import plural
-from leakgauge.reports.page_scripts import policy
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.tables.table import Grid
+from leakgauge.reports.writers.gallery import image_order
+from leakgauge.reports.writers.page_scripts import policy
 
 _SAID: dict[Outcome, str] = {
     "worse": "leaks more",

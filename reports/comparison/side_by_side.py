@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from leakgauge.reports.compare import Compared, Comparison
-from leakgauge.reports.first_screen import Bar, leakage_bar, shown_verdict
-from leakgauge.reports.gallery import Picture, PictureFiles, evenly, image_order
-from leakgauge.reports.grid import Tone
-from leakgauge.reports.loaded import LoadedRun, Row, Setting
+from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
+from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
+from leakgauge.reports.comparison.compare import Compared, Comparison
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
-from leakgauge.reports.strongest import candidates, strongest_per_image
+from leakgauge.reports.tables.table import Tone
+from leakgauge.reports.writers.first_screen import Bar, leakage_bar, shown_verdict
+from leakgauge.reports.writers.gallery import Picture, PictureFiles, evenly, image_order
 
 PICTURES, WORST = 5, 6
 TONES: dict[str, Tone] = {"worse": "bad", "better": "good", "not comparable": "warn"}

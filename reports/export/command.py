@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
-from leakgauge.harness.containment import staying
-from leakgauge.harness.output_paths import check_folder_free
-from leakgauge.harness.registry import load
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.registry import load
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import staying
+from leakgauge.harness.system.files.output_paths import check_folder_free
+from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.export.record import record_of
 from leakgauge.reports.export.tracker import Exporter, Target
-from leakgauge.reports.loaded import load_runs
 
 _out = console.output()
 KEPT = ("run.json", "cells.csv")

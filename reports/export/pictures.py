@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leakgauge.harness.errors import StoreError
-from leakgauge.reports.gallery import evenly
-from leakgauge.reports.loaded import LoadedRun, Setting
-from leakgauge.reports.strongest import candidates, strongest_per_image
+from leakgauge.reports.analysis.run import LoadedRun, Setting
+from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
+from leakgauge.reports.writers.gallery import evenly
 
 WANTED = 6
 _GREY = 128

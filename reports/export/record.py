@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leakgauge.harness.plain_text import plain, shortened
-from leakgauge.harness.provenance import code_identity
-from leakgauge.harness.results import CELL_COLUMNS
-from leakgauge.reports.curves import curves_at
+from leakgauge.harness.store.provenance import code_identity
+from leakgauge.harness.system.plain_text import plain, shortened
+from leakgauge.harness.values.columns import CELL_COLUMNS
+from leakgauge.reports.analysis.operating_points import point_columns, point_rows
+from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.export.pictures import picture_rows
-from leakgauge.reports.loaded import LoadedRun, Row, Setting
-from leakgauge.reports.table import point_columns, point_rows
+from leakgauge.reports.figures.curves import curves_at
 
 LONGEST = 250
 """Characters of a parameter: the least that a tracker of those supported holds."""

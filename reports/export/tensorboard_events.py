@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.output_paths import check_folder_free
+from leakgauge.harness.system.files.output_paths import check_folder_free
 from leakgauge.reports.export.record import PointRecord, RunRecord
 from leakgauge.reports.export.tracker import Target, library, names_for, refusals
 

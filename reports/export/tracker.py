@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.plain_text import plain, shortened
+from leakgauge.harness.system.plain_text import plain, shortened
 from leakgauge.reports.export.record import RunRecord
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from leakgauge.reports.grid import Grid, Heading, Value, figure, words
-from leakgauge.reports.loaded import LoadedRun, Row, Setting
+from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.notation import UNSCORED, is_number, number
+from leakgauge.reports.tables.table import Grid, Heading, Value, figure, words
 
 _STAGES = (
     ("gflops_tower", "Vision tower"),
@@ -106,7 +106,7 @@ def costs(run: LoadedRun, rows: Sequence[Row]) -> Costs:
 
     Args:
         run: The run.
-        rows: Its operating points, as ``leakgauge.reports.table.point_rows`` gives them.
+        rows: Its operating points, as ``leakgauge.reports.analysis.operating_points.point_rows`` gives them.
     """
     shown = _distinct(rows)
     several = len({row["channel"] for row in shown}) > 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from leakgauge.reports.analysis.run import LoadedRun, Row
 from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE
-from leakgauge.reports.grid import Grid, Heading, Value, figure, ranged, words
-from leakgauge.reports.loaded import LoadedRun, Row
+from leakgauge.reports.tables.table import Grid, Heading, Value, figure, ranged, words
 
 
 def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
@@ -12,7 +12,7 @@ def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
 
     Args:
         run: The run.
-        rows: Its operating points, from ``leakgauge.reports.table.point_rows``.
+        rows: Its operating points, from ``leakgauge.reports.analysis.operating_points.point_rows``.
     """
     settings = {(row["channel"], row["threat_model"]) for row in rows}
     headings = [

@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from leakgauge.harness import console
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.system import console
 from leakgauge.reports.view.entries import RunEntries
 from leakgauge.reports.view.policy import ADDRESS
 from leakgauge.reports.view.report_cache import ReportCache

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from leakgauge.harness.errors import LeakgaugeError, StoreError
-from leakgauge.harness.plain_text import plain, shortened
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.loaded import NOT_RUN, load_runs
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.system.plain_text import plain, shortened
+from leakgauge.reports.analysis.run import NOT_RUN, load_runs
 
 VERDICTS = ("conclusive", "lower bound", "inconclusive")
 FRESH_S = 1.0

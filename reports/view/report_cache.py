@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakgauge.harness.containment import contained
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.harness.registry import load
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.registry import load
+from leakgauge.harness.system.containment import contained
 from leakgauge.reports.view.entries import Entry
 
 Writer = Callable[[list[RunFolder], Path], list[Path]]

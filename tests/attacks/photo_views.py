@@ -2,14 +2,14 @@
 
 import torch
 
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.transmitting import transmit_all
-from leakgauge.harness.views import GrantedView, observe
+from leakgauge.harness.measurement.attacker_view import GrantedView, observe
+from leakgauge.harness.measurement.transmitting import transmit_all
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGE = {"reduction": {"name": "threshold", "thresholds": 0.9}}

@@ -6,16 +6,16 @@ from photo_views import CPU, RNG, few_images, seen_by_attacker, view_of
 
 from leakgauge.attacks.conv_inverse import ConvInverse
 from leakgauge.attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
-from leakgauge.attacks.networks.layout import from_patches, on_grid, patches_of
-from leakgauge.attacks.networks.training import Schedule, hold_out, mean_psnr_db
 from leakgauge.attacks.ridge import Ridge
 from leakgauge.attacks.set_decoder import SetDecoder
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.attacks.training.layout import from_patches, on_grid, patches_of
+from leakgauge.attacks.training.loop import Schedule, hold_out, mean_psnr_db
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.harness.errors import AccessDeniedError, PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import plateau_failure
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import plateau_failure
+from leakgauge.harness.values.observation import Observation
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from photo_views import MERGE, RNG, few_images, seen_by_attacker, view_of
 
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.registry import create
-from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
 
 TINY = {"steps": 6, "width": 16, "layers": 1}
 SPECS = [

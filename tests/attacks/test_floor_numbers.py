@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from leakgauge.attacks.floors import ClassMeanFloor, MeanImageFloor, NearestImageFloor
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 RNG, LEVELS = Streams(0), torch.tensor([10, 20, 60, 200])
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from leakgauge.attacks.networks.schedule import Schedule
-from leakgauge.attacks.networks.trainee import Trainee
-from leakgauge.attacks.networks.training import batches, hold_out, mean_psnr_db, train
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
+from leakgauge.attacks.training.loop import batches, hold_out, mean_psnr_db, train
+from leakgauge.attacks.training.schedule import Schedule
+from leakgauge.attacks.training.trainee import Trainee
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 COUNT, RNG = 60, Streams(0, ("attack",))
 

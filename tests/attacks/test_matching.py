@@ -16,16 +16,16 @@ from tiny_edge import (
     view_of,
 )
 
-from leakgauge.attacks.networks.assignment import known_mass, transport
-from leakgauge.attacks.networks.descent import Descent, best_rows, clipped, descend, late_fall, repeated
-from leakgauge.attacks.networks.edge_profile import EdgeProfile, made_up_images
-from leakgauge.attacks.networks.image_priors import patch_seams, total_variation
-from leakgauge.attacks.networks.matching import Matching
-from leakgauge.harness.contracts import Defense
+from leakgauge.attacks.white_box.assignment import known_mass, transport
+from leakgauge.attacks.white_box.descent import Descent, best_rows, clipped, descend, late_fall, repeated
+from leakgauge.attacks.white_box.edge_profile import EdgeProfile, made_up_images
+from leakgauge.attacks.white_box.image_priors import patch_seams, total_variation
+from leakgauge.attacks.white_box.matching import Matching
+from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.errors import AccessDeniedError, ConfigError
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from leakgauge.attacks.networks.muon import Muon, orthogonalised
-from leakgauge.attacks.networks.trainee import Trainee
+from leakgauge.attacks.training.muon import Muon, orthogonalised
+from leakgauge.attacks.training.trainee import Trainee
 
 
 def drawn(*shape, seed=0):

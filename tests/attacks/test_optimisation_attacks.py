@@ -9,19 +9,19 @@ from tiny_edge import BLIND, MERGED, RNG, pictures, seen_of, tiny_victim, view_o
 from leakgauge.attacks.deep_image_prior import DeepImagePrior
 from leakgauge.attacks.diffusion import Diffusion
 from leakgauge.attacks.networks.denoiser import folding
-from leakgauge.attacks.networks.descent import Descent, left_over
 from leakgauge.attacks.networks.skip_network import SkipNetwork
 from leakgauge.attacks.networks.substitute import merged_like, mmd
-from leakgauge.attacks.networks.training import mean_psnr_db
 from leakgauge.attacks.rmle import RegularisedMLE
 from leakgauge.attacks.surrogate import Surrogate, without_prefix
-from leakgauge.harness.attempt import Attempt
+from leakgauge.attacks.training.loop import mean_psnr_db
+from leakgauge.attacks.white_box.descent import Descent, left_over
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.registry import create
+from leakgauge.harness.measurement.attack_run import Attempt
 from leakgauge.harness.scoring.metrics import ImageScores
-from leakgauge.harness.suite import PluginConfig
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import PluginConfig
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from photo_views import CPU, MERGE, RNG, few_images, seen_by_attacker, view_of
 from leakgauge.attacks.attribute import Attribute
 from leakgauge.attacks.metadata_only import MetadataOnly, metadata
 from leakgauge.attacks.reidentification import Reidentification
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 CLASSES = 3
 

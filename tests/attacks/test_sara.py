@@ -6,19 +6,19 @@ from photo_views import MERGE, RNG, WHITE_BOX, few_images, seen_by_attacker, vie
 
 from leakgauge.attacks.conv_inverse import ConvInverse
 from leakgauge.attacks.networks.imputer import FeatureImputer
-from leakgauge.attacks.networks.layout import token_statistics
 from leakgauge.attacks.networks.positions import PositionPredictor, lay, position_loss, source_positions
-from leakgauge.attacks.networks.training import Schedule, mean_psnr_db, train_part
-from leakgauge.attacks.networks.withheld import as_seen, like_seen, shuffled
 from leakgauge.attacks.sara import Sara
 from leakgauge.attacks.sara_merged import SaraMerged
 from leakgauge.attacks.set_decoder import SetDecoder
 from leakgauge.attacks.source_map_oracle import SourceMapOracle
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.attacks.training.layout import token_statistics
+from leakgauge.attacks.training.loop import Schedule, mean_psnr_db, train_part
+from leakgauge.attacks.training.withheld import as_seen, like_seen, shuffled
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.registry import create
-from leakgauge.harness.suite import ThreatModel
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.observation import Observation
 
 SMALL = {"predictor_steps": 60, "imputer_steps": 60, "predictor_width": 32, "imputer_width": 32, "imputer_layers": 1}
 

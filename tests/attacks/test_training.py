@@ -8,12 +8,12 @@ from photo_views import MERGE, RNG, few_images, view_of
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from leakgauge.attacks.networks.layout import token_statistics
 from leakgauge.attacks.networks.set_network import SetNetwork
-from leakgauge.attacks.networks.trainee import Trainee
-from leakgauge.attacks.networks.training import Schedule, train
 from leakgauge.attacks.set_decoder import SetDecoder, pixel_loss
-from leakgauge.harness.learning import CurvePoint, LearningCurve, convergence_failure
+from leakgauge.attacks.training.layout import token_statistics
+from leakgauge.attacks.training.loop import Schedule, train
+from leakgauge.attacks.training.trainee import Trainee
+from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve, convergence_failure
 
 SCHEDULE = Schedule(steps=20, batch_size=8, peak_lr=1e-3, warmup_steps=3)
 

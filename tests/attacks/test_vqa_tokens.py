@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
-from leakgauge.defenses.vqa_pipeline import VqaPipeline
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.transmitting import transmit_all
-from leakgauge.harness.views import GrantedView, observe
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
+from leakgauge.defenses.vqa.pipeline import VqaPipeline
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.measurement.attacker_view import GrantedView, observe
+from leakgauge.harness.measurement.transmitting import transmit_all
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.seeding import Streams
 
 CPU, RNG = torch.device("cpu"), Streams(0, ("vqa", "attacks"))
 MODEL = ThreatModel(victim="white-box", knows={"merge_map": True})

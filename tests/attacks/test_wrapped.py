@@ -8,11 +8,11 @@ from leakgauge.attacks.data_efficiency import DataEfficiency
 from leakgauge.attacks.ridge import Ridge
 from leakgauge.attacks.set_decoder import SetDecoder
 from leakgauge.attacks.transfer import Transfer, UnreducedView
-from leakgauge.harness.contracts import Knowledge
+from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import AccessDeniedError, ConfigError
-from leakgauge.harness.planning import check_knowledge, needed_knowledge, plan
-from leakgauge.harness.registry import create
-from leakgauge.harness.suite import NamedPlugin, ThreatModel, parse_suite
+from leakgauge.harness.suite.planning import check_knowledge, needed_knowledge, plan
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import NamedPlugin, ThreatModel, parse_suite
 
 
 @pytest.fixture(scope="module")

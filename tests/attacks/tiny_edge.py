@@ -5,15 +5,15 @@ from __future__ import annotations
 import timm
 import torch
 
-from leakgauge.attacks.networks.edge_profile import made_up_images
+from leakgauge.attacks.white_box.edge_profile import made_up_images
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.contracts import Victim
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.transmitting import transmit_all
-from leakgauge.harness.views import GrantedView, observe
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.measurement.attacker_view import GrantedView, observe
+from leakgauge.harness.measurement.transmitting import transmit_all
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 CPU, RNG, SHAPE = torch.device("cpu"), Streams(0), (3, 16, 16)
 OPEN = ThreatModel(victim="white-box")

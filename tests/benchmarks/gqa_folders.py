@@ -5,9 +5,9 @@ from pathlib import Path
 
 from llava_folders import windows
 
-from leakgauge.benchmarks.tasks.gqa import QUESTIONS, Gqa
-from leakgauge.harness.contracts import SPLITS
-from leakgauge.harness.questions import Asked
+from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, Gqa
+from leakgauge.harness.contracts.questions import Asked
+from leakgauge.harness.values.images import SPLITS
 
 COUNT = 30
 ASKED = (

@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from leakgauge.benchmarks.tasks.gqa import SHORT_ANSWER
-from leakgauge.benchmarks.tasks.scienceqa import DIRECTLY
-from leakgauge.benchmarks.victims.llava_model import LLAVA_PROMPT
+from leakgauge.benchmarks.tasks.public_questions.gqa import SHORT_ANSWER
+from leakgauge.benchmarks.tasks.public_questions.scienceqa import DIRECTLY
+from leakgauge.benchmarks.victims.loading.llava_model import LLAVA_PROMPT
 from leakgauge.benchmarks.victims.scenes_llava import scenes_llava_config
 from leakgauge.benchmarks.victims.scenes_tokenizer import BOS, EOS, EOS_ID, IMAGE, PAD, PAD_ID, SPECIAL, UNKNOWN
 

@@ -2,7 +2,7 @@
 
 import re
 
-from leakgauge.benchmarks.tasks.scenes import COLOURS, SIZES, Scene
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes import COLOURS, SIZES, Scene
 
 NUMBER_WORDS = ["zero", "one", "two", "three", "four"]
 

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from leakgauge.benchmarks.tasks.image_files import ImageFiles
+from leakgauge.benchmarks.tasks.own_images.image_files import ImageFiles
 from leakgauge.harness.errors import DataError
 
 

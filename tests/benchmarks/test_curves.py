@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from leakgauge.benchmarks.curves import points
-from leakgauge.benchmarks.curves.__main__ import _identity, _measured, _tasks, _write, main
-from leakgauge.benchmarks.curves.drawing import Panel, draw_curves
-from leakgauge.benchmarks.tasks.photos import Photos
+from leakgauge.benchmarks.studies.curves import points
+from leakgauge.benchmarks.studies.curves.__main__ import _identity, _measured, _tasks, _write, main
+from leakgauge.benchmarks.studies.curves.drawing import Panel, draw_curves
+from leakgauge.benchmarks.tasks.photo_crops.photos import Photos
 from leakgauge.harness.errors import ConfigError
 
 
@@ -74,8 +74,8 @@ def test_tasks_are_read(tmp_path):
 def test_a_run_goes_on_where_it_was_stopped(measured, tmp_path, monkeypatch):
     tasks = tmp_path / "tasks.yaml"
     tasks.write_text("- {title: One, name: photos}\n- {title: Two, name: photos}\n")
-    monkeypatch.setattr("leakgauge.benchmarks.curves.__main__.create", lambda *_, **__: FewPhotos())
-    monkeypatch.setattr("leakgauge.benchmarks.curves.__main__._identity", lambda _: "same")
+    monkeypatch.setattr("leakgauge.benchmarks.studies.curves.__main__.create", lambda *_, **__: FewPhotos())
+    monkeypatch.setattr("leakgauge.benchmarks.studies.curves.__main__._identity", lambda _: "same")
     _write([Panel("One", "top-1 accuracy", measured[:3], "same")], tmp_path)
     given = []
 
@@ -83,7 +83,7 @@ def test_a_run_goes_on_where_it_was_stopped(measured, tmp_path, monkeypatch):
         given.append(list(known))
         return measured[:4]
 
-    monkeypatch.setattr("leakgauge.benchmarks.curves.__main__.measure_curves", measure)
+    monkeypatch.setattr("leakgauge.benchmarks.studies.curves.__main__.measure_curves", measure)
     main(tasks, out=tmp_path, device="cpu", threads=None)
     assert given == [measured[:3], measured[:3]], "what the first task wrote must not hide what was measured before"
     assert _measured(tmp_path)["same"] == measured[:4] * 2

@@ -11,12 +11,12 @@ from llava_folders import SIDE, save_llava
 from PIL import Image
 from transformers import LlavaNextConfig
 
-from leakgauge.benchmarks.tasks.gqa import QUESTIONS, SHORT_ANSWER, Gqa, normalise_answer
-from leakgauge.benchmarks.tasks.square_images import PAD_COLOUR
-from leakgauge.harness.contracts import SPLITS
-from leakgauge.harness.questions import ABSENT, Asked
-from leakgauge.harness.splits import check_disjoint
-from leakgauge.harness.vision_language import VisionLanguageVictim
+from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, SHORT_ANSWER, Gqa, normalise_answer
+from leakgauge.benchmarks.tasks.public_questions.square_images import PAD_COLOUR
+from leakgauge.harness.contracts.questions import ABSENT, Asked
+from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
+from leakgauge.harness.measurement.near_duplicates import check_disjoint
+from leakgauge.harness.values.images import SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_images_are_padded_or_cropped(folder, model, task):
 
 
 def test_only_as_many_images_are_decoded_as_needed(folder, model, monkeypatch):
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.pictured_questions.SPARE_IMAGES", 0)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.public_questions.pictured_questions.SPARE_IMAGES", 0)
     (counts := dict.fromkeys(SPLITS, 3))["attacker"] = 5
     task = Gqa(str(folder), model, per_split=counts)
     assert {name: len(task.split(name)) for name in SPLITS} == counts

@@ -6,9 +6,9 @@ import pytest
 import torch
 from picture_folders import CONTENT, PER_SCENE, labelled_content, write
 
-from leakgauge.benchmarks.tasks.image_files import ImageFiles
-from leakgauge.harness.decoding import decode
+from leakgauge.benchmarks.tasks.own_images.image_files import ImageFiles
 from leakgauge.harness.errors import DataError
+from leakgauge.harness.values.decoding import decode
 
 
 def read(data: bytes) -> torch.Tensor:
@@ -63,13 +63,13 @@ def test_a_false_zip_is_refused(tmp_path):
 
 
 def test_size_limits(monkeypatch, labelled):
-    monkeypatch.setattr("leakgauge.harness.decoding.MAX_SOURCE_PIXELS", 5000)
+    monkeypatch.setattr("leakgauge.harness.values.decoding.MAX_SOURCE_PIXELS", 5000)
     with pytest.raises(DataError, match=r"'astronaut/00.png' cannot be decoded: 72 x 72 px is above the limit"):
         ImageFiles.find(labelled).load([0], 32, read, skip_broken=False)
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.image_files.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.own_images.image_files.MAX_FILE_BYTES", 100)
     with pytest.raises(DataError, match="the file is larger than"):
         ImageFiles.find(labelled).load([0], 32, read, skip_broken=False)
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.image_files.MAX_DECODED_BYTES", 1000)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.own_images.image_files.MAX_DECODED_BYTES", 1000)
     with pytest.raises(DataError, match="2 images of 32 px need"):
         ImageFiles.find(labelled).load([0, 1], 32, read, skip_broken=False)
 
@@ -77,7 +77,7 @@ def test_size_limits(monkeypatch, labelled):
 def test_an_archive_that_unpacks_to_too_much_is_refused(monkeypatch, tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(10**6))
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.image_listing.MAX_TOTAL_BYTES", 10**5)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.own_images.image_listing.MAX_TOTAL_BYTES", 10**5)
     with pytest.raises(DataError, match="the images unpack to"):
         ImageFiles.find(tmp_path / "bomb.zip")
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from picture_folders import CONTENT, MODEL, write
 
-from leakgauge.benchmarks.tasks.image_groups import check_groups, groups_of
-from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
-from leakgauge.benchmarks.tasks.usable_images import usable
-from leakgauge.harness.contracts import SPLITS
+from leakgauge.benchmarks.tasks.own_images.image_groups import check_groups, groups_of
+from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.own_images.usable_images import usable
 from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.values.images import SPLITS, ImageSet
 
 
 def films() -> dict[str, bytes]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from picture_folders import CONTENT, labelled_content, write
 
-from leakgauge.benchmarks.tasks.image_files import ImageFiles
-from leakgauge.benchmarks.tasks.image_listing import list_folder, list_zip, shown
+from leakgauge.benchmarks.tasks.own_images.image_files import ImageFiles
+from leakgauge.benchmarks.tasks.own_images.image_listing import list_folder, list_zip, shown
 from leakgauge.harness.errors import DataError
 
 DATA = CONTENT["brick"][0]
@@ -57,7 +57,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_crossing_links_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.image_listing.MAX_LISTED", 500)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.own_images.image_listing.MAX_LISTED", 500)
     for a in "abcdefg":
         write(tmp_path, {f"{a}/1.png": DATA})
         for b in "abcdefg":

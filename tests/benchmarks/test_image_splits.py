@@ -2,8 +2,8 @@
 
 import pytest
 
-from leakgauge.benchmarks.tasks.head_classes import match_head
-from leakgauge.benchmarks.tasks.image_splits import assign, split_counts, stratified_order
+from leakgauge.benchmarks.tasks.own_images.head_classes import match_head
+from leakgauge.benchmarks.tasks.own_images.image_splits import assign, split_counts, stratified_order
 from leakgauge.harness.errors import DataError
 
 

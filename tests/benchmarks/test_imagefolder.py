@@ -8,12 +8,12 @@ import torch
 from picture_folders import CONTENT, MODEL, PER_SCENE, labelled_content, png, write
 from PIL import Image, ImageColor
 
-from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
-from leakgauge.benchmarks.victims.linear_probe import pooled_features
-from leakgauge.harness.contracts import SPLITS
+from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
+from leakgauge.benchmarks.victims.loading.linear_probe import pooled_features
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
-from leakgauge.harness.registry import create
-from leakgauge.harness.splits import check_disjoint
+from leakgauge.harness.measurement.near_duplicates import check_disjoint
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.images import SPLITS
 
 
 def folder_task(path: Path, checkpoint: str, **options) -> ImageFolder:
@@ -95,7 +95,7 @@ def test_too_few_images_are_refused(flat, weights):
 
 
 def test_large_folders_are_decoded_in_part(flat, weights, monkeypatch):
-    monkeypatch.setattr("leakgauge.benchmarks.tasks.imagefolder.SPARE_FILES", 2)
+    monkeypatch.setattr("leakgauge.benchmarks.tasks.own_images.imagefolder.SPARE_FILES", 2)
     counts = {"attacker": 10, "calibration": 2, "search": 2, "evaluation": 6}
     task = folder_task(flat, weights["headless"], per_split=counts)
     assert {name: len(task.split(name)) for name in SPLITS} == counts

@@ -10,13 +10,13 @@ import torch
 from picture_folders import MODEL
 from PIL import Image
 
-from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
-from leakgauge.benchmarks.tasks.square_images import fit_square
-from leakgauge.benchmarks.victims.input_settings import OwnSettings, fed, own_of_preprocessor
-from leakgauge.benchmarks.victims.timm_model import check_model_name, load_timm_model
-from leakgauge.harness.decoding import centre_square
+from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.public_questions.square_images import fit_square
+from leakgauge.benchmarks.victims.loading.input_settings import OwnSettings, fed, own_of_preprocessor
+from leakgauge.benchmarks.victims.loading.timm_model import check_model_name, load_timm_model
 from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.registry import create
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.decoding import centre_square
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

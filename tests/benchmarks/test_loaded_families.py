@@ -12,13 +12,13 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from leakgauge.benchmarks.victims import timm_model
-from leakgauge.benchmarks.victims.linear_probe import attach_probe, fit_linear, pooled_features
-from leakgauge.benchmarks.victims.timm_model import load_timm_model
-from leakgauge.benchmarks.victims.transformers_model import load_transformers_model
+from leakgauge.benchmarks.victims.loading import timm_model
+from leakgauge.benchmarks.victims.loading.linear_probe import attach_probe, fit_linear, pooled_features
+from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
+from leakgauge.benchmarks.victims.loading.transformers_model import load_transformers_model
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.victim import Victim
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 2}

@@ -6,11 +6,11 @@ import importlib.util
 
 import pytest
 
-from leakgauge.benchmarks.tasks import pictured_questions
-from leakgauge.benchmarks.tasks.gqa import Gqa
+from leakgauge.benchmarks.tasks.public_questions import pictured_questions
+from leakgauge.benchmarks.tasks.public_questions.gqa import Gqa
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.runner import check_complete
-from leakgauge.harness.suite import load_suite
+from leakgauge.harness.run.plan import check_complete
+from leakgauge.harness.suite.schema import load_suite
 
 HUB = {"path": "hub", "model": "org/model", "pretrained": True, "dtype": "bfloat16"}
 

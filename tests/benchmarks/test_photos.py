@@ -8,16 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.photo_attributes import brightness, detail
-from leakgauge.benchmarks.tasks.photo_crops import CLASSES, GUARD_PX, PHOTOGRAPHS, SCENES, cut_crops, lit_side, tiles
-from leakgauge.benchmarks.tasks.photos import Photos, crop_set
+from leakgauge.benchmarks.tasks.photo_crops.attributes import brightness, detail
+from leakgauge.benchmarks.tasks.photo_crops.crops import (
+    CLASSES,
+    GUARD_PX,
+    PHOTOGRAPHS,
+    SCENES,
+    cut_crops,
+    lit_side,
+    tiles,
+)
+from leakgauge.benchmarks.tasks.photo_crops.photos import Photos, crop_set
 from leakgauge.benchmarks.victims.photos_vit import WEIGHTS
-from leakgauge.harness.contracts import SPLITS
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.scoring.attributes import informed_guess
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.splits import check_disjoint
+from leakgauge.harness.values.images import SPLITS, ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 VICTIMS = Path(__file__).parents[2] / "benchmarks" / "victims"
 
@@ -69,7 +76,7 @@ def test_crops_are_the_same_every_time():
 
 
 def test_evaluation_crops_are_the_photographs_own_pixels():
-    from leakgauge.benchmarks.tasks.photo_crops import load_photograph
+    from leakgauge.benchmarks.tasks.photo_crops.crops import load_photograph
 
     crop = cut_crops("evaluation", 1, Streams(0), augment=False)[0]
     tile = tiles()[crop.tile]

@@ -9,10 +9,10 @@ import pytest
 from gqa_folders import COUNT, content, every_question, save_gqa
 from llava_folders import Rows, pose_as_datasets, save_llava, windows
 
-from leakgauge.benchmarks.tasks.gqa import HUB_IMAGES, HUB_NAME, HUB_QUESTIONS, QUESTIONS, Gqa
-from leakgauge.harness.contracts import SPLITS
+from leakgauge.benchmarks.tasks.public_questions.gqa import HUB_IMAGES, HUB_NAME, HUB_QUESTIONS, QUESTIONS, Gqa
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
-from leakgauge.harness.registry import create
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.images import SPLITS
 
 
 @pytest.fixture(scope="module")

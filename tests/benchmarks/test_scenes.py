@@ -9,15 +9,21 @@ import pytest
 import torch
 from scene_answers import answer_from_text
 
-from leakgauge.benchmarks.tasks.photo_crops import SCENES
-from leakgauge.benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker, askable
-from leakgauge.benchmarks.tasks.scene_rendering import PAINTS, depth, render
-from leakgauge.benchmarks.tasks.scene_splits import IMAGES, SPLIT_PHOTOGRAPHS, draw_scene, questions_of, scene_split
-from leakgauge.benchmarks.tasks.scenes import BACKGROUNDS, COLOURS, RADII, SCENE_PX, SHAPES, SIZES, TONES
-from leakgauge.harness.contracts import SPLITS
+from leakgauge.benchmarks.tasks.drawn_scenes.questions import ANSWERS, KINDS, Asker, askable
+from leakgauge.benchmarks.tasks.drawn_scenes.rendering import PAINTS, depth, render
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes import BACKGROUNDS, COLOURS, RADII, SCENE_PX, SHAPES, SIZES, TONES
+from leakgauge.benchmarks.tasks.drawn_scenes.splits import (
+    IMAGES,
+    SPLIT_PHOTOGRAPHS,
+    draw_scene,
+    questions_of,
+    scene_split,
+)
+from leakgauge.benchmarks.tasks.photo_crops.crops import SCENES
+from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.scoring.attributes import informed_guess
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.splits import check_disjoint
+from leakgauge.harness.values.images import SPLITS
+from leakgauge.harness.values.seeding import Streams
 
 
 def asked_of(split):

@@ -8,18 +8,9 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from leakgauge.benchmarks.tasks.scene_questions import ANSWERS, KINDS, Asker
-from leakgauge.benchmarks.tasks.scene_splits import scene_split
-from leakgauge.benchmarks.tasks.scenes import COLOURS, SHAPES, SIZES
-from leakgauge.benchmarks.victims.scenes_lessons import (
-    TAUGHT,
-    Sight,
-    answer_loss,
-    draw_lesson,
-    hear,
-    lesson,
-    shown_by_patches,
-)
+from leakgauge.benchmarks.tasks.drawn_scenes.questions import ANSWERS, KINDS, Asker
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes import COLOURS, SHAPES, SIZES
+from leakgauge.benchmarks.tasks.drawn_scenes.splits import scene_split
 from leakgauge.benchmarks.victims.scenes_llava import (
     IMAGE_TOKENS,
     WEIGHTS,
@@ -38,11 +29,20 @@ from leakgauge.benchmarks.victims.scenes_tokenizer import (
     build_tokenizer,
     word_ids,
 )
-from leakgauge.benchmarks.victims.training_state import load_state, save_state
+from leakgauge.benchmarks.victims.training.scenes_training_data import (
+    TAUGHT,
+    Sight,
+    answer_loss,
+    draw_lesson,
+    hear,
+    lesson,
+    shown_by_patches,
+)
+from leakgauge.benchmarks.victims.training.training_state import load_state, save_state
+from leakgauge.harness.contracts.questions import ABSENT, Questions
+from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.questions import ABSENT, Questions
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.vision_language import VisionLanguageVictim
+from leakgauge.harness.values.seeding import Streams
 
 VICTIMS = Path(__file__).parents[2] / "benchmarks" / "victims"
 

@@ -6,18 +6,19 @@ import pandas as pd
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
+from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.questions import QuestionTask
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.search.evaluation import Evaluator
-from leakgauge.harness.search.memo import Memo
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.search.space import load_space
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
-from leakgauge.reports.html import write_html
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.tabular import write_csv
+from leakgauge.harness.search.trials.evaluation import Evaluator
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
+from leakgauge.reports.writers.tabular import write_csv
 
 CPU = torch.device("cpu")
 SUITE = {

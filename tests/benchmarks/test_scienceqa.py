@@ -8,12 +8,19 @@ import pytest
 import torch
 from llava_folders import SIDE, Rows, pose_as_datasets, save_llava, windows
 
-from leakgauge.benchmarks.tasks.scienceqa import DIRECTLY, HUB_NAME, PROBLEMS, SPLIT_FILE, ScienceQa, chosen_letter
-from leakgauge.harness.contracts import SPLITS
+from leakgauge.benchmarks.tasks.public_questions.scienceqa import (
+    DIRECTLY,
+    HUB_NAME,
+    PROBLEMS,
+    SPLIT_FILE,
+    ScienceQa,
+    chosen_letter,
+)
+from leakgauge.harness.contracts.questions import ABSENT, Asked, Questions
 from leakgauge.harness.errors import ConfigError, DataError
-from leakgauge.harness.questions import ABSENT, Asked, Questions
-from leakgauge.harness.registry import create
-from leakgauge.harness.splits import check_disjoint
+from leakgauge.harness.measurement.near_duplicates import check_disjoint
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.images import SPLITS
 
 COUNT = 24
 SUBJECTS = ("natural science", "social science", "language science")

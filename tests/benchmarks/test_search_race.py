@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-import leakgauge.benchmarks.search_race as race
+import leakgauge.benchmarks.studies.search_race as race
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.search.space import load_space
 

@@ -6,15 +6,15 @@ import pytest
 import timm
 import torch
 
-from leakgauge.benchmarks.speed.__main__ import main
-from leakgauge.benchmarks.speed.cases import Setup, best_micro_batch, victim_of
-from leakgauge.benchmarks.speed.padded import padded_forward
-from leakgauge.benchmarks.speed.photographs import photographs
-from leakgauge.benchmarks.speed.timing import Ratio, gflops_of, paired_seconds
-from leakgauge.benchmarks.speed.training import Row, steps_per_second, table
+from leakgauge.benchmarks.studies.speed.__main__ import main
+from leakgauge.benchmarks.studies.speed.cases import Setup, best_micro_batch, victim_of
+from leakgauge.benchmarks.studies.speed.padded import padded_forward
+from leakgauge.benchmarks.studies.speed.photographs import photographs
+from leakgauge.benchmarks.studies.speed.timing import Ratio, gflops_of, paired_seconds
+from leakgauge.benchmarks.studies.speed.training import Row, steps_per_second, table
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ def test_the_best_micro_batch_is_one_of_the_candidates(setting):
 
 @pytest.mark.slow
 def test_the_benchmark_runs_and_writes_its_files(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("leakgauge.benchmarks.speed.__main__.CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr("leakgauge.benchmarks.studies.speed.__main__.CALIBRATION_IMAGES", 4)
     main(
         out=tmp_path,
         model=["vit_tiny_patch16_224"],
@@ -115,13 +115,14 @@ def test_steps_a_second_are_those_of_the_attacker(monkeypatch):
 
     built = create
     monkeypatch.setattr(
-        "leakgauge.benchmarks.speed.training.create",
+        "leakgauge.benchmarks.studies.speed.training.create",
         lambda group, name, options, where="": (
             Stub(options["steps"]) if group == "attacks" else built(group, name, options, where=where)
         ),
     )
     monkeypatch.setattr(
-        "leakgauge.benchmarks.speed.training.seconds_of", lambda run, device, cpu_time: run() or 0.5 * counts[-1]
+        "leakgauge.benchmarks.studies.speed.training.seconds_of",
+        lambda run, device, cpu_time: run() or 0.5 * counts[-1],
     )
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     assert steps_per_second(8, images=4) == pytest.approx(2.0)

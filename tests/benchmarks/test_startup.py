@@ -2,7 +2,7 @@
 
 import sys
 
-from leakgauge.benchmarks import startup
+from leakgauge.benchmarks.studies import startup
 
 
 def test_cpu_seconds_are_the_commands_own():

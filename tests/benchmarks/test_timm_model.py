@@ -8,8 +8,8 @@ import torch
 from picture_folders import MODEL, save_weights
 from safetensors.torch import save_file
 
-from leakgauge.benchmarks.victims.linear_probe import fit_linear
-from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.benchmarks.victims.loading.linear_probe import fit_linear
+from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
 from leakgauge.harness.errors import DataError
 
 
@@ -62,7 +62,7 @@ def test_a_failed_download_names_the_way_out(monkeypatch):
     def refuse(*_, **__):
         raise OSError("no route to host\nmore")
 
-    monkeypatch.setattr("leakgauge.benchmarks.victims.timm_model.timm.create_model", refuse)
+    monkeypatch.setattr("leakgauge.benchmarks.victims.loading.timm_model.timm.create_model", refuse)
     with pytest.raises(DataError, match=r"cannot be downloaded: no route to host -- without network, .*`checkpoint`"):
         load_timm_model(MODEL, None)
 
@@ -74,7 +74,7 @@ def test_downloaded_weights_are_hashed_and_resized(monkeypatch, weights):
         torch.manual_seed(0)
         return create(name, pretrained=False, **options)
 
-    monkeypatch.setattr("leakgauge.benchmarks.victims.timm_model.timm.create_model", offline)
+    monkeypatch.setattr("leakgauge.benchmarks.victims.loading.timm_model.timm.create_model", offline)
     first, second = (load_timm_model(MODEL, None, image_px=64) for _ in range(2))
     assert first.weights_hash == second.weights_hash
     assert (first.classes, first.px) == (1000, 64)

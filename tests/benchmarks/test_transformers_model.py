@@ -9,13 +9,13 @@ import torch
 import transformers
 from picture_folders import CONTENT, write
 
-from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
-from leakgauge.benchmarks.victims.preprocessor import NORMALISATION, PREPROCESSOR
-from leakgauge.benchmarks.victims.transformers_model import load_transformers_model
+from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
+from leakgauge.benchmarks.victims.loading.preprocessor import NORMALISATION, PREPROCESSOR
+from leakgauge.benchmarks.victims.loading.transformers_model import load_transformers_model
 from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
 
 TINY = {
     "image_size": 56,

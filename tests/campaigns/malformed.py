@@ -34,24 +34,26 @@ for _folder in (ROOT / "tests" / "reports", ROOT):
 
 from simulated_runs import Simulation  # noqa: E402
 
-from leakgauge.harness.decoding import decode  # noqa: E402
 from leakgauge.harness.errors import LeakgaugeError  # noqa: E402
-from leakgauge.harness.inspecting import read_photograph  # noqa: E402
-from leakgauge.harness.learning import LearningCurve  # noqa: E402
-from leakgauge.harness.plain_text import plain  # noqa: E402
-from leakgauge.harness.results import KIND_COLUMNS  # noqa: E402
-from leakgauge.harness.search.front import Front, read_front, write_front  # noqa: E402
-from leakgauge.harness.search.policy import Limits as Chosen  # noqa: E402
-from leakgauge.harness.search.policy import choose  # noqa: E402
+from leakgauge.harness.run.inspect import read_photograph  # noqa: E402
+from leakgauge.harness.search.results.front import Front, read_front, write_front  # noqa: E402
+from leakgauge.harness.search.results.policy import Limits as Chosen  # noqa: E402
+from leakgauge.harness.search.results.policy import choose  # noqa: E402
 from leakgauge.harness.search.space import load_space  # noqa: E402
-from leakgauge.harness.search.storage import open_storage, open_study, sqlite_url  # noqa: E402
-from leakgauge.harness.search.trials import finished  # noqa: E402
-from leakgauge.harness.store import RunFolder  # noqa: E402
-from leakgauge.harness.suite import load_suite  # noqa: E402
-from leakgauge.reports.baseline import baseline_of, identity_of, read_baseline, write_baseline  # noqa: E402
-from leakgauge.reports.limits import read_limits  # noqa: E402
-from leakgauge.reports.loaded import LoadedRun, load_runs  # noqa: E402
-from leakgauge.reports.sections import (  # noqa: E402
+from leakgauge.harness.search.trials.storage import open_storage, open_study, sqlite_url  # noqa: E402
+from leakgauge.harness.search.trials.trials import finished  # noqa: E402
+from leakgauge.harness.store.run_folder import RunFolder  # noqa: E402
+from leakgauge.harness.suite.schema import load_suite  # noqa: E402
+from leakgauge.harness.system.plain_text import plain  # noqa: E402
+from leakgauge.harness.values.columns import KIND_COLUMNS  # noqa: E402
+from leakgauge.harness.values.decoding import decode  # noqa: E402
+from leakgauge.harness.values.learning_curve import LearningCurve  # noqa: E402
+from leakgauge.reports.analysis.operating_points import point_rows  # noqa: E402
+from leakgauge.reports.analysis.run import LoadedRun, load_runs  # noqa: E402
+from leakgauge.reports.analysis.summary import summarise  # noqa: E402
+from leakgauge.reports.gate.baseline import baseline_of, identity_of, read_baseline, write_baseline  # noqa: E402
+from leakgauge.reports.gate.limits import read_limits  # noqa: E402
+from leakgauge.reports.tables.tables import (  # noqa: E402
     attacks_grid,
     cells_grid,
     command_of,
@@ -59,8 +61,6 @@ from leakgauge.reports.sections import (  # noqa: E402
     suite_yaml,
     threat_models_grid,
 )
-from leakgauge.reports.summary import summarise  # noqa: E402
-from leakgauge.reports.table import point_rows  # noqa: E402
 
 LONGEST_LINE = 200
 SLOW_S = 20

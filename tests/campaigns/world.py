@@ -96,11 +96,11 @@ class World:
         import toy_task
 
         import leakgauge.harness.cli
-        from leakgauge.harness import provenance
-        from leakgauge.harness.code_digest import code_digest
-        from leakgauge.harness.registry import load, plugins
-        from leakgauge.harness.runner import prepare
-        from leakgauge.harness.suite import load_suite
+        from leakgauge.harness.run.plan import prepare
+        from leakgauge.harness.store import provenance
+        from leakgauge.harness.store.code_digest import code_digest
+        from leakgauge.harness.suite.registry import load, plugins
+        from leakgauge.harness.suite.schema import load_suite
 
         toy_task.model(4)
         # Drawing is tried with reports; searches would spend half of their time on it.
@@ -216,7 +216,7 @@ def _stale(out: Path) -> list[str]:
 
 def run_left(out: Path) -> Left:
     """Returns the status, the rows and the pictures of a run, times aside."""
-    from leakgauge.harness.store import RunFolder
+    from leakgauge.harness.store.run_folder import RunFolder
 
     store = RunFolder(out)
     manifest = store.manifest()

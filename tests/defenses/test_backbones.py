@@ -10,16 +10,16 @@ import transformers
 from tiny_models import HF_MODELS, MODELS, PX, perturb, tiny_victim, two_towers, vit
 from torch.nn.functional import interpolate
 
-from leakgauge.defenses.attention import attention_half, mlp_half
 from leakgauge.defenses.backbones import hf_backbone, hf_clip, hf_dinov2, hf_siglip, hf_vit
 from leakgauge.defenses.backbones.families import SUPPORTED, adapt
-from leakgauge.defenses.edge import run_edge, run_server
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged.attention import attention_half, mlp_half
+from leakgauge.defenses.ragged.edge import run_edge, run_server
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

@@ -5,9 +5,9 @@ import torch
 
 from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel, IdealChannel
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 def batch_of(images: int = 6, scale: float = 5.0) -> TokenBatch:

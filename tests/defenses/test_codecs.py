@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as hnp
 from leakgauge.defenses.codecs.entropy import EntropyCodec
 from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
 from leakgauge.defenses.codecs.uniform import UniformCodec
-from leakgauge.defenses.packet_layout import Known
-from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.payload import parse, serialise
 from leakgauge.harness.errors import ConfigError, PayloadError
-from leakgauge.harness.registry import create
+from leakgauge.harness.suite.registry import create
 
 HALF, SINGLE = float(np.finfo(np.float16).max), float(np.finfo(np.float32).max)
 BITS = st.integers(2, 8)

@@ -8,10 +8,10 @@ import torch
 
 from leakgauge.defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, EntropyCodec
 from leakgauge.defenses.codecs.uniform import UniformCodec
-from leakgauge.defenses.packet_layout import Known
-from leakgauge.defenses.payload import parse, serialise
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.seeding import Streams
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.payload import parse, serialise
+from leakgauge.harness.values.seeding import Streams
 
 THRESHOLD = {"name": "threshold", "thresholds": 0.9}
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from leakgauge.defenses.backbones import exactness
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.defenses.vqa_pipeline import VqaPipeline
-from leakgauge.harness.contracts import Victim
+from leakgauge.defenses.vqa.pipeline import VqaPipeline
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 VIT = "vit"

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel, symbols_per_image
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 RNG = Streams(3)
 

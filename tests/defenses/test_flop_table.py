@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.measurement.transmitting import transmit_all
 from leakgauge.harness.scoring.compute import measure_flops
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.transmitting import transmit_all
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 THRESHOLD = {"name": "threshold", "thresholds": [0.97, 0.9, 1.0, 0.8]}

@@ -6,9 +6,9 @@ from llava_models import clip, llava, noise_images, questions_for
 from transformers import GenerationConfig
 
 from leakgauge.benchmarks.victims.scenes_tokenizer import IMAGE_ID
-from leakgauge.defenses.vqa_pipeline import VqaPipeline
-from leakgauge.harness.questions import ABSENT
-from leakgauge.harness.seeding import Streams
+from leakgauge.defenses.vqa.pipeline import VqaPipeline
+from leakgauge.harness.contracts.questions import ABSENT
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 ASKED = {

@@ -6,18 +6,18 @@ import math
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.defenses.backbones.families import adapt
 from leakgauge.defenses.channels.analog import FadingChannel
-from leakgauge.defenses.edge import run_edge
-from leakgauge.defenses.jscc import JsccCodec
+from leakgauge.defenses.codecs.jscc import JsccCodec
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged.edge import run_edge
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
-from leakgauge.harness.link import Encoded
-from leakgauge.harness.registry import create, load
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.suite.registry import create, load
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 RNG = Streams(0, ("test",))
 STEPS = 200

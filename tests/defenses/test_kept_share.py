@@ -6,16 +6,16 @@ import pytest
 import torch
 from tiny_models import HF_MODELS, PX, from_timm
 
-from leakgauge.defenses.calibration import BISECTIONS, Calibrated, that_keeps
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged.calibration import BISECTIONS, Calibrated, that_keeps
 from leakgauge.defenses.reductions.threshold import NEVER
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.views import GrantedView, Preparation
+from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 TINY = {

@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from leakgauge.defenses.attention import attention_half, unit_keys
 from leakgauge.defenses.backbones.backbone import Projected
 from leakgauge.defenses.codecs.floating import Float16Codec
 from leakgauge.defenses.codecs.uniform import UniformCodec
-from leakgauge.defenses.packet_layout import Known, Layout
-from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.ragged.attention import attention_half, unit_keys
 from leakgauge.defenses.reductions.bipartite import Pairs
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
-from leakgauge.defenses.serialisation import encoded_tokens
-from leakgauge.defenses.transport import pack
+from leakgauge.defenses.wire.packet_layout import Known, Layout
+from leakgauge.defenses.wire.payload import parse, serialise
+from leakgauge.defenses.wire.serialisation import encoded_tokens
+from leakgauge.defenses.wire.transport import pack
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 def selected(tau, similarity):

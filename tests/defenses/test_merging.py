@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakgauge.defenses.merging import apply_assignment
+from leakgauge.defenses.ragged.merging import apply_assignment
+from leakgauge.harness.contracts.reduction import Assignment
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.reduction import Assignment
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 
 def batch_of(images=2, patches=6, prefix=1, seed=0) -> TokenBatch:

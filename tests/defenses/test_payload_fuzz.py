@@ -14,13 +14,13 @@ from leakgauge.defenses.codecs.entropy import LEAST_WIDTH, VALUES_PER_BYTE, Entr
 from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
 from leakgauge.defenses.codecs.pca import PcaCodec
 from leakgauge.defenses.codecs.uniform import UniformCodec
-from leakgauge.defenses.packet_layout import Known
-from leakgauge.defenses.payload import parse, serialise
-from leakgauge.defenses.transport import NoValues, Stand, pack, unpack
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.payload import parse, serialise
+from leakgauge.defenses.wire.transport import NoValues, Stand, pack, unpack
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.link import Codec
-from leakgauge.harness.registry import plugins
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.suite.registry import plugins
+from leakgauge.harness.values.tokens import DROPPED
 
 WIDTH, PREFIX, PATCHES = 6, 1, 12
 KNOWN = Known(PREFIX, WIDTH, PATCHES)

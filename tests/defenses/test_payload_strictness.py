@@ -13,11 +13,11 @@ from leakgauge.defenses.codecs.entropy import EntropyCodec
 from leakgauge.defenses.codecs.floating import BFloat16Codec, Float16Codec, Float32Codec
 from leakgauge.defenses.codecs.pca import PcaCodec
 from leakgauge.defenses.codecs.uniform import UniformCodec
-from leakgauge.defenses.packet_layout import Known
-from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.payload import parse, serialise
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.link import Codec
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.values.tokens import DROPPED
 
 WIDTH, PREFIX = 6, 1
 KNOWN = Known(PREFIX, WIDTH, 5)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from leakgauge.defenses.codecs.pca import PcaCodec
-from leakgauge.defenses.packet_layout import Known
-from leakgauge.defenses.payload import parse, serialise
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.payload import parse, serialise
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
-from leakgauge.harness.registry import create
+from leakgauge.harness.suite.registry import create
 
 
 def plane(count: int, seed: int = 0) -> torch.Tensor:

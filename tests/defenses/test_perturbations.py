@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from leakgauge.defenses.backbones.families import adapt
-from leakgauge.defenses.edge import run_edge, run_server
 from leakgauge.defenses.perturbations.dropout import TokenDropout
 from leakgauge.defenses.perturbations.noise import GaussianNoise, LaplaceNoise
 from leakgauge.defenses.perturbations.padding import PadCount, split_counts
 from leakgauge.defenses.perturbations.shuffle import Shuffle
+from leakgauge.defenses.ragged.edge import run_edge, run_server
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.registry import create, plugins
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.suite.registry import create, plugins
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 CUT = 3
 RNG = Streams(0, ("test",))

@@ -5,10 +5,10 @@ import timm
 import torch
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, PayloadError
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from token_states import RNG, case_of
 
-from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.ragged.edge import run_edge
 from leakgauge.defenses.reductions.ats import AdaptiveTokenSampling, sampled
 from leakgauge.defenses.reductions.diffrate import DiffRate
 from leakgauge.defenses.reductions.pitome import PiToMe
-from leakgauge.harness.registry import create
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_reductions.json").read_text(encoding="utf-8"))
 MADE_UP, PHOTOGRAPHS = PUBLISHED["made_up"], PUBLISHED["photographs"]

@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakgauge.defenses import attention
-from leakgauge.defenses.attention import attention_half, image_groups, segment_attention
 from leakgauge.defenses.backbones.backbone import Projected
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.calibration import calibrate_thresholds, threshold_for_share
-from leakgauge.defenses.edge import run_edge, run_server
-from leakgauge.defenses.merging import apply_assignment
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged import attention
+from leakgauge.defenses.ragged.attention import attention_half, image_groups, segment_attention
+from leakgauge.defenses.ragged.calibration import calibrate_thresholds, threshold_for_share
+from leakgauge.defenses.ragged.edge import run_edge, run_server
+from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.defenses.reductions.none import NoReduction
 from leakgauge.defenses.reductions.threshold import NEVER, ThresholdMerge
+from leakgauge.harness.contracts.reduction import Assignment
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.reduction import Assignment
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import TokenBatch, offsets_of
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch, offsets_of
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from token_states import RNG, Case, X, Y, Z, case_of, dot, first_best, one_image, random_case, real_case, values_of
 from torch.nn.functional import elu, normalize
 
-from leakgauge.defenses.attention import attention_half, mlp_half
 from leakgauge.defenses.backbones.timm_vit import TimmViT
+from leakgauge.defenses.ragged.attention import attention_half, mlp_half
 from leakgauge.defenses.reductions.pitome import PiToMe, energies
 from leakgauge.defenses.reductions.proportion import ProportionMerge
 from leakgauge.defenses.reductions.random_merge import RandomMerge
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.defenses.reductions.tofu import ToFu
 from leakgauge.defenses.reductions.tome import ToMe
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 # Threshold
 

@@ -3,7 +3,7 @@
 import pytest
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.registry import create
+from leakgauge.harness.suite.registry import create
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from token_states import RNG, Case, random_case, real_case
 
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.edge import run_edge
-from leakgauge.defenses.merging import apply_assignment
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.harness.contracts.reduction import Assignment, Reduction
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.reduction import Assignment, Reduction
-from leakgauge.harness.registry import create, plugins
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.suite.registry import create, plugins
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 LAYER = 3
 """A block in which every reduction acts by default, of six."""

@@ -7,14 +7,14 @@ import torch
 from token_states import RNG, X, Y, Z, case_of, dot, first_best, one_image, random_case, real_case, values_of
 from torch.nn.functional import normalize
 
-from leakgauge.defenses.merging import apply_assignment
+from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.defenses.reductions.ats import AdaptiveTokenSampling
 from leakgauge.defenses.reductions.diffrate import DiffRate
 from leakgauge.defenses.reductions.evit import EViT
 from leakgauge.defenses.reductions.prumerge import PruMerge
 from leakgauge.defenses.reductions.share import ShareOfPatches
 from leakgauge.defenses.reductions.top_k import TopK
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.values.tokens import TokenBatch
 
 # TopK and EViT
 

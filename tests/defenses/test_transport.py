@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from leakgauge.benchmarks.tasks.photos import crop_set
+from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.defenses.channels.digital import DigitalChannel, ErasureChannel
 from leakgauge.defenses.codecs.floating import Float32Codec
-from leakgauge.defenses.packet_layout import Known
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.defenses.transport import Stand, pack, received_batch, unpack
+from leakgauge.defenses.wire.packet_layout import Known
+from leakgauge.defenses.wire.transport import Stand, pack, received_batch, unpack
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
-from leakgauge.harness.registry import create
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 CPU = torch.device("cpu")
 RNG = Streams(0)

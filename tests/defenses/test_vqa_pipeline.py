@@ -9,15 +9,15 @@ import torch
 from llava_models import clip, llava, llava_next, noise_images, plain_logits, questions_for, siglip, text_config
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextImageProcessor
 
-from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
-from leakgauge.defenses.fastv import FastV
-from leakgauge.defenses.vqa_pipeline import VqaPipeline
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
+from leakgauge.defenses.vqa.fastv import FastV
+from leakgauge.defenses.vqa.pipeline import VqaPipeline
+from leakgauge.harness.contracts.questions import ABSENT, Questions
+from leakgauge.harness.contracts.vision_language import tiles
 from leakgauge.harness.errors import ConfigError, DataError, PluginError
-from leakgauge.harness.questions import ABSENT, Questions
-from leakgauge.harness.registry import create
 from leakgauge.harness.scoring.compute import measure_flops
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.vision_language import tiles
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 RNG = Streams(0, ("vqa",))

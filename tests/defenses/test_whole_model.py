@@ -11,12 +11,12 @@ from PIL import Image
 from skimage import data
 from slow_reference import reference
 
-from leakgauge.benchmarks.victims.timm_model import load_timm_model
+from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.calibration import calibrate_thresholds
-from leakgauge.defenses.edge import run_edge
+from leakgauge.defenses.ragged.calibration import calibrate_thresholds
+from leakgauge.defenses.ragged.edge import run_edge
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 WEIGHTS, PHOTOGRAPHS = os.environ.get("LEAKGAUGE_VIT_S14"), os.environ.get("LEAKGAUGE_PHOTOGRAPHS")
 needs_files = pytest.mark.skipif(

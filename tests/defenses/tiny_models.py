@@ -13,7 +13,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import ResPostBlock
 from torch import nn
 
-from leakgauge.harness.contracts import Victim
+from leakgauge.harness.contracts.victim import Victim
 
 PX, PATCH, WIDTH, DEPTH, HEADS = 56, 14, 64, 3, 4
 SHRUNK = {

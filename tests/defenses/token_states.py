@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn.functional import normalize
 
-from leakgauge.defenses.attention import attention_half, mlp_half
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.merging import apply_assignment
-from leakgauge.harness.reduction import Assignment, LayerState, Reduction
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.tokens import DROPPED, TokenBatch, packed_rows
+from leakgauge.defenses.ragged.attention import attention_half, mlp_half
+from leakgauge.defenses.ragged.merging import apply_assignment
+from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch, packed_rows
 
 RNG = Streams(0)
 X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)

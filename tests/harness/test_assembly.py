@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from leakgauge.harness.assembly import Assembler, _ratio
-from leakgauge.harness.images import ImageSet
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
+from leakgauge.harness.store.assembly import Assembler, _ratio
+from leakgauge.harness.values.images import ImageSet
 
 N = 6
 IMAGES = ImageSet(torch.zeros(N, 3, 2, 2, dtype=torch.uint8), tuple("abcdef"), None, torch.tensor([0, 0, 1, 1, 2, 2]))

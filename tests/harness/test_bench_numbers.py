@@ -8,13 +8,14 @@ import pytest
 import torch
 from toy_task import COUNTS, Toy, register
 
-from leakgauge.harness import attempt, measure
-from leakgauge.harness.attempt import run_attack
-from leakgauge.harness.bench import Bench
-from leakgauge.harness.contracts import Attack
-from leakgauge.harness.measure import measure_exposure
-from leakgauge.harness.planning import plan
-from leakgauge.harness.suite import Auxiliary, ThreatModel, parse_suite
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.measurement import attack_run as attempt
+from leakgauge.harness.measurement import exposure as measure
+from leakgauge.harness.measurement.attack_run import run_attack
+from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.exposure import measure_exposure
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import Auxiliary, ThreatModel, parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -96,7 +97,7 @@ class Told(Attack):
 def stream_of(bench, monkeypatch, cell):
     monkeypatch.setattr(attempt, "build_attack", lambda named: Told())
     monkeypatch.setattr(
-        "leakgauge.harness.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
+        "leakgauge.harness.contracts.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
     )
     with pytest.raises(Stop) as caught:
         run_attack(bench, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)

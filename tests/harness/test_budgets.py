@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from leakgauge.harness.budgets import MINIMUM_IMAGES, budget_of, too_few
 from leakgauge.harness.cli import app
-from leakgauge.harness.suite import parse_suite
-from leakgauge.reports.limits import Limits
+from leakgauge.harness.run.preview.budgets import MINIMUM_IMAGES, budget_of, too_few
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.reports.gate.limits import Limits
 
 
 def test_budgets_are_what_the_suite_states_or_the_default():

@@ -6,10 +6,11 @@ import torch
 from toy_task import register
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.results import TIME_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.scoring import compute
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.columns import TIME_COLUMNS
 
 CPU = torch.device("cpu")
 OWN = 40

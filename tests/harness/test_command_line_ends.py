@@ -16,13 +16,16 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from leakgauge.harness import cli, console, registry, token_cache
+from leakgauge.harness import cli
 from leakgauge.harness.cli import app, commands
 from leakgauge.harness.cli.commands import Commands
-from leakgauge.harness.containment import contained, shortage
+from leakgauge.harness.cli.json_output import print_json
 from leakgauge.harness.errors import ConfigError, PluginError, StoreError
-from leakgauge.harness.json_output import print_json
-from leakgauge.harness.output_paths import check_file_free, check_folder_free
+from leakgauge.harness.store import token_cache
+from leakgauge.harness.suite import registry
+from leakgauge.harness.system import console
+from leakgauge.harness.system.containment import contained, shortage
+from leakgauge.harness.system.files.output_paths import check_file_free, check_folder_free
 
 
 def ended(monkeypatch, *arguments: str) -> int:
@@ -268,7 +271,7 @@ def test_the_gate_keeps_its_word_without_a_console(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "reports")
     from simulated_runs import Simulation, simulated
 
-    from leakgauge.reports.baseline import baseline_of, write_baseline
+    from leakgauge.reports.gate.baseline import baseline_of, write_baseline
 
     write_baseline(baseline_of(simulated(tmp_path / "base")), tmp_path / "b.json")
     Simulation(shift=2.0).write(tmp_path / "run")

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from leakgauge.harness.contracts import Attack
-from leakgauge.harness.convergence import Gradients, PartOfView, data_limited, unconverged, watched
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.convergence import Gradients, PartOfView, data_limited, unconverged, watched
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.learning import CurvePoint, LearningCurve
-from leakgauge.harness.measure import hidden_layout
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.tokens import DROPPED, TokenBatch
+from leakgauge.harness.measurement.exposure import hidden_layout
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 RNG = Streams(0)
 QUIET = Gradients()

@@ -6,16 +6,17 @@ import pytest
 import torch
 from toy_task import Toy, register
 
-from leakgauge.benchmarks.tasks.scenes_vqa import ScenesVqa
+from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.defenses.vqa_pipeline import VqaPipeline
-from leakgauge.harness.results import COSTS, QUESTION_COSTS, TIME_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.defenses.vqa.pipeline import VqaPipeline
+from leakgauge.harness.measurement.transmitting import respond_all, transmit_all
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.scoring import compute
 from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import parse_suite
-from leakgauge.harness.transmitting import respond_all, transmit_all
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.columns import COSTS, QUESTION_COSTS, TIME_COLUMNS
+from leakgauge.harness.values.seeding import Streams
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 THRESHOLD = {"name": "threshold", "thresholds": 0.8}

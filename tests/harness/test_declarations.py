@@ -2,10 +2,11 @@
 
 import pytest
 
-from leakgauge.harness.contracts import Attack, Knowledge, Metric
-from leakgauge.harness.declarations import check_declarations, check_knowledge_type
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.declarations import Knowledge, check_declarations, check_knowledge_type
+from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.registry import create, plugins
+from leakgauge.harness.suite.registry import create, plugins
 
 
 class Good(Attack):

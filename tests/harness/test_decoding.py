@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakgauge.harness.decoding import COMPOSED, DEEP, FRAMES, INK, TURNED, as_colour, decode, read_picture
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.values.decoding import COMPOSED, DEEP, FRAMES, INK, TURNED, as_colour, decode, read_picture
 
 SIDE = 24
 WHITE, RED = [255] * 3, [255, 0, 0]

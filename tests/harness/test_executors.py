@@ -11,7 +11,7 @@ import pytest
 
 SLEEPERS = """
 import time
-from leakgauge.harness.executors import run_jobs
+from leakgauge.harness.run.executors import run_jobs
 
 if __name__ == "__main__":
     run_jobs(time.sleep, [(600,), (600,)], 2, lambda: None)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from leakgauge.harness.containment import contained
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.extras import EXTRAS, mend_of, missing_extra, require
+from leakgauge.harness.system.containment import contained
+from leakgauge.harness.system.extras import EXTRAS, mend_of, missing_extra, require
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {"sionna": "sionna-no-rt"}
@@ -66,7 +66,7 @@ def test_a_plug_in_that_imports_late_is_told_the_extra():
 
 def test_what_is_required_is_looked_for_and_not_imported(monkeypatch):
     require("sionna", "here")
-    monkeypatch.setattr("leakgauge.harness.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("leakgauge.harness.system.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"here: sionna is not installed -- pip install 'leakgauge\[channels\]'"):
         require("sionna", "here")
 

@@ -14,17 +14,18 @@ import pytest
 import torch
 from toy_task import register
 
-from leakgauge.harness import store
-from leakgauge.harness.code_digest import forget
-from leakgauge.harness.contracts import Attack
+from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.errors import FailedCellsError, PluginError, ResourceError, StoreError
-from leakgauge.harness.locking import exclusive
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.run_summary import check_none_failed
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.sheet import sheet
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.run_summary import check_none_failed
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store import run_folder as store
+from leakgauge.harness.store.code_digest import forget
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.system.files.sheet import sheet
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -132,16 +133,16 @@ def test_the_first_failure_may_end_the_run(tmp_path, trouble):
 
 
 def test_an_operating_point_that_cannot_be_measured_does_not_hide_the_others(tmp_path, monkeypatch):
-    import leakgauge.harness.measure
+    import leakgauge.harness.measurement.exposure
 
-    measure = leakgauge.harness.measure.measure_exposure
+    measure = leakgauge.harness.measurement.exposure.measure_exposure
 
     def sometimes(bench, exposure, recall):
         if exposure.point.name == "second":
             sys.exit(0)
         return measure(bench, exposure, recall)
 
-    monkeypatch.setattr(leakgauge.harness.measure, "measure_exposure", sometimes)
+    monkeypatch.setattr(leakgauge.harness.measurement.exposure, "measure_exposure", sometimes)
     points = [{"name": name, "codec": codec} for name, codec in (("first", "float32"), ("second", "float16"))]
     cells = run(tmp_path / "run", changes={"operating_points": points, "attacks": ["floor_mean"]}).cells()
     assert dict(zip(cells["operating_point"], cells["status"], strict=True)) == {"first": "done", "second": "failed"}
@@ -261,7 +262,7 @@ def test_cells_of_other_code_are_measured_again(tmp_path, monkeypatch):
     module = tmp_path / "edited_attack.py"
     text = Path(__file__).read_text(encoding="utf-8")
     body = text[text.index("class Troubled(") : text.index("class Broken(")]
-    module.write_text(f"import torch\nfrom leakgauge.harness.contracts import Attack\n\n\n{body}")
+    module.write_text(f"import torch\nfrom leakgauge.harness.contracts.attack import Attack\n\n\n{body}")
     monkeypatch.syspath_prepend(tmp_path)
     register(monkeypatch, attacks_edited="edited_attack:Troubled")
     changes = {"attacks": ["floor_mean", "edited"]}
@@ -283,7 +284,7 @@ def test_cells_of_other_code_are_measured_again(tmp_path, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from leakgauge.harness.locking import exclusive
+from leakgauge.harness.system.files.locking import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

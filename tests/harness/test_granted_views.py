@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.contracts import Defense
+from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.errors import AccessDeniedError, PluginError
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import Knows, ThreatModel
-from leakgauge.harness.tokens import DROPPED, TokenBatch
-from leakgauge.harness.views import GrantedView, Preparation
+from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation
+from leakgauge.harness.suite.schema import Knows, ThreatModel
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch
 
 CPU, PREPARE = torch.device("cpu"), Streams(0, ("evaluation", "prepare"))
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}, "codec": "float16"}

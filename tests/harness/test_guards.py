@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from leakgauge.harness import guards
-from leakgauge.harness.contracts import Attack
+from leakgauge.harness.contracts import guards
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 SEEN = Observation(torch.zeros(4, 2), torch.tensor([2, 2]), 1, (1, 1))
 

@@ -8,17 +8,21 @@ import torch
 from toy_task import Toy, register
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness import measure, views
-from leakgauge.harness.contracts import Attack, Knowledge, Metric
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.declarations import Knowledge
+from leakgauge.harness.contracts.metric import Metric
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.errors import SpoiledError
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.planning import plan
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.results import TIME_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.measurement import attacker_view as views
+from leakgauge.harness.measurement import exposure as measure
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.columns import TIME_COLUMNS
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 WHITE = Knowledge(victim="white-box")
@@ -205,8 +209,8 @@ def test_a_channel_that_writes_into_what_it_carries_is_named(victim, photographs
     from leakgauge.defenses.channels.analog import IdealChannel
     from leakgauge.defenses.pipeline import SplitPipeline
     from leakgauge.harness.errors import PluginError
-    from leakgauge.harness.seeding import Streams
-    from leakgauge.harness.transmitting import send
+    from leakgauge.harness.measurement.transmitting import send
+    from leakgauge.harness.values.seeding import Streams
 
     class Writing(IdealChannel):
         def apply(self, sent, ids, rng):

@@ -9,17 +9,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from leakgauge.benchmarks.tasks.imagefolder import ImageFolder
-from leakgauge.benchmarks.tasks.photos import Photos
+from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
+from leakgauge.benchmarks.tasks.photo_crops.photos import Photos
 from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.harness import cli
-from leakgauge.harness.contracts import Defense
-from leakgauge.harness.decoding import decode
+from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.inspecting import inspect_photograph
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import load_suite
+from leakgauge.harness.run.inspect import inspect_photograph
+from leakgauge.harness.suite.schema import load_suite
+from leakgauge.harness.values.decoding import decode
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 THRESHOLD = {"name": "threshold", "thresholds": 0.80}

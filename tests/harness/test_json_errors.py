@@ -13,9 +13,9 @@ from toy_task import SMALL_SUITE, register
 from leakgauge.harness import cli
 from leakgauge.harness.cli import commands
 from leakgauge.harness.cli.commands import json_asked
+from leakgauge.harness.cli.json_output import print_json
 from leakgauge.harness.errors import ConfigError, InterruptError
-from leakgauge.harness.exit_codes import ExitCode
-from leakgauge.harness.json_output import print_json
+from leakgauge.harness.system.exit_codes import ExitCode
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from toy_task import SMALL_SUITE, register
 from typer.testing import CliRunner
 
-from leakgauge.harness import console
 from leakgauge.harness.cli import app, commands
+from leakgauge.harness.cli.json_output import json_alone, plain_data, to_json
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.harness.exit_codes import MEANINGS, ExitCode
-from leakgauge.harness.json_output import json_alone, plain_data, to_json
-from leakgauge.harness.results import CELL_COLUMNS
+from leakgauge.harness.system import console
+from leakgauge.harness.system.exit_codes import MEANINGS, ExitCode
+from leakgauge.harness.values.columns import CELL_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 SUITE = {**SMALL_SUITE, "name": "told"}

@@ -9,12 +9,12 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from toy_task import register
 
+from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.judging import Judge, JudgedGallery
 from leakgauge.harness.scoring import judges
 from leakgauge.harness.scoring.identification import reid_top1
 from leakgauge.harness.scoring.judges import AlexNetJudge, VictimJudge
-from leakgauge.harness.victim import Victim
+from leakgauge.harness.scoring.judging import Judge, JudgedGallery
 
 CPU = torch.device("cpu")
 

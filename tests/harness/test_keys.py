@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.planning import plan
-from leakgauge.harness.runner import Plan, open_store
-from leakgauge.harness.search.evaluation import Evaluator
+from leakgauge.harness.run.plan import Plan
+from leakgauge.harness.run.runner import open_store
 from leakgauge.harness.search.space import parse_space
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.search.trials.evaluation import Evaluator
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.images import ImageSet
 
 BASE = {
     "name": "keys",

@@ -11,17 +11,17 @@ import pytest
 import timm
 from typer.testing import CliRunner
 
-from leakgauge.benchmarks.victims.timm_model import check_model_name
+from leakgauge.benchmarks.victims.loading.timm_model import check_model_name
 from leakgauge.harness.cli import app
-from leakgauge.harness.cli.new import new
-from leakgauge.harness.configuration import read_mapping
+from leakgauge.harness.cli.reference.new import new
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.planning import check_knowledge, plan
-from leakgauge.harness.registry import plugins
+from leakgauge.harness.run.suite_options import check_suite
 from leakgauge.harness.search.known_samplers import SAMPLERS
 from leakgauge.harness.search.space import SamplerName
-from leakgauge.harness.suite import load_suite
-from leakgauge.harness.suite_options import check_suite
+from leakgauge.harness.suite.configuration import read_mapping
+from leakgauge.harness.suite.planning import check_knowledge, plan
+from leakgauge.harness.suite.registry import plugins
+from leakgauge.harness.suite.schema import load_suite
 
 
 @pytest.mark.parametrize("task", sorted(plugins("tasks")))

@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 
-from leakgauge.harness import number_type
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.executors import run_jobs
-from leakgauge.harness.number_type import USES, chosen_uses, facts, told, training_type
-from leakgauge.harness.provenance import collect
+from leakgauge.harness.run.executors import run_jobs
+from leakgauge.harness.store import number_type
+from leakgauge.harness.store.number_type import USES, chosen_uses, facts, told, training_type
+from leakgauge.harness.store.provenance import collect
 
 CPU = torch.device("cpu")
 

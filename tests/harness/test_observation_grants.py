@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakgauge.harness.link import ChannelState, Encoded, Transmission
-from leakgauge.harness.observation import Observation
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import Knows, ThreatModel
-from leakgauge.harness.tokens import TokenBatch
-from leakgauge.harness.views import observe, trace
+from leakgauge.harness.contracts.link import ChannelState, Encoded, Transmission
+from leakgauge.harness.measurement.attacker_view import observe, trace
+from leakgauge.harness.suite.schema import Knows, ThreatModel
+from leakgauge.harness.values.observation import Observation
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 IDS, GRID, OUTPUT = ("a", "b", "c"), (3, 3), torch.eye(3)
 FIELDS = ("sizes", "merge_map", "order", "channel_state")

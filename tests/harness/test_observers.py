@@ -8,15 +8,16 @@ import torch
 from toy_task import install, register
 
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.link import Transmission
-from leakgauge.harness.measure import link_costs, measure_exposure
-from leakgauge.harness.planning import by_exposure
-from leakgauge.harness.results import TIME_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel, parse_suite
-from leakgauge.harness.views import GrantedView, eavesdropping_channel
+from leakgauge.harness.measurement.attacker_view import GrantedView, eavesdropping_channel
+from leakgauge.harness.measurement.exposure import link_costs, measure_exposure
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.suite.planning import by_exposure
+from leakgauge.harness.suite.schema import ThreatModel, parse_suite
+from leakgauge.harness.values.columns import TIME_COLUMNS
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 AUXILIARY = {"n": 48}

@@ -14,29 +14,31 @@ import pytest
 import torch
 from toy_task import EACH, register
 
-from leakgauge.harness import guards, registry
-from leakgauge.harness.assembly import unscored_of
-from leakgauge.harness.contracts import Metric
+from leakgauge.harness.contracts import guards
+from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import ConfigError, PluginError, StoreError
-from leakgauge.harness.measures import BUILT_IN, own_scores
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.results import SCORES
-from leakgauge.harness.run_summary import show
-from leakgauge.harness.runner import prepare, run_suite
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.run_summary import show
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.scoring.measures import BUILT_IN, own_scores
 from leakgauge.harness.scoring.metrics import metrics_of, score_images
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.compare import compare
-from leakgauge.reports.gate import judge
-from leakgauge.reports.html import write_html
-from leakgauge.reports.latex import write_latex
-from leakgauge.reports.limits import parse_limits
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.measures import measured
-from leakgauge.reports.table import operating_points
-from leakgauge.reports.tabular import write_csv, write_parquet
+from leakgauge.harness.store.assembly import unscored_of
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite import registry
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.columns import SCORES
+from leakgauge.reports.analysis.measures import measured
+from leakgauge.reports.analysis.operating_points import operating_points
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import parse_limits
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.latex import write_latex
+from leakgauge.reports.writers.markdown import write_markdown
+from leakgauge.reports.writers.tabular import write_csv, write_parquet
 
 CPU = torch.device("cpu")
 PACKAGE = Path(__file__).parents[2] / "examples" / "plugins" / "metric"

@@ -5,12 +5,13 @@ import torch
 from toy_task import register
 
 from leakgauge.harness.errors import FailedCellsError
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
-from leakgauge.reports.compare import compare
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.run_list import runs_grid
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.run_list import runs_grid
+from leakgauge.reports.comparison.compare import compare
 
 CPU = torch.device("cpu")
 

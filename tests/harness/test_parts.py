@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from leakgauge.harness import runner
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.parts import Parts
-from leakgauge.harness.runner import run_suite
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.run import runner
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.parts import Parts
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
 DONE, FAILED, OTHER, MISSING = (digit * 16 for digit in "abcd")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError
-from leakgauge.harness.plain_text import formula_guarded, formula_unguarded, is_plain, plain, quoted, shortened
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.system.plain_text import formula_guarded, formula_unguarded, is_plain, plain, quoted, shortened
 
 HOSTILE = "\x1b[2J\x1b]0;x\x07 \x9b31m \u202eevil\u2066 \r over \ud800 \u2028 \x00 \x7f \u200b"
 

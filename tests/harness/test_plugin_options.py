@@ -10,14 +10,15 @@ import torch
 from pydantic import Field
 
 from leakgauge.attacks.set_decoder import SetDecoder
-from leakgauge.harness.contracts import Attack
+from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
-from leakgauge.harness.options import Option, check_options, signature_of
-from leakgauge.harness.registry import check, load, plugins
-from leakgauge.harness.runner import prepare
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.suite_options import SUPPLIED, check_suite
 from leakgauge.harness.search.space import parse_space
-from leakgauge.harness.suite import parse_suite
-from leakgauge.harness.suite_options import SUPPLIED, check_space, check_suite
+from leakgauge.harness.search.space_options import check_space
+from leakgauge.harness.suite.options import Option, check_options, signature_of
+from leakgauge.harness.suite.registry import check, load, plugins
+from leakgauge.harness.suite.schema import parse_suite
 
 NAN, INF = math.nan, math.inf
 COUNT = (0, -1, True, "3", 1.5, None, [1])

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from toy_task import install
 
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.store.run_folder import RunFolder
 
 PACKAGES = [Path(__file__).parents[2] / "examples" / "plugins" / name for name in ("attack", "metric")]
 

@@ -11,18 +11,19 @@ import torch
 from toy_task import COUNTS, EACH, Toy, register
 
 from leakgauge.harness import cli
-from leakgauge.harness.bench import Bench
-from leakgauge.harness.contracts import Attack
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe, kind_of
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.measure import measure_exposure
-from leakgauge.harness.planning import build_attack
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe, kind_of
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.results import SCORE_NAMES
-from leakgauge.harness.run_summary import show
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.suite import NamedPlugin, ThreatModel, parse_suite
+from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.exposure import measure_exposure
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.run_summary import show
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.suite.planning import build_attack
+from leakgauge.harness.suite.schema import NamedPlugin, ThreatModel, parse_suite
+from leakgauge.harness.values.columns import SCORE_NAMES
+from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
 

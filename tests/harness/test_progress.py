@@ -10,8 +10,9 @@ from toy_task import SMALL_SUITE, register
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.suite.schema import parse_suite
 
 CPU = torch.device("cpu")
 SUITE = {**SMALL_SUITE, "name": "progress"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from leakgauge.harness import provenance
-from leakgauge.harness.provenance import code_identity, collect
+from leakgauge.harness.store import provenance
+from leakgauge.harness.store.provenance import code_identity, collect
 
 CPU = torch.device("cpu")
 OWN_TO_GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
@@ -44,9 +44,9 @@ def code_at(monkeypatch):
     """Puts the code, which asks where it lies itself, below a folder."""
 
     def put(root: Path) -> None:
-        (root / "harness").mkdir(parents=True, exist_ok=True)
-        (root / "harness" / "provenance.py").touch()
-        monkeypatch.setattr(provenance, "__file__", str(root / "harness" / "provenance.py"))
+        (root / "harness" / "store").mkdir(parents=True, exist_ok=True)
+        (root / "harness" / "store" / "provenance.py").touch()
+        monkeypatch.setattr(provenance, "__file__", str(root / "harness" / "store" / "provenance.py"))
 
     return put
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from leakgauge.harness.contracts.questions import ABSENT, Asked, Questions, QuestionTask, spread_rows
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.questions import ABSENT, Asked, Questions, QuestionTask, spread_rows
-from leakgauge.harness.transmitting import joined
+from leakgauge.harness.measurement.transmitting import joined
+from leakgauge.harness.values.images import ImageSet
 
 WORDS = ("yes", "no", "two")
 

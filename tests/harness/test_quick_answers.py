@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from leakgauge.harness.cli.summaries import summary_of
-from leakgauge.harness.registry import GROUPS, load, plugins
+from leakgauge.harness.cli.reference.summaries import summary_of
+from leakgauge.harness.suite.registry import GROUPS, load, plugins
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "optuna", "transformers", "timm")
 
@@ -44,5 +44,5 @@ def test_what_is_read_from_the_source_is_what_the_plug_in_says(group):
 
 def test_a_plug_in_without_source_is_imported_and_told_of_where_it_is_broken(monkeypatch):
     point = SimpleNamespace(name="nowhere", value="nowhere_at_all:Thing", load=lambda: __import__("nowhere_at_all"))
-    monkeypatch.setattr("leakgauge.harness.registry.plugins", lambda group: {"nowhere": point})
+    monkeypatch.setattr("leakgauge.harness.suite.registry.plugins", lambda group: {"nowhere": point})
     assert summary_of("attacks", point).startswith("cannot be loaded: attack 'nowhere' cannot be imported")

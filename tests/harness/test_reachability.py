@@ -14,14 +14,14 @@ import pytest
 import torch
 from toy_task import register
 
-from leakgauge.harness.attempt import Attempt
-from leakgauge.harness.bench import Bench
-from leakgauge.harness.contracts import Attack
-from leakgauge.harness.planning import plan
-from leakgauge.harness.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
+from leakgauge.harness.measurement.attack_run import Attempt
+from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -170,7 +170,8 @@ def bench():
 @pytest.fixture
 def spies(bench, tmp_path, monkeypatch):
     """Runs one spy of each kind against one exposure, as a run would, and returns them."""
-    from leakgauge.harness import attempt, measure
+    from leakgauge.harness.measurement import attack_run as attempt
+    from leakgauge.harness.measurement import exposure as measure
 
     spies = [Seeker(), Painter(), Asker()]
     cells = plan(parse_suite({**SUITE, "attacks": [{"label": f"spy{i}", "name": "floor_mean"} for i in range(3)]}), "")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy_task import COUNTS, Toy, register
 
-from leakgauge.harness.reading import class_counts
-from leakgauge.harness.runner import prepare
-from leakgauge.harness.suite import parse_suite
-from leakgauge.harness.undefended import _near, undefended
+from leakgauge.harness.contracts.reading import class_counts
+from leakgauge.harness.measurement.undefended import _near, undefended
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.suite.schema import parse_suite
 
 
 class Sharp(Toy):

@@ -9,13 +9,14 @@ import pytest
 import torch
 from toy_task import Toy, register
 
-from leakgauge.harness import rescoring
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.run import rescoring
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
 SUITE = {

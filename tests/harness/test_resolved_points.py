@@ -9,16 +9,17 @@ from PIL import Image
 from toy_task import Toy, register
 from typer.testing import CliRunner
 
-from leakgauge.harness import measure
 from leakgauge.harness.cli import app
-from leakgauge.harness.contracts import Defense
+from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.inspecting import resolved_text
-from leakgauge.harness.kept_tokens import LOOKED_AT, kept_tokens
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
-from leakgauge.reports.loaded import load_runs
+from leakgauge.harness.measurement import exposure as measure
+from leakgauge.harness.run.inspect import resolved_text
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.preview.kept_tokens import LOOKED_AT, kept_tokens
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.reports.analysis.run import load_runs
 
 CPU = torch.device("cpu")
 KEEP = {"name": "threshold", "keep": 0.6}

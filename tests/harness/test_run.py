@@ -18,10 +18,11 @@ import yaml
 from toy_task import install, register
 
 from leakgauge.harness import cli
-from leakgauge.harness.results import TIME_COLUMNS
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import load_suite, parse_suite
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import load_suite, parse_suite
+from leakgauge.harness.values.columns import TIME_COLUMNS
 
 CPU = torch.device("cpu")
 COMMAND = [sys.executable, "-m", "leakgauge.harness.cli"]

@@ -8,8 +8,8 @@ import yaml
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.harness.configuration import shipped
-from leakgauge.harness.suite_schema import schema_of
+from leakgauge.harness.cli.reference.json_schema import schema_of
+from leakgauge.harness.suite.configuration import shipped
 
 SUITE = {
     "name": "s",

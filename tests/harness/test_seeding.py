@@ -1,6 +1,6 @@
 import torch
 
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 
 def test_names_not_order_address_numbers():

@@ -10,11 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.harness.cli.docstrings import body_of, meanings_of
-from leakgauge.harness.cli.show import facts_of
+from leakgauge.harness.cli.reference.docstrings import body_of, meanings_of
+from leakgauge.harness.cli.reference.show import facts_of
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.executors import default_workers
-from leakgauge.harness.registry import GROUPS, plugins
+from leakgauge.harness.run.executors import default_workers
+from leakgauge.harness.suite.registry import GROUPS, plugins
 
 
 def said(*arguments: str) -> str:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageOps
 
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.splits import check_disjoint, duplicate_groups, find_copies, near_duplicates
+from leakgauge.harness.measurement.near_duplicates import check_disjoint, duplicate_groups, find_copies, near_duplicates
+from leakgauge.harness.values.images import ImageSet
 
 PX = 64
 MARGIN = 4

@@ -16,16 +16,25 @@ from rich.console import Console
 from toy_task import register
 from typer.testing import CliRunner
 
-from leakgauge.harness import standing
 from leakgauge.harness.cli import app
 from leakgauge.harness.cli.watch import Watch
-from leakgauge.harness.expected_time import Timed, clock, expected
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.planning import plan as plan_cells
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.standing import Standing, standings, tell_begun, tell_heldout, tell_step, told_in, watched_folder
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.run.expected_time import Timed, clock, expected
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan as plan_cells
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.system import standing
+from leakgauge.harness.system.standing import (
+    Standing,
+    standings,
+    tell_begun,
+    tell_heldout,
+    tell_step,
+    told_in,
+    watched_folder,
+)
+from leakgauge.harness.values.learning_curve import LearningCurve
 
 CPU = torch.device("cpu")
 SUITE = {

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from leakgauge.harness.attempt import _unadapted
-from leakgauge.harness.auxiliary import auxiliary_images
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.judging import Judge, JudgedGallery
-from leakgauge.harness.link import ChannelState
-from leakgauge.harness.suite import Auxiliary
-from leakgauge.harness.undefended import _chance
+from leakgauge.harness.contracts.link import ChannelState
+from leakgauge.harness.measurement.attack_run import _unadapted
+from leakgauge.harness.measurement.auxiliary import auxiliary_images
+from leakgauge.harness.measurement.undefended import _chance
+from leakgauge.harness.scoring.judging import Judge, JudgedGallery
+from leakgauge.harness.suite.schema import Auxiliary
+from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.learning import CurvePoint, LearningCurve, convergence_failure, plateau_failure
-from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from leakgauge.harness.sheet import read_sheet, sheet
-from leakgauge.harness.store import RunFolder, write_atomic
+from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.harness.system.files.sheet import read_sheet, sheet
+from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
+from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve, convergence_failure, plateau_failure
 
 KEY = "0123456789abcdef"
 NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")

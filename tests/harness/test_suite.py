@@ -1,10 +1,10 @@
 import pytest
 import yaml
 
-from leakgauge.harness.contracts import Knowledge
+from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import AccessDeniedError, ConfigError
-from leakgauge.harness.planning import by_exposure, check_knowledge, missing_grant, plan
-from leakgauge.harness.suite import Knows, ThreatModel, load_suite, parse_suite, shipped_suites
+from leakgauge.harness.suite.planning import by_exposure, check_knowledge, missing_grant, plan
+from leakgauge.harness.suite.schema import Knows, ThreatModel, load_suite, parse_suite, shipped_suites
 
 MINIMAL = {"name": "s", "task": "photos", "operating_points": [{"name": "undefended"}], "attacks": ["floor_mean"]}
 

@@ -17,9 +17,9 @@ from leakgauge.harness.errors import (
     StoredProblemsError,
     StoreError,
 )
-from leakgauge.harness.runner import prepare
-from leakgauge.harness.suite import load_suite, parse_suite
-from leakgauge.harness.yaml_text import lines_of
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.suite.schema import load_suite, parse_suite
+from leakgauge.harness.system.files.yaml_text import lines_of
 
 CPU = torch.device("cpu")
 SUITE = """\

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from leakgauge.harness.configuration import apply_overrides
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.suite import load_suite
-from leakgauge.harness.yaml_text import write_yaml
+from leakgauge.harness.suite.configuration import apply_overrides
+from leakgauge.harness.suite.schema import load_suite
+from leakgauge.harness.system.files.yaml_text import write_yaml
 
 
 def data():

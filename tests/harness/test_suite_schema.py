@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.harness.cli.schema import schema
-from leakgauge.harness.configuration import shipped
+from leakgauge.harness.cli.reference.json_schema import schema_of
+from leakgauge.harness.cli.reference.schema import schema
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.suite_schema import schema_of
-from leakgauge.harness.yaml_text import read_yaml
+from leakgauge.harness.suite.configuration import shipped
+from leakgauge.harness.system.files.yaml_text import read_yaml
 
 SMALL = {"name": "mine", "task": "photos", "operating_points": [{"name": "undefended"}], "attacks": ["ridge"]}
 

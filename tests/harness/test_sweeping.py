@@ -11,15 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from leakgauge.harness import cli, rescoring, runner
+from leakgauge.harness import cli
 from leakgauge.harness.cli import report as reporting
 from leakgauge.harness.cli import search as searching
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.runner import run_suite
+from leakgauge.harness.run import rescoring, runner
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.search.study import memo_folder
-from leakgauge.harness.store import RunFolder, write_atomic
-from leakgauge.harness.sweeping import sweep
+from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.harness.system.files.sweeping import sweep
 
 CPU = torch.device("cpu")
 KEY = "0123456789abcdef"

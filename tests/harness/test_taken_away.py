@@ -9,13 +9,14 @@ import pytest
 import torch
 from toy_task import SMALL_SUITE, register
 
-from leakgauge.harness import rescoring
 from leakgauge.harness.errors import FailedCellsError, StoreError
-from leakgauge.harness.output_paths import check_still_there
-from leakgauge.harness.rescoring import rescore
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import parse_suite
+from leakgauge.harness.run import rescoring
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.rescoring import rescore
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.system.files.output_paths import check_still_there
 
 CPU = torch.device("cpu")
 SUITE = {**SMALL_SUITE, "name": "taken_away"}
@@ -112,6 +113,6 @@ def test_a_failure_to_measure_keeps_its_own_name(tmp_path, monkeypatch):
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr("leakgauge.harness.measure.run_attack", short)
+    monkeypatch.setattr("leakgauge.harness.measurement.exposure.run_attack", short)
     with pytest.raises(FailedCellsError, match="were not measured"):
         run_suite(plan, tmp_path / "run", CPU, 1, lambda done, total: None)

@@ -12,19 +12,21 @@ from pydantic import BaseModel
 from toy_task import Toy, register
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness import guards
-from leakgauge.harness.auxiliary import auxiliary_images, shifted_images
-from leakgauge.harness.contracts import Attack, Knowledge
+from leakgauge.harness.contracts import guards
+from leakgauge.harness.contracts.attack import Attack
+from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, LeakgaugeError, PluginError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.planning import missing_grant
-from leakgauge.harness.runner import prepare, run_suite
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import Auxiliary, ThreatModel, parse_suite
-from leakgauge.harness.transmitting import transmit_all
-from leakgauge.harness.views import GrantedView, observe
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.sections import threat_models_grid
+from leakgauge.harness.measurement.attacker_view import GrantedView, observe
+from leakgauge.harness.measurement.auxiliary import auxiliary_images, shifted_images
+from leakgauge.harness.measurement.transmitting import transmit_all
+from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.suite.planning import missing_grant
+from leakgauge.harness.suite.schema import Auxiliary, ThreatModel, parse_suite
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.tables.tables import threat_models_grid
 
 CPU, RNG = torch.device("cpu"), Streams(0, ("attacker",))
 REDUCED = {"reduction": {"name": "threshold", "thresholds": -1.0}, "proportional_attention": True, "cut": 1}

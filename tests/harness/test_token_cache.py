@@ -7,20 +7,20 @@ import torch
 from safetensors import SafetensorError
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness import code_digest as code_digests
-from leakgauge.harness import store
-from leakgauge.harness.code_digest import code_digest, forget
-from leakgauge.harness.encoded_file import read_encoded, to_bytes
+from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.errors import ConfigError, StoreError
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.link import Encoded
-from leakgauge.harness.machine import machine_of
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel
-from leakgauge.harness.token_cache import TokenCache, check_once
-from leakgauge.harness.tokens import TokenBatch
-from leakgauge.harness.transmitting import transmit_all
-from leakgauge.harness.views import GrantedView
+from leakgauge.harness.measurement.attacker_view import GrantedView
+from leakgauge.harness.measurement.transmitting import transmit_all
+from leakgauge.harness.store import code_digest as code_digests
+from leakgauge.harness.store import run_folder as store
+from leakgauge.harness.store.code_digest import code_digest, forget
+from leakgauge.harness.store.encoded_file import read_encoded, to_bytes
+from leakgauge.harness.store.token_cache import TokenCache, check_once
+from leakgauge.harness.suite.schema import ThreatModel
+from leakgauge.harness.system.machine import machine_of
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 CPU, RNG = torch.device("cpu"), Streams(0)
 MERGED = {"cut": 2, "reduction": {"name": "threshold", "thresholds": 0.9}}
@@ -176,7 +176,7 @@ def test_a_cache_that_cannot_be_written_loses_no_result(victim, few, tmp_path, m
     def full(path, data):
         raise StoreError("cannot write: No space left on device", where=str(path))
 
-    monkeypatch.setattr("leakgauge.harness.token_cache.write_atomic", full)
+    monkeypatch.setattr("leakgauge.harness.store.token_cache.write_atomic", full)
     encoded = sent(victim, few)
     assert TokenCache(tmp_path, 2**30).encoded("key", lambda: encoded) is encoded
     assert "No space left" in caplog.text
@@ -202,7 +202,7 @@ def test_the_code_is_part_of_the_key(tmp_path, monkeypatch):
     before = code_digest()
     assert code_digest() == before
     forget()
-    monkeypatch.setattr("leakgauge.harness.code_digest.package_versions", lambda: {"torch": "another"})
+    monkeypatch.setattr("leakgauge.harness.store.code_digest.package_versions", lambda: {"torch": "another"})
     assert code_digest() != before
     forget()
 

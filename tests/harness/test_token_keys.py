@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from leakgauge.harness import code_digest as digest_module
-from leakgauge.harness import measure
-from leakgauge.harness.code_digest import code_digest, forget
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.measure import measure_exposure, recall_through
-from leakgauge.harness.planning import plan
-from leakgauge.harness.search.memo import Memo
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import ThreatModel, parse_suite
-from leakgauge.harness.views import GrantedView
+from leakgauge.harness.measurement import exposure as measure
+from leakgauge.harness.measurement.attacker_view import GrantedView
+from leakgauge.harness.measurement.exposure import measure_exposure, recall_through
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.store import code_digest as digest_module
+from leakgauge.harness.store.code_digest import code_digest, forget
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import ThreatModel, parse_suite
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
 
 SUITE = {
     "name": "keys",
@@ -162,7 +162,7 @@ def test_the_digest_follows_every_file_of_a_plug_in(plug_in):
 def test_a_search_forgets_what_other_code_measured(tmp_path, monkeypatch):
     counts = []
     for code in ("one", "other", "one"):
-        monkeypatch.setattr("leakgauge.harness.search.memo.code_digest", lambda code=code: code)
+        monkeypatch.setattr("leakgauge.harness.search.trials.memo.code_digest", lambda code=code: code)
         memo = Memo(tmp_path)
         assert memo.recall("key", lambda code=code: {"by": code}) == {"by": code}
         counts.append(memo.misses)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.tokens import DROPPED, TokenBatch, packed_rows
+from leakgauge.harness.values.tokens import DROPPED, TokenBatch, packed_rows
 
 
 def random_batch(seed: int, images: int = 4, patches: int = 9, prefix: int = 1, width: int = 3) -> TokenBatch:

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakgauge.harness.configuration import apply_overrides, read_configuration, read_mapping
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.suite import load_suite
-from leakgauge.harness.yaml_text import read_yaml, write_yaml
+from leakgauge.harness.suite.configuration import apply_overrides, read_configuration, read_mapping
+from leakgauge.harness.suite.schema import load_suite
+from leakgauge.harness.system.files.yaml_text import read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,6 @@ def test_the_list_covers_what_can_move_a_number():
 )
 def test_what_is_stale_is_said(changes, said):
     here = "tests/planted/test_planted_list.py::test_no_fault_is_stale"
-    sound = {"file": "harness/decoding.py", "old": "from __future__ import annotations", "new": "", "test": here}
+    sound = {"file": "harness/values/decoding.py", "old": "from __future__ import annotations", "new": "", "test": here}
     assert not Fault(name="one", area="here", **sound).stale(ROOT)
     assert said in Fault(name="one", area="here", **{**sound, **changes}).stale(ROOT)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.planning import plan
 from leakgauge.harness.scoring.statistics import mean_interval
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.seeding import Streams
 
 SCRIPT = "<script>alert(1)</script>"
 N, SIDE = 10, 8

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from leakgauge.harness.planning import plan
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite
-from leakgauge.reports.loaded import LoadedRun, load_runs
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.reports.analysis.run import LoadedRun, load_runs
 
 SCRIPT = "<script>alert(1)</script>"
 DATA = {"task": "toy v1", "victim": "v1", "split_evaluation": "e1"}

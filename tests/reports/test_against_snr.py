@@ -9,16 +9,16 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite
-from leakgauge.reports.against_snr import against_snr, paths, snr_lines
-from leakgauge.reports.figures import snr_plots
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.palette import SETTINGS, marks
-from leakgauge.reports.sections import points_grid, threat_models_grid
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.figures.against_snr import against_snr, paths, snr_lines
+from leakgauge.reports.figures.figures import snr_plots
+from leakgauge.reports.figures.palette import SETTINGS, marks
+from leakgauge.reports.tables.tables import points_grid, threat_models_grid
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
 
 MakeRun = Callable[..., RunFolder]
 

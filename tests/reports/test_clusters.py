@@ -10,12 +10,12 @@ import pytest
 from simulated_runs import simulated
 
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
-from leakgauge.reports.baseline import baseline_of
-from leakgauge.reports.difference import paired_difference
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import parse_limits
-from leakgauge.reports.measures import measure_of, measured
-from leakgauge.reports.strongest import change, estimate
+from leakgauge.reports.analysis.difference import paired_difference
+from leakgauge.reports.analysis.measures import measure_of, measured
+from leakgauge.reports.analysis.strongest import change, estimate
+from leakgauge.reports.gate.baseline import baseline_of
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import parse_limits
 
 COPIES = 8
 VALUES = pd.Series(np.random.default_rng(0).normal(5.0, 2.0, 12))

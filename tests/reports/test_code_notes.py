@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from simulated_runs import Simulation
 
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.compare import compare
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import Limits
-from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits
 
 CODE = {"harness": "aaaa", "attacks": "bbbb", "torch": "2.14"}
 CASES = {

@@ -9,8 +9,8 @@ from simulated_runs import Simulation, simulated, suite_of
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.reports.compare import compare
-from leakgauge.reports.compare_output import compare_frame, compare_markdown, write_comparison
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.comparison.output import compare_frame, compare_markdown, write_comparison
 
 
 def outcomes(comparison):

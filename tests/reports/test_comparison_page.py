@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.reports.compare import compare
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.comparison.compare import compare
 from leakgauge.reports.comparison.overlaid_frontier import overlaid_frontier
 from leakgauge.reports.comparison.page import lead, unlike
 from leakgauge.reports.comparison.side_by_side import side_by_side, worse_images
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.writers.html import write_html
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.tables.costs import costs
 
 

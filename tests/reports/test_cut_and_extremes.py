@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from simulated_runs import Simulation, simulated, suite_of
 
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite
-from leakgauge.reports.against_cut import _common, cut_lines
-from leakgauge.reports.frontier import against_quality, frontier
-from leakgauge.reports.gallery import extreme_cases
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import Setting, load_runs
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.palette import marks
-from leakgauge.reports.strongest import strongest_per_image
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import Setting, load_runs
+from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.figures.against_cut import _common, cut_lines
+from leakgauge.reports.figures.frontier import against_quality, frontier
+from leakgauge.reports.figures.palette import marks
+from leakgauge.reports.writers.gallery import extreme_cases
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
 
 SETTING = Setting("ideal", "server")
 POINTS = [

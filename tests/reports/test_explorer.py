@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakgauge.reports import picture_sheets as sheets_module
-from leakgauge.reports.explorer import explorer_data, sheets_of
-from leakgauge.reports.first_screen import first_screen
-from leakgauge.reports.gallery import extreme_cases, gallery
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.picture_sheets import picture_sheets, preferred_images
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.writers import picture_sheets as sheets_module
+from leakgauge.reports.writers.explorer import explorer_data, sheets_of
+from leakgauge.reports.writers.first_screen import first_screen
+from leakgauge.reports.writers.gallery import extreme_cases, gallery
+from leakgauge.reports.writers.picture_sheets import picture_sheets, preferred_images
 
 
 @pytest.fixture(scope="module")

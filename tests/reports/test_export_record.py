@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.export.record import flattened, record_of
 from leakgauge.reports.export.tracker import library, names_for, refusals, shown
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.table import point_rows
 
 
 @pytest.fixture

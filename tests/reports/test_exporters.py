@@ -12,12 +12,12 @@ import pytest
 from simulated_runs import Simulation
 
 from leakgauge.harness.errors import ConfigError
+from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.export.mlflow_runs import export_mlflow
 from leakgauge.reports.export.record import RunRecord, record_of
 from leakgauge.reports.export.tensorboard_events import export_tensorboard
 from leakgauge.reports.export.tracker import Target
 from leakgauge.reports.export.wandb_runs import export_wandb
-from leakgauge.reports.loaded import load_runs
 
 
 @pytest.fixture

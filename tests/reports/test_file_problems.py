@@ -7,9 +7,9 @@ import json
 import pytest
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError
-from leakgauge.harness.search.front import read_front
-from leakgauge.reports.baseline import BASELINE_VERSION, Baseline, Point, Recorded, read_baseline, write_baseline
-from leakgauge.reports.limits import parse_limits, read_limits
+from leakgauge.harness.search.results.front import read_front
+from leakgauge.reports.gate.baseline import BASELINE_VERSION, Baseline, Point, Recorded, read_baseline, write_baseline
+from leakgauge.reports.gate.limits import parse_limits, read_limits
 
 LIMITS = """\
 minimum_images: 30

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from simulated_runs import simulated, suite_of
 
-from leakgauge.reports.first_screen import PICTURES, first_screen
-from leakgauge.reports.measures import NOT_ATTACKED
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.measures import NOT_ATTACKED
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.writers.first_screen import PICTURES, first_screen
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import ConfigError, StoreError
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.gate import Check, _adjusted, judge
-from leakgauge.reports.gate_output import gate_json, gate_junit, gate_markdown, headline
-from leakgauge.reports.limits import Limits, parse_limits
-from leakgauge.reports.measures import measure_of
+from leakgauge.reports.analysis.measures import measure_of
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import Check, _adjusted, judge
+from leakgauge.reports.gate.limits import Limits, parse_limits
+from leakgauge.reports.gate.output import gate_json, gate_junit, gate_markdown, headline
 
 
 @pytest.fixture(scope="module")

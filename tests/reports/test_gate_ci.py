@@ -10,10 +10,10 @@ from simulated_runs import SCRIPT, Simulation, simulated
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.gate import judge
-from leakgauge.reports.gate_ci import MAX_ANNOTATIONS, annotation_lines, gate_sarif
-from leakgauge.reports.limits import Limits
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.ci import MAX_ANNOTATIONS, annotation_lines, gate_sarif
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits
 
 
 @pytest.fixture(scope="module")

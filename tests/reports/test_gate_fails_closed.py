@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from simulated_runs import Simulation, simulated
 
 from leakgauge.harness.errors import LeakgaugeError, StoreError
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.baseline import Baseline, baseline_of, read_baseline, write_baseline
-from leakgauge.reports.compare import compare
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import Limits, parse_limits
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.summary import summarise
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.summary import summarise
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.gate.baseline import Baseline, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits, parse_limits
 
 JUDGE = parse_limits({"inconclusive": "judge"})
 ABSOLUTE = parse_limits({"inconclusive": "judge", "absolute": [{"measure": "leakage", "at_most": 50}]})

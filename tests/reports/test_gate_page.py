@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.comparison.gate_page import most_leaking, reasons
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import Limits
-from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits
+from leakgauge.reports.gate.page import most_leaking, reasons
 
 LENIENT = "minimum_images: 2\nlower_bounds: judge\n"
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import vl_convert
 
-from leakgauge.reports.first_screen import first_screen
-from leakgauge.reports.interactive_frontier import SHAPES, SPEC, frontier_data
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.page_scripts import page_json, policy, vega_script
-from leakgauge.reports.palette import MARKERS
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.figures.palette import MARKERS
+from leakgauge.reports.writers.first_screen import first_screen
+from leakgauge.reports.writers.interactive_frontier import SHAPES, SPEC, frontier_data
+from leakgauge.reports.writers.page_scripts import page_json, policy, vega_script
 
 
 @pytest.fixture(scope="module")

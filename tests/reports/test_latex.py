@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import SCRIPT, Simulation, suite_of
 
-from leakgauge.reports.latex import escape, write_latex
+from leakgauge.reports.writers.latex import escape, write_latex
 
 SUITE = suite_of(
     points=["plain", "merged_0.90"],

@@ -4,19 +4,19 @@ import pytest
 from matplotlib.figure import Figure
 from simulated_runs import Simulation, suite_of
 
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.baseline import baseline_of
-from leakgauge.reports.compare import compare
-from leakgauge.reports.frontier import Label, _label
-from leakgauge.reports.html import write_html
-from leakgauge.reports.latex import attacks_table, points_table
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.matrix import achievement_matrix
-from leakgauge.reports.run_list import runs_grid
-from leakgauge.reports.sections import cells_grid, points_grid
-from leakgauge.reports.summary import summarise
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.run_list import runs_grid
+from leakgauge.reports.analysis.summary import summarise
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.figures.frontier import Label, _label
+from leakgauge.reports.gate.baseline import baseline_of
+from leakgauge.reports.tables.matrix import achievement_matrix
+from leakgauge.reports.tables.tables import cells_grid, points_grid
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.latex import attacks_table, points_table
+from leakgauge.reports.writers.markdown import write_markdown
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leakgauge.harness.inspection import Inspection, LayerView
-from leakgauge.harness.tokens import DROPPED
-from leakgauge.reports.merging_figure import (
+from leakgauge.harness.values.layer_view import Inspection, LayerView
+from leakgauge.harness.values.tokens import DROPPED
+from leakgauge.reports.figures.merging_figure import (
     DROPPED_GRAY,
     LETTERS,
     boundaries,

@@ -7,9 +7,9 @@ from browser import LOW_CONTRAST, NAMELESS, chromium, opened
 from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
-from leakgauge.reports.baseline import baseline_of, write_baseline
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import load_runs
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.gate.baseline import baseline_of, write_baseline
+from leakgauge.reports.writers.html import write_html
 
 
 @pytest.fixture(scope="module")

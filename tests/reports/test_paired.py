@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.suite import Suite
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import LoadedRun, Setting, load_runs
-from leakgauge.reports.markdown import write_markdown
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.reports.analysis.run import LoadedRun, Setting, load_runs
+from leakgauge.reports.analysis.strongest import image_rows, strongest_per_image
 from leakgauge.reports.notation import number
-from leakgauge.reports.paired import attacks_paired, points_paired
-from leakgauge.reports.strongest import image_rows, strongest_per_image
+from leakgauge.reports.tables.paired import attacks_paired, points_paired
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
 
 MakeRun = Callable[..., RunFolder]
 SETTING = Setting("ideal", "server")

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import ConfigError, StoreError
-from leakgauge.reports.loaded import Setting, load_runs
-from leakgauge.reports.table import point_rows
-from leakgauge.reports.writers.paper_figures import DPI, inches, paper_frontier, paper_gallery, save_figure, setting_of
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import Setting, load_runs
+from leakgauge.reports.figures.paper_figures import DPI, inches, paper_frontier, paper_gallery, save_figure, setting_of
 
 SETTING = Setting("ideal", "server")
 SMALLEST_POINTS = 6.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakgauge.reports.grid import Grid, Heading, parts, words
+from leakgauge.reports.tables.table import Grid, Heading, parts, words
 
 
 def grid_of(columns, rows=2):

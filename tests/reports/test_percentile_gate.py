@@ -12,12 +12,12 @@ from simulated_runs import simulated
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.scoring.statistics import bootstrap_streams, resampled_percentile
-from leakgauge.reports.baseline import baseline_of, read_baseline, write_baseline
-from leakgauge.reports.compare import compare
-from leakgauge.reports.difference import images_for, interval_over, paired_difference
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import parse_limits
-from leakgauge.reports.measures import measure_of
+from leakgauge.reports.analysis.difference import images_for, interval_over, paired_difference
+from leakgauge.reports.analysis.measures import measure_of
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import parse_limits
 
 P95 = measure_of("leakage_p95")
 LIMITS = {"worse_by": {"leakage": 0.5, "leakage_p95": 1.0}}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from simulated_runs import simulated, suite_of
 
-from leakgauge.reports.loaded import Setting
-from leakgauge.reports.measures import verdict_of
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.measures import verdict_of
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import Setting
 
 HERE = Setting("ideal", "server")
 

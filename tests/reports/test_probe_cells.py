@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.harness.planning import content_hash
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.curves import curves_at
-from leakgauge.reports.gallery import gallery
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import Setting, load_runs
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.matrix import achievement_matrix, grants
-from leakgauge.reports.sections import cells_grid
-from leakgauge.reports.strongest import candidates
-from leakgauge.reports.table import point_rows
-from leakgauge.reports.tabular import write_csv
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.planning import content_hash
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import Setting, load_runs
+from leakgauge.reports.analysis.strongest import candidates
+from leakgauge.reports.figures.curves import curves_at
+from leakgauge.reports.tables.matrix import achievement_matrix, grants
+from leakgauge.reports.tables.tables import cells_grid
+from leakgauge.reports.writers.gallery import gallery
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
+from leakgauge.reports.writers.tabular import write_csv
 
 MakeRun = Callable[..., RunFolder]
 SETTING = Setting("ideal", "server")

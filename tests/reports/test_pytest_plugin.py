@@ -12,10 +12,10 @@ import pytest
 from simulated_runs import Simulation
 from toy_task import install
 
-from leakgauge.reports.baseline import baseline_of, write_baseline
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.pytest_plugin import folder_of
-from leakgauge.reports.testing import LeakageError, Leakgauge
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.gate.baseline import baseline_of, write_baseline
+from leakgauge.reports.gate.pytest_plugin import folder_of
+from leakgauge.reports.gate.testing import LeakageError, Leakgauge
 
 SUITE = """
 name: tiny

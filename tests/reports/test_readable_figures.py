@@ -6,13 +6,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from simulated_runs import simulated
 
-from leakgauge.harness.learning import LearningCurve
-from leakgauge.reports.curves import learning_curves
-from leakgauge.reports.figures import plots
-from leakgauge.reports.frontier import frontier
-from leakgauge.reports.palette import marks
-from leakgauge.reports.summary import summarise
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.summary import summarise
+from leakgauge.reports.figures.curves import learning_curves
+from leakgauge.reports.figures.figures import plots
+from leakgauge.reports.figures.frontier import frontier
+from leakgauge.reports.figures.palette import marks
 
 NAN = float("nan")
 

@@ -9,8 +9,8 @@ import re
 import pytest
 from browser import LOW_CONTRAST, NAMELESS, chromium, opened
 
-from leakgauge.harness.suite import Suite
-from leakgauge.reports.html import write_html
+from leakgauge.harness.suite.schema import Suite
+from leakgauge.reports.writers.html import write_html
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 SUITE = Suite.model_validate(

@@ -15,19 +15,19 @@ import pandas as pd
 import pytest
 
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.results import SCORE_NAMES
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.figures import write_figures
-from leakgauge.reports.html import write_html
-from leakgauge.reports.loaded import Setting, load_runs
-from leakgauge.reports.markdown import write_markdown
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.values.columns import SCORE_NAMES
+from leakgauge.reports.analysis.operating_points import POINT_COLUMNS, operating_points, point_rows
+from leakgauge.reports.analysis.run import Setting, load_runs
+from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.summary import summarise
+from leakgauge.reports.figures.figures import write_figures
 from leakgauge.reports.notation import number
-from leakgauge.reports.page_scripts import policy, vega_script
-from leakgauge.reports.pipe_table import escape
-from leakgauge.reports.strongest import strongest_per_image
-from leakgauge.reports.summary import summarise
-from leakgauge.reports.table import POINT_COLUMNS, operating_points, point_rows
-from leakgauge.reports.tabular import write_csv
+from leakgauge.reports.tables.pipe_table import escape
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
+from leakgauge.reports.writers.page_scripts import policy, vega_script
+from leakgauge.reports.writers.tabular import write_csv
 
 SCRIPT = "<script>alert(1)</script>"
 N = 10

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import StoreError
-from leakgauge.reports.run_list import find_runs, runs_grid
+from leakgauge.reports.analysis.run_list import find_runs, runs_grid
 
 
 def test_every_run_has_its_row(tmp_path):

@@ -11,11 +11,11 @@ import pytest
 from simulated_runs import Simulation, simulated
 
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
-from leakgauge.reports.baseline import baseline_of
-from leakgauge.reports.gate import judge
-from leakgauge.reports.gate_output import gate_json
-from leakgauge.reports.limits import Limits
-from leakgauge.reports.sample_size import MOST, advice, images_that_stand_out, images_that_tell
+from leakgauge.reports.gate.baseline import baseline_of
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits
+from leakgauge.reports.gate.output import gate_json
+from leakgauge.reports.gate.sample_size import MOST, advice, images_that_stand_out, images_that_tell
 
 
 def test_twice_as_wide_as_the_distance_takes_four_times_the_images():

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.html import write_html
-from leakgauge.reports.markdown import write_markdown
-from leakgauge.reports.table import operating_points
-from leakgauge.reports.tabular import write_csv
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
+from leakgauge.reports.analysis.operating_points import operating_points
+from leakgauge.reports.writers.html import write_html
+from leakgauge.reports.writers.markdown import write_markdown
+from leakgauge.reports.writers.tabular import write_csv
 
 # Written by the conftest of the last commit whose SCHEMA_VERSION was 1, without its pictures and curves.
 STORED = Path(__file__).parent / "schema_1"

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from leakgauge.harness.errors import StoreError
-from leakgauge.harness.search.front import Front, write_front
-from leakgauge.reports.search_figures import (
+from leakgauge.harness.search.results.front import Front, write_front
+from leakgauge.reports.figures.search_figures import (
     family_of,
     front_figure,
     hypervolume_figure,

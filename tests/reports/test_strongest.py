@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from simulated_runs import simulated, suite_of
 
-from leakgauge.reports.loaded import Setting
-from leakgauge.reports.measures import measured
-from leakgauge.reports.strongest import strongest_per_image
-from leakgauge.reports.table import point_rows
+from leakgauge.reports.analysis.measures import measured
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import Setting
+from leakgauge.reports.analysis.strongest import strongest_per_image
 
 PLACE = "merged", Setting("ideal", "server")
 ATTACKS = suite_of(attacks=["flat", "sharp", "other", "asked"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulated_runs import simulated
 
-from leakgauge.reports.integrity import table_faults
+from leakgauge.reports.analysis.integrity import table_faults
 
 
 @pytest.fixture(scope="module")

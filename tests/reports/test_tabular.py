@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from simulated_runs import Simulation
 
-from leakgauge.harness.store import RunFolder
-from leakgauge.harness.table_file import guarded_csv, unguarded
-from leakgauge.reports.compare import compare
-from leakgauge.reports.compare_output import write_comparison
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.tabular import TABLES, read_table, write_csv, write_parquet
+from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.store.table_file import guarded_csv, unguarded
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.comparison.compare import compare
+from leakgauge.reports.comparison.output import write_comparison
+from leakgauge.reports.writers.tabular import TABLES, read_table, write_csv, write_parquet
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from leakgauge.harness.reading import CopySearch, Preprocessing, Reading, Undefended, Weights
-from leakgauge.reports.what_was_read import reading_grids, reading_warnings
+from leakgauge.harness.contracts.reading import CopySearch, Preprocessing, Reading, Undefended, Weights
+from leakgauge.reports.tables.what_was_read import reading_grids, reading_warnings
 
 
 def reading() -> Reading:

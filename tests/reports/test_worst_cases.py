@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import simulated
 
+from leakgauge.reports.analysis.operating_points import POINT_COLUMNS, point_rows
+from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.strongest import strongest_per_image
 from leakgauge.reports.analysis.worst_cases import (
     MARKS,
     MARKS_NOTE,
@@ -19,12 +22,9 @@ from leakgauge.reports.analysis.worst_cases import (
     leakage_percentile,
     worst_cases,
 )
-from leakgauge.reports.baseline import baseline_of
-from leakgauge.reports.gate import judge
-from leakgauge.reports.limits import Limits
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.strongest import strongest_per_image
-from leakgauge.reports.table import POINT_COLUMNS, point_rows
+from leakgauge.reports.gate.baseline import baseline_of
+from leakgauge.reports.gate.gate import judge
+from leakgauge.reports.gate.limits import Limits
 
 NAN = float("nan")
 

@@ -1,6 +1,6 @@
 import torch
 
-from leakgauge.harness.contracts import Attack
+from leakgauge.harness.contracts.attack import Attack
 
 
 class Gray(Attack):

@@ -1,7 +1,7 @@
 import torch
 
-from leakgauge.harness.link import Channel, Received
-from leakgauge.harness.options import Share
+from leakgauge.harness.contracts.link import Channel, Received
+from leakgauge.harness.suite.options import Share
 
 
 class Blanking(Channel):

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
+from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
-from leakgauge.harness.link import Codec
 
 
 class Float8(Codec):

@@ -4,8 +4,8 @@ from typing import Annotated
 import typer
 
 import leakgauge
-from leakgauge.harness import console
 from leakgauge.harness.errors import StoreError
+from leakgauge.harness.system import console
 
 _out = console.output()
 

@@ -2,11 +2,11 @@ from typing import Annotated
 
 import torch
 
-from leakgauge.harness.contracts import Defense
-from leakgauge.harness.link import Encoded, Transmission
-from leakgauge.harness.options import NestedPlugin, Spec
-from leakgauge.harness.registry import create, name_and_options
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import Encoded, Transmission
+from leakgauge.harness.suite.options import NestedPlugin, Spec
+from leakgauge.harness.suite.registry import create, name_and_options
+from leakgauge.harness.values.tokens import TokenBatch
 
 
 class AnswerOnly(Defense):

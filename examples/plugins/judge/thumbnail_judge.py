@@ -1,6 +1,6 @@
 from torch.nn.functional import adaptive_avg_pool2d
 
-from leakgauge.harness.judging import Judge
+from leakgauge.harness.scoring.judging import Judge
 
 
 class Thumbnail(Judge):

@@ -3,7 +3,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from leakgauge.harness.contracts import Metric
+from leakgauge.harness.contracts.metric import Metric
 
 
 class EdgeError(Metric):

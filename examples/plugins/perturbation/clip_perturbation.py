@@ -1,7 +1,7 @@
 import torch
 
-from leakgauge.harness.link import Perturbation
-from leakgauge.harness.options import Positive
+from leakgauge.harness.contracts.link import Perturbation
+from leakgauge.harness.suite.options import Positive
 
 
 class Clip(Perturbation):

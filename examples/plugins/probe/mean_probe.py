@@ -1,6 +1,6 @@
 import torch
 
-from leakgauge.harness.probing import AttributeProbe
+from leakgauge.harness.contracts.probing import AttributeProbe
 
 
 class MeanProbe(AttributeProbe):

@@ -3,8 +3,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from leakgauge.harness.reduction import Assignment, Reduction
-from leakgauge.harness.tokens import DROPPED
+from leakgauge.harness.contracts.reduction import Assignment, Reduction
+from leakgauge.harness.values.tokens import DROPPED
 
 
 class Stride(Reduction):

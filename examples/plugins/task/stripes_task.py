@@ -4,8 +4,9 @@ import timm
 import torch
 from torch.nn.functional import interpolate
 
-from leakgauge.harness.contracts import SPLITS, Task, Victim
-from leakgauge.harness.images import ImageSet
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.values.images import SPLITS, ImageSet
 
 PX, SIZES = 32, {"attacker": 96, "calibration": 8, "search": 8, "evaluation": 32}
 

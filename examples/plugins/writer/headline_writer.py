@@ -1,7 +1,7 @@
-from leakgauge.harness.plain_text import plain
-from leakgauge.harness.store import write_atomic
-from leakgauge.reports.loaded import load_runs
-from leakgauge.reports.table import point_rows
+from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.plain_text import plain
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import load_runs
 
 
 def write_headlines(runs, out):

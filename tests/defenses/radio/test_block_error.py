@@ -18,7 +18,7 @@ from leakgauge.defenses.radio.ldpc import DECODER_ITERATIONS, send_packets
 from leakgauge.defenses.radio.measure_block_errors import main, measure_point
 from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 # Between the points of the table, where between half and nearly all packets of two blocks are lost.
 VALIDATION = {"qpsk_1_2": (0.7, 0.9, 1.1), "qam16_3_4": (9.6, 9.9, 10.1)}

@@ -13,7 +13,7 @@ from leakgauge.defenses.radio.fading import (
     transmit,
 )
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 IMAGES = 20_000
 

@@ -8,7 +8,7 @@ from leakgauge.defenses.radio.fading import Fading, transmit
 from leakgauge.defenses.radio.ldpc import block_code, checked_packet, packet_bits, send_packets
 from leakgauge.defenses.radio.schemes import INFORMATION_BITS, SCHEMES, blocks_of, scheme
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 AWGN = Fading()
 

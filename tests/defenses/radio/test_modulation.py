@@ -6,7 +6,7 @@ import torch
 from leakgauge.defenses.radio.fading import Fading, complex_normal, draw_gains, equalise, noise_power, transmit
 from leakgauge.defenses.radio.modulation import demodulate, modulate
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 ORDERS = (2, 4, 6)
 

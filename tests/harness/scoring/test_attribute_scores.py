@@ -11,7 +11,7 @@ import torch
 
 from leakgauge.harness.scoring import statistics
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess, macro_auc
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 STREAMS = Streams(0, ("test", "auc"))
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from leakgauge.harness.contracts import Defense
-from leakgauge.harness.images import ImageSet
-from leakgauge.harness.link import Encoded, Transmission
-from leakgauge.harness.measure import link_costs
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import Encoded, Transmission
+from leakgauge.harness.measurement.exposure import link_costs
 from leakgauge.harness.scoring.compute import TIMED, WARM_UP, measure_flops, measure_latency_ms, with_parts
 from leakgauge.harness.scoring.metrics import score_images
-from leakgauge.harness.seeding import Streams
-from leakgauge.harness.suite import parse_suite
-from leakgauge.harness.tokens import TokenBatch
+from leakgauge.harness.suite.schema import parse_suite
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import TokenBatch
 
 CPU = torch.device("cpu")
 SUITE = parse_suite(

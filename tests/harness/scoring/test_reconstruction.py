@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from leakgauge.harness.contracts import Metric
+from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.scoring import lpips_weights, reconstruction
 from leakgauge.harness.scoring.reconstruction import LPIPS_MIN_SIDE, PSNR_CEILING_DB, SSIM_WINDOW, Lpips, Psnr, Ssim
@@ -170,7 +170,7 @@ def test_shapes_types_and_bad_pixels(metric: Metric) -> None:
 
 
 def test_names_match_the_result_schema() -> None:
-    from leakgauge.harness.results import SCORES
+    from leakgauge.harness.values.columns import SCORES
 
     columns = {column.name: column for column in SCORES}
     for metric in (Psnr(), Ssim(), Lpips()):

@@ -14,7 +14,7 @@ from scipy.stats import kstest, ttest_1samp
 
 from leakgauge.harness.scoring import statistics
 from leakgauge.harness.scoring.statistics import holm, mean_interval, p_above
-from leakgauge.harness.seeding import Streams
+from leakgauge.harness.values.seeding import Streams
 
 STREAMS = Streams(0, ("test", "bootstrap"))
 

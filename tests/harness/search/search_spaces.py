@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from leakgauge.harness.search.memo import Memo
 from leakgauge.harness.search.space import Space, parse_space
 from leakgauge.harness.search.study import Prepared, prepare_search, run_search
-from leakgauge.harness.search.trials import finished
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.search.trials.trials import finished
 
 CPU = torch.device("cpu")
 MEMO = Memo()

@@ -11,11 +11,11 @@ from optuna.study import StudyDirection
 from search_spaces import small
 
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
-from leakgauge.harness.search.dominance import dominance, image_metrics
-from leakgauge.harness.search.front import Front, FrontPoint
 from leakgauge.harness.search.objectives import directions
-from leakgauge.harness.search.remeasure import _leakages
-from leakgauge.harness.suite import OperatingPoint, PluginConfig
+from leakgauge.harness.search.results.dominance import dominance, image_metrics
+from leakgauge.harness.search.results.front import Front, FrontPoint
+from leakgauge.harness.search.results.remeasure import _leakages
+from leakgauge.harness.suite.schema import OperatingPoint, PluginConfig
 
 HERE = {"channel": "c", "snr_db": float("nan"), "threat_model": "server", "seed": 0}
 IMAGES = [f"image {i}" for i in range(24)]

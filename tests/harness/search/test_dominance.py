@@ -13,11 +13,11 @@ from toy_task import register
 
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.scoring.statistics import Interval
-from leakgauge.harness.search.dominance import relation
-from leakgauge.harness.search.output import write_results
-from leakgauge.harness.search.remeasure import remeasure_front
+from leakgauge.harness.search.results.dominance import relation
+from leakgauge.harness.search.results.output import write_results
+from leakgauge.harness.search.results.remeasure import remeasure_front
 from leakgauge.harness.search.space import Remeasure
-from leakgauge.harness.store import RunFolder
+from leakgauge.harness.store.run_folder import RunFolder
 
 
 def difference(mean, half):

@@ -6,16 +6,16 @@ import pytest
 import torch
 from search_spaces import CPU, prepared, small
 
-from leakgauge.harness.bench import Bench
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.judging import JudgedGallery
-from leakgauge.harness.measure import measure_exposure
-from leakgauge.harness.planning import plan
-from leakgauge.harness.search.evaluation import Evaluator
-from leakgauge.harness.search.memo import Memo
-from leakgauge.harness.search.schedule import Candidate
+from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.exposure import measure_exposure
+from leakgauge.harness.scoring.judging import JudgedGallery
+from leakgauge.harness.search.sampling.schedule import Candidate
+from leakgauge.harness.search.trials.evaluation import Evaluator
+from leakgauge.harness.search.trials.memo import Memo
 from leakgauge.harness.search.tunable import tunable
-from leakgauge.harness.suite import PluginConfig, Suite
+from leakgauge.harness.suite.planning import plan
+from leakgauge.harness.suite.schema import PluginConfig, Suite
 
 IDEAL = PluginConfig(name="ideal")
 
@@ -138,7 +138,7 @@ def test_leakage_is_measured_above_the_floors(ready):
 
 def test_trials_never_touch_the_evaluation_split(monkeypatch):
     asked: list[str] = []
-    from leakgauge.benchmarks.tasks import photos
+    from leakgauge.benchmarks.tasks.photo_crops import photos
 
     split = photos.Photos.split
     monkeypatch.setattr(photos.Photos, "split", lambda self, name: asked.append(name) or split(self, name))

@@ -9,11 +9,11 @@ import pytest
 import torch
 from search_spaces import small
 
-from leakgauge.harness.search.front import front_of
 from leakgauge.harness.search.objectives import Objectives
-from leakgauge.harness.search.proxy import LeakageProxy
-from leakgauge.harness.search.trials import TrialRecord
-from leakgauge.harness.suite import PluginConfig
+from leakgauge.harness.search.results.front import front_of
+from leakgauge.harness.search.trials.proxy import LeakageProxy
+from leakgauge.harness.search.trials.trials import TrialRecord
+from leakgauge.harness.suite.schema import PluginConfig
 
 OBJECTIVES = Objectives(
     small(objectives=["quality", "payload_bytes"], reference={"quality": 0.1}), {"quality": 0.9, "payload_bytes": 100.0}
@@ -39,8 +39,8 @@ def test_a_proxy_s_leakage_is_above_the_best_floor_of_each_image(monkeypatch):
     proxy = object.__new__(LeakageProxy)
     scores = {"attack": [20.0, 20.0], "low": [5.0, 9.0], "high": [8.0, 6.0]}
     monkeypatch.setattr(LeakageProxy, "_psnr_db", lambda self, config, *a: torch.tensor(scores[config]))
-    monkeypatch.setattr("leakgauge.harness.search.proxy.GrantedView", MagicMock)
-    monkeypatch.setattr("leakgauge.harness.search.proxy.observe", lambda *a: None)
+    monkeypatch.setattr("leakgauge.harness.search.trials.proxy.GrantedView", MagicMock)
+    monkeypatch.setattr("leakgauge.harness.search.trials.proxy.observe", lambda *a: None)
     proxy._proxy = SimpleNamespace(attack="attack", floors=("low", "high"), threat_model=None)
     proxy._images = SimpleNamespace(pixels=torch.zeros(2, 3, 4, 4))
     proxy._victim = proxy._batch_size = proxy._device = None

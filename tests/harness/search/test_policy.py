@@ -1,8 +1,8 @@
 import pytest
 
 from leakgauge.harness.errors import ConfigError, StoreError
-from leakgauge.harness.search.front import Front, read_front, write_front
-from leakgauge.harness.search.policy import Limits, choose
+from leakgauge.harness.search.results.front import Front, read_front, write_front
+from leakgauge.harness.search.results.policy import Limits, choose
 
 
 def front(*points) -> Front:

@@ -7,9 +7,9 @@ from optuna.trial import TrialState
 from search_spaces import CPU, prepared, small
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.search.output import write_results
+from leakgauge.harness.search.results.output import write_results
 from leakgauge.harness.search.study import run_search
-from leakgauge.harness.search.trials import finished
+from leakgauge.harness.search.trials.trials import finished
 
 SINGLE = {"objectives": ["payload_bytes"], "reference": {}, "trials": 10, "warm_start": 0, "sampler": "random"}
 

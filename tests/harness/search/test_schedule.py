@@ -2,8 +2,8 @@ import pytest
 from search_spaces import small
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.search.samplers import van_der_corput
-from leakgauge.harness.search.schedule import Schedule
+from leakgauge.harness.search.sampling.samplers import van_der_corput
+from leakgauge.harness.search.sampling.schedule import Schedule
 
 
 def test_per_layer_shares_follow_the_cut():

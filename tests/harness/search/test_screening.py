@@ -13,7 +13,7 @@ from optuna.trial import create_trial
 from search_spaces import searched, small
 
 from leakgauge.harness.search.objectives import Objectives
-from leakgauge.harness.search.screening import Screened, encoded, improvement
+from leakgauge.harness.search.sampling.screening import Screened, encoded, improvement
 
 SPACE = {"share_0": FloatDistribution(0.0, 2.0), "codec": CategoricalDistribution(["a", "b", "c"])}
 UNDEFENDED = {"quality": 0.9, "payload_bytes": 1000.0}

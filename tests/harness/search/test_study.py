@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import ConfigError, FailedCellsError, LeakgaugeError, ResourceError, StoreError
-from leakgauge.harness.search.front import front_of, read_front
 from leakgauge.harness.search.objectives import directions
-from leakgauge.harness.search.output import hypervolumes, write_results
-from leakgauge.harness.search.samplers import make_sampler
-from leakgauge.harness.search.storage import Reclaimer, open_storage, open_study, sqlite_url
+from leakgauge.harness.search.results.front import front_of, read_front
+from leakgauge.harness.search.results.output import hypervolumes, write_results
+from leakgauge.harness.search.sampling.samplers import make_sampler
 from leakgauge.harness.search.study import run_search
-from leakgauge.harness.search.trials import failures, finished
-from leakgauge.harness.suite import OperatingPoint, parse_suite
+from leakgauge.harness.search.trials.storage import Reclaimer, open_storage, open_study, sqlite_url
+from leakgauge.harness.search.trials.trials import failures, finished
+from leakgauge.harness.suite.schema import OperatingPoint, parse_suite
 
 OTHERS = ["tpe", "nsga2", "gp_screened", "sweep", "line"]
 
@@ -137,7 +137,7 @@ def test_a_folder_is_for_one_search(tmp_path):
         searched(tmp_path, trials=2, seed=1)
     # Another process holds the folder; it says so, and ends when it is killed.
     hold = (
-        "import sys, time; from pathlib import Path; from leakgauge.harness.locking import exclusive\n"
+        "import sys, time; from pathlib import Path; from leakgauge.harness.system.files.locking import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -192,7 +192,7 @@ def test_lack_of_memory_ends_a_search_and_a_further_call_goes_on(tmp_path, monke
 
 FRESH = """
 import sys
-from leakgauge.harness.search.storage import open_storage, open_study
+from leakgauge.harness.search.trials.storage import open_storage, open_study
 from optuna.study import StudyDirection
 sys.stdin.readline()
 open_study(open_storage(sys.argv[1]), "one", [StudyDirection.MAXIMIZE])

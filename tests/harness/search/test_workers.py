@@ -17,9 +17,9 @@ from postgres import missing, server
 from search_spaces import CPU, prepared, small
 
 from leakgauge.harness.search.objectives import directions
-from leakgauge.harness.search.storage import open_storage, open_study, sqlite_url
 from leakgauge.harness.search.study import run_search
-from leakgauge.harness.search.trials import finished
+from leakgauge.harness.search.trials.storage import open_storage, open_study, sqlite_url
+from leakgauge.harness.search.trials.trials import finished
 
 pytestmark = pytest.mark.slow
 SHORT = {"LEAKGAUGE_SEARCH_GRACE_S": "3"}

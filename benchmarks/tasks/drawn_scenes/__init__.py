@@ -1,0 +1,1 @@
+"""Task ``scenes_vqa``: drawn scenes, and questions that have one answer."""

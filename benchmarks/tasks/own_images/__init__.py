@@ -1,0 +1,1 @@
+"""Task ``imagefolder``: a user's own images and model."""

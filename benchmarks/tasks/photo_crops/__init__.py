@@ -1,0 +1,1 @@
+"""Task ``photos``: crops of photographs that come with a library."""

@@ -1,0 +1,1 @@
+"""Tasks ``gqa`` and ``scienceqa``: published questions on pictures, from files that a user has."""

@@ -1,0 +1,1 @@
+"""The split pipeline of a vision-language model."""

@@ -1,0 +1,1 @@
+"""The wire: tokens to bytes and back, over a channel."""

@@ -1,0 +1,1 @@
+"""Commands that tell of plug-ins and suites, and run nothing."""

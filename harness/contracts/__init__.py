@@ -1,0 +1,1 @@
+"""All that the author of a plug-in reads: what to write, and what is handed over."""

@@ -1,0 +1,1 @@
+"""One operating point measured, and one attack on it."""

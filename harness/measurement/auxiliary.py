@@ -1,0 +1,50 @@
+"""The attacker's public images: of the task's own domain, or of another where the threat model says ``shifted``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.suite.schema import Auxiliary, ThreatModel
+from leakgauge.harness.values.images import ImageSet
+
+
+def shifted_images(task: Task, model: str) -> ImageSet:
+    """Returns the task's images of another domain, as large as its own and without labels.
+
+    Args:
+        task: The task.
+        model: Name of the threat model that asks for them.
+
+    Raises:
+        ConfigError: The task offers none.
+        PluginError: They are no images of the task's size.
+    """
+    where = f"threat model {model!r}: auxiliary.domain"
+    found = task.shifted()
+    if found is None:
+        raise ConfigError(
+            f"task {task.name!r} offers no images of a shifted domain", where=where, mend="take domain: in-domain"
+        )
+    side = task.input_px()
+    if not isinstance(found, ImageSet) or not len(found) or found.pixels.shape[2:] != (side, side):
+        what = "none" if isinstance(found, ImageSet) and not len(found) else "no images of the task's size"
+        raise PluginError(f"`shifted` of task {task.name!r} gives {what}", where=where, mend=f"give {side} x {side} px")
+    # Labels of another domain would be read as classes of this one.
+    return ImageSet(found.pixels, found.ids, None, found.groups)
+
+
+def auxiliary_images(task: Task, granted: Auxiliary, model: str) -> ImageSet:
+    """Returns the attacker's images as granted: all of their domain, or evenly spaced ones so that ``n`` remain.
+
+    They are a copy, which whoever asks may write into.
+    """
+    images = task.split("attacker") if granted.domain == "in-domain" else shifted_images(task, model)
+    return images.clone() if granted.n is None or granted.n >= len(images) else images.spread(granted.n)
+
+
+def shifted_of(task: Task, models: Iterable[ThreatModel]) -> ImageSet | None:
+    """Returns the images of the shifted domain where one of the threat models grants them, else None."""
+    asking = [model.name for model in models if model.auxiliary.domain == "shifted"]
+    return shifted_images(task, asking[0]) if asking else None

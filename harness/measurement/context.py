@@ -1,0 +1,152 @@
+"""Bench: what all exposures of a run share, built once a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakgauge.harness.contracts import guards
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
+from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.measurement.auxiliary import auxiliary_images
+from leakgauge.harness.measurement.transmitting import joined
+from leakgauge.harness.scoring.judging import JudgedGallery
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import Suite, ThreatModel
+from leakgauge.harness.values.images import ImageSet
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The task, its victim, the evaluation images, and what the unmodified victim makes of them.
+
+    Args:
+        suite: The suite.
+        task: The task.
+        victim: Its victim, on ``device``.
+        evaluation: B images, all that is scored.
+        output: (B, ...) what the unmodified victim answers.
+        quality_base: (B,) quality of the unmodified victim.
+        gallery: (B, D) its features of the images.
+        top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
+        device: Where to compute.
+        judging: The suite's judge before the images.
+    """
+
+    suite: Suite
+    task: Task
+    victim: Victim
+    evaluation: ImageSet
+    output: Tensor
+    quality_base: Tensor
+    gallery: Tensor
+    top1: Tensor | None
+    device: torch.device
+    judging: JudgedGallery
+
+    @classmethod
+    def build(cls, suite: Suite, device: torch.device) -> Bench:
+        """Loads the task and runs the unmodified victim on the evaluation images."""
+        task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
+        victim, evaluation = task.victim(), task.split("evaluation")
+        # Splits are in class order, so evenly spaced images keep all classes.
+        evaluation = evaluation.spread(suite.evaluation_images)
+        victim.to(device)
+        check_questions(victim, task, evaluation)
+        outputs, features = [], []
+        with torch.no_grad():
+            for batch in evaluation.batches(suite.batch_size):
+                pixels = batch.images().to(device)
+                outputs.append(victim.respond(pixels, task.questions(batch)).cpu())
+                features.append(victim.embed(pixels).cpu())
+        output, gallery, target = joined(outputs), torch.cat(features), task.target(evaluation)
+        base = guards.quality(task, output, target)
+        top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
+        judging = JudgedGallery.of(suite, victim, evaluation.pixels, device)
+        return cls(suite, task, victim, evaluation, output, base, gallery, top1, device, judging)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns victim features (B, D) of uint8 images."""
+        with torch.no_grad():
+            parts = [
+                self.victim.embed(part.to(self.device).float() / 255.0).cpu()
+                for part in torch.split(images, self.suite.batch_size)
+            ]
+        return torch.cat(parts)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``features`` and ``label_agreement`` do, in one run of the victim where it can."""
+        if self.task.questions(self.evaluation) is not None:
+            return self.features(images), self._same_answers(images)
+        if self.top1 is None:
+            return self.features(images), torch.full((len(images),), torch.nan)
+        with torch.no_grad():
+            seen = [
+                self.victim.look(part.to(self.device).float() / 255.0)
+                for part in torch.split(images, self.suite.batch_size)
+            ]
+        best = torch.cat([output.argmax(dim=1).cpu() for output, _ in seen])
+        return torch.cat([features.cpu() for _, features in seen]), (best == self.top1).float()
+
+    def label_agreement(self, images: Tensor) -> Tensor:
+        """Returns (B,) 1 where the victim's top class on uint8 reconstructions is that on the originals, else 0.
+
+        Where the task asks, the share of an image's questions that it answers as on the original. NaN where the
+        victim's answer is no vector of classes: the largest entry of a feature means nothing.
+        """
+        return self.look(images)[1]
+
+    def _same_answers(self, images: Tensor) -> Tensor:
+        """Returns (B,) the share of each image's questions answered on uint8 reconstructions as on the originals."""
+        shown = ImageSet(images, self.evaluation.ids)
+        answers = joined(
+            [
+                self.victim.respond(part.images().to(self.device), self.task.questions(part)).cpu()
+                for part in shown.batches(self.suite.batch_size)
+            ]
+        )
+        same = (answers == self.output).all(dim=2)
+        asked = torch.tensor([len(texts) for texts in self.task.questions(self.evaluation).texts])
+        counted = torch.arange(same.shape[1]) < asked[:, None]
+        return (same & counted).sum(dim=1) / asked
+
+    def auxiliary(self, model: ThreatModel) -> ImageSet:
+        """Returns the attacker's images as the threat model grants them."""
+        return auxiliary_images(self.task, model.auxiliary, model.name)
+
+
+def check_questions(victim: Victim, task: Task, images: ImageSet) -> None:
+    """Checks before anything runs that every question fits into the victim's context beside an image.
+
+    Args:
+        victim: The victim.
+        task: The task.
+        images: The images that are asked about.
+
+    Raises:
+        DataError: One does not.
+        ConfigError: The task asks, but its victim cannot answer.
+    """
+    questions = task.questions(images)
+    if questions is None:
+        return
+    if not isinstance(victim, VisionLanguageVictim):
+        raise ConfigError("the task asks questions that its victim cannot answer", where=f"task {task.name!r}")
+    device = next(victim.model.parameters()).device
+    victim.check_fits(victim.image_tokens(images.select([0]).images().to(device)), questions)
+
+
+def _are_classes(output: Tensor, features: Tensor, target: Tensor) -> bool:
+    """Tells whether outputs (B, C) score classes.
+
+    They do where the task's targets are class numbers. Otherwise a model without a head is told by its answer, which
+    is its features.
+    """
+    if output.ndim != 2 or output.shape[1] < 2:
+        return False
+    numbers = target.ndim == 1 and not target.is_floating_point()
+    return numbers or output.shape != features.shape or not torch.equal(output, features)

@@ -1,0 +1,1 @@
+"""Runs of suites: planned, carried out by workers, resumed, scored again."""

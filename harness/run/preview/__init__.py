@@ -1,0 +1,1 @@
+"""What is said before a run begins: images, tokens kept, budgets, time."""

@@ -1,0 +1,1 @@
+"""How a search draws its next trial."""

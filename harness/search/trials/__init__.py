@@ -1,0 +1,1 @@
+"""One trial of a search: evaluated, kept in the database, recalled."""

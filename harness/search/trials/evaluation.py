@@ -1,0 +1,228 @@
+"""Evaluates operating points on the search split: quality and cost from one pass of edge and server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakgauge.harness.contracts import guards
+from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.link import Transmission
+from leakgauge.harness.contracts.task import Task
+from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.measurement.attacker_view import Preparation
+from leakgauge.harness.measurement.context import check_questions
+from leakgauge.harness.measurement.exposure import LATENCY_IMAGES, link_costs
+from leakgauge.harness.measurement.transmitting import joined, respond_all, send, transmit_all
+from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
+from leakgauge.harness.search.sampling.schedule import Candidate
+from leakgauge.harness.search.space import Space
+from leakgauge.harness.search.trials.memo import Memo
+from leakgauge.harness.search.trials.proxy import LeakageProxy
+from leakgauge.harness.search.tunable import tunable
+from leakgauge.harness.store import number_type
+from leakgauge.harness.suite.planning import build_defense, content_hash
+from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.schema import PluginConfig
+from leakgauge.harness.system.machine import machine_of
+from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.seeding import Streams
+
+Metrics = dict[str, float]
+_OPTION: dict[str, tuple[str, str]] = {
+    "threshold": ("threshold", "thresholds"),
+    "proportion": ("proportion", "proportions"),
+}
+_UNUSED = {
+    "name",
+    "description",
+    "rungs",
+    "objectives",
+    "trials",
+    "warm_start",
+    "sampler",
+    "seed",
+    "baselines",
+    "remeasure",
+}
+
+
+class Evaluator:
+    """All that the trials of one process share. The evaluation split is never loaded.
+
+    Numbers are those that a run of the same operating point on the same images would write: same random streams,
+    same batches. They depend on no seed of the search.
+
+    Args:
+        space: The space.
+        device: Where to compute.
+        memo: Keeps what was measured, by all that decides it.
+
+    Raises:
+        LeakgaugeError: A plug-in, an option or the data is not as it must be.
+    """
+
+    def __init__(self, space: Space, device: torch.device, memo: Memo) -> None:
+        self.space, self._device, self._memo = space, device, memo
+        self._task: Task = create("tasks", space.task.name, space.task.options, where="task")
+        self._victim = self._task.victim()
+        self._victim.to(device)
+        self.images = self._task.split("search").spread(space.search_images)
+        check_questions(self._victim, self._task, self.images)
+        split, wanted = self._task.split("calibration"), space.calibration.images
+        first = wanted is not None and space.calibration.pick == "first"
+        self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.spread(wanted)
+        self._root = self._build({})
+        self.cut = tunable(self._root, space.defense.name).cut
+        self._proxy = (
+            None if space.proxy is None else LeakageProxy(space, self._task, self._victim, device, self.images)
+        )
+        self._check_options()
+        self._base: float | None = None
+        self._data = self.data
+
+    def _build(self, options: dict[str, Any]) -> Defense:
+        config = {**self.space.defense.options, "channel": self.space.channels[0].model_dump(), **options}
+        return build_defense(PluginConfig(name=self.space.defense.name, **config), "search", self._victim, self._device)
+
+    def _check_options(self) -> None:
+        """Builds every choice and baseline once, so that bad options show before the first trial."""
+        root, choices = tunable(self._root, self.space.defense.name), self.space.choices
+        tried: list[tuple[str, dict[str, Any]]] = [(f"choices.cut: {cut}", {"cut": cut}) for cut in choices.cut]
+        tried += [(f"choices.codec: {codec}", {"codec": codec.model_dump()}) for codec in choices.codec]
+        tried += [(f"choices.channel: {channel}", {"channel": channel.model_dump()}) for channel in choices.channel]
+        tried += [(f"baselines: {point.name}", point.options) for point in self.space.baselines]
+        for where, options in tried:
+            try:
+                root.tuned(**options)
+            except LeakgaugeError as error:
+                raise ConfigError(error.what, where=where, mend=error.mend) from error
+            except TypeError as error:
+                raise ConfigError(str(error).split("() ")[-1], where=where, mend="check the options") from error
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Content hashes of all data that a trial depends on."""
+        found = {
+            "split_search": self.images.full_digest(),
+            "calibration_images": self.calibration.full_digest(),
+            "victim": self._victim.weights_hash,
+            "task": f"{self._task.name} v{self._task.version}",
+        }
+        return found if self._proxy is None else {**found, "split_attacker": self._proxy.auxiliary.full_digest()}
+
+    @property
+    def quality_name(self) -> str:
+        """What the task's quality measures."""
+        return self._task.quality_name
+
+    def quality_base(self) -> float:
+        """Returns the mean quality of the unmodified victim on the search images."""
+        if self._base is None:
+            with torch.no_grad():
+                parts = [
+                    self._victim.respond(batch.images().to(self._device), self._task.questions(batch)).cpu()
+                    for batch in self.images.batches(self.space.batch_size)
+                ]
+            target = self._task.target(self.images)
+            self._base = float(guards.quality(self._task, joined(parts), target).double().mean())
+        return self._base
+
+    def options(self, candidate: Candidate) -> dict[str, Any]:
+        """Returns the defense options of a candidate as a suite would state them: shares have become thresholds."""
+        options: dict[str, Any] = {"cut": candidate.cut}
+        if candidate.codec is not None:
+            options["codec"] = candidate.codec.model_dump()
+        values = list(candidate.shares)
+        if self.space.family == "threshold":
+            key = {"options": options, "shares": values}
+            found = self._memo.recall(self._key("thresholds", key), lambda: {"tau": self._calibrate(options, values)})
+            values = [float(tau) for tau in found["tau"]]
+        name, option = _OPTION[self.space.family]
+        return {**options, "reduction": {"name": name, option: values}}
+
+    def _calibrate(self, options: dict[str, Any], shares: Sequence[float]) -> list[float]:
+        root = tunable(self._root, self.space.defense.name)
+        sibling = tunable(root.tuned(**options), self.space.defense.name)
+        return sibling.calibrated_thresholds(self.calibration, shares)
+
+    def measure(self, options: dict[str, Any], channel: PluginConfig, share: float = 1.0) -> Metrics:
+        """Returns the metrics of an operating point, means over the search images.
+
+        Args:
+            options: Defense options that override those of the space.
+            channel: The channel between edge and server.
+            share: The share of the search images to evaluate on, evenly spaced.
+        """
+        key: dict[str, Any] = {"options": options, "channel": channel.model_dump()}
+        images = self.images
+        if share < 1:
+            images = images.spread(max(2, round(share * len(images))))
+            key["images"] = len(images)
+        return self._memo.recall(self._key("metrics", key), lambda: self._measure(options, channel, images))
+
+    def _key(self, what: str, key: dict[str, Any]) -> str:
+        unused = _UNUSED | {"share", "schedule", "choices", "constraints", "reference"}
+        space = self.space.model_dump(mode="json", exclude=unused)
+        measured = sorted(self.space.measured & {"leakage", "latency_ms"})
+        machine = machine_of(self._device)
+        decides = {"space": space, "measured": measured, "data": self._data, "machine": machine}
+        if "leakage" in self.space.measured:
+            decides["number_types"] = number_type.facts()
+        return content_hash({"what": what, **key, **decides})
+
+    def _measure(self, options: dict[str, Any], channel: PluginConfig, images: ImageSet) -> Metrics:
+        options = {**options, "channel": channel.model_dump()}
+        streams = Streams(0, ("evaluation",))
+        defense = tunable(self._root, self.space.defense.name).tuned(**options)
+        preparation = self._prepare(defense, streams)
+        encoded = transmit_all(defense, images, streams, self.space.batch_size)
+        sent = send(defense, encoded, streams.child("channel"))
+        questions = self._task.questions(images)
+        output = respond_all(defense, sent, self.space.batch_size, questions)
+        flops = self._flops(defense, images, sent, streams, questions, output)
+        costs = link_costs(sent, self.space.bandwidth_hz)
+        found = {
+            "quality": guards.quality(self._task, output, self._task.target(images)),
+            "gflops_edge": flops.edge,
+            "gflops_total": flops.total,
+            **{name: costs[name] for name in ("tokens", "payload_bytes", "channel_uses")},
+        }
+        metrics = {name: float(values.double().mean()) for name, values in found.items()}
+        if "latency_ms" in self.space.measured:
+            sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
+            metrics["latency_ms"] = measure_latency_ms(
+                defense, sample, streams, self._device, self._task.questions(sample)
+            )
+        if self._proxy is not None and "leakage" in self.space.measured:
+            metrics["leakage"] = self._proxy.leakage(self._attacked(options, preparation), sent, output, preparation)
+        return metrics
+
+    def _prepare(self, defense: Defense, streams: Streams) -> Preparation | None:
+        if not defense.needs_calibration:
+            return None
+        preparation = Preparation(self._task.split("calibration").clone(), streams.child("prepare"))
+        defense.prepare(*preparation)
+        return preparation
+
+    def _flops(
+        self,
+        defense: Defense,
+        images: ImageSet,
+        sent: Transmission,
+        streams: Streams,
+        questions: Any,
+        output: Tensor,
+    ) -> Flops:
+        counted = tunable(defense, self.space.defense.name).flops(images, sent, questions, output)
+        return measure_flops(defense, images, sent, streams, questions, output) if counted is None else counted
+
+    def _attacked(self, options: dict[str, Any], preparation: Preparation | None) -> Defense:
+        """Builds the defense once more for the attacker, to whom nothing of the search images is known."""
+        defense = self._build(options)
+        if preparation is not None:
+            defense.prepare(*preparation)
+        return defense

@@ -1,0 +1,1 @@
+"""Run folders and caches on disk."""

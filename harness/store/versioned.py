@@ -1,0 +1,58 @@
+"""Reads versioned JSON files into their models, with one line for whatever is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from leakgauge.harness.errors import StoreError
+from leakgauge.harness.suite.schema_problems import missing_key, schema_error
+from leakgauge.harness.suite.text_source import TextSource
+from leakgauge.harness.system.files.bounded_file import MIB, read_json, read_text
+from leakgauge.harness.system.plain_text import quoted
+
+MAX_BYTES = 256 * MIB
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_versioned(
+    path: Path, model: type[Model], version: int, noun: str, mend: str, *, older: Collection[int] = ()
+) -> Model:
+    """Reads a JSON file that states its ``schema_version``.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        version: The version that is written.
+        noun: What to call the file.
+        mend: How a user gets such a file.
+        older: Versions that are read as well.
+
+    Raises:
+        StoreError: It is not there, is no such file, or of another version; several problems are told at once.
+    """
+    where = str(path)
+    data: Any = read_json(path, MAX_BYTES, mend=mend, unscored=True)
+    if isinstance(data, dict) and "schema_version" not in data:
+        what, meant = missing_key("schema_version", data, [name for name in model.model_fields if name in data])
+        place = _source(path, data).place((meant,)) if meant else where
+        raise StoreError(f"no {noun}: {what}", where=place, mend=mend)
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(found, bool) or found not in (version, *older):
+        what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
+        raise StoreError(what, where=where, mend=mend)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise schema_error(error, data, _source(path, data), model, kind=StoreError, mend=mend) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise StoreError(f"no {noun}: {type(error).__name__}", where=where, mend=mend) from error
+
+
+def _source(path: Path, data: Any) -> TextSource:
+    """Returns the text once more, for the lines, which only an error needs."""
+    return TextSource.of_json(str(path), read_text(path, MAX_BYTES, mend="check the path"), data)

@@ -1,0 +1,213 @@
+"""What pydantic finds wrong with a file that a user wrote, told all at once: the line, the key, and what was meant."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import isclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
+
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, suggest
+from leakgauge.harness.suite.text_source import Path, TextSource, all_told
+from leakgauge.harness.system.plain_text import quoted, shortened
+from leakgauge.harness.values.stored_shapes import bounded_problem
+
+_CLOSE = 0.5
+"""How like a key must be for another to be meant by it, as ``suggest`` has it."""
+_BETWEEN_KEYS = "between_keys"
+_MOST_KEYS = 4
+"""Keys that are named where none is close."""
+_MOST_PROBLEMS = 200
+"""Problems that are looked at: of a file of another kind thousands would be found, and none more be told."""
+
+
+def schema_error(
+    error: ValidationError,
+    data: Any,
+    source: TextSource,
+    model: type[BaseModel],
+    *,
+    kind: type[LeakgaugeError] = ConfigError,
+    mend: str = "mend that key",
+) -> LeakgaugeError:
+    """Returns what is wrong with data as the one error, or all of them as one, in the order of the file.
+
+    Args:
+        error: What pydantic says.
+        data: What it was given.
+        source: Where the data was read.
+        model: What they should be.
+        kind: The error of one problem.
+        mend: What to do, where the problem does not say so itself.
+    """
+    report = sorted(problems_of(error, data), key=lambda one: source.line(_place(one, data, source)))
+    told = [_told(one, data, source, model, kind, mend) for one in report]
+    return all_told(told, source.name, mend if kind is not ConfigError else "mend these")
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raises all that is wrong between the keys of a model, each beginning with a key's path, in a validator of it.
+
+    Raises:
+        PydanticCustomError: There is a problem.
+    """
+    if found := list(dict.fromkeys(problems)):
+        raise PydanticCustomError(_BETWEEN_KEYS, "{first}", {"first": found[0], "problems": found})
+
+
+def twice(key: str, names: Sequence[str]) -> Iterator[str]:
+    """Yields the problems of names in a list under a key, which must be unique."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"{key}.{number}: the name {name!r} occurs twice; names must be unique"
+
+
+def missing_key(key: str, found: Mapping[Any, Any], known: Sequence[str] = ()) -> tuple[str, str]:
+    """Says that a key is missing, and which key that was found was meant to be it.
+
+    Args:
+        key: The key.
+        found: The mapping that lacks it.
+        known: Its other keys, none of which was meant to be this one.
+
+    Returns:
+        What is wrong, and the key that was meant; empty where none is close.
+    """
+    others = {one.lower(): one for one in found if isinstance(one, str) and one not in known and len(one) <= 80}
+    close = get_close_matches(key, others, n=1, cutoff=_CLOSE)
+    if close:
+        return f"no key {key!r}; found {quoted(others[close[0]])} (did you mean {key!r}?)", others[close[0]]
+    stated = [quoted(shortened(str(one), 24)) for one in list(found)[:_MOST_KEYS]]
+    more = f" and {len(found) - len(stated)} more" if len(found) > len(stated) else ""
+    return f"no key {key!r}; found {', '.join(stated) or 'nothing'}{more}", ""
+
+
+def keys_at(model: type[BaseModel], path: Path) -> list[str]:
+    """Returns the keys that may stand in the mapping at a path, by the annotations of a model."""
+    hints: list[Any] = [model]
+    for part in path:
+        # What is no key, such as the kind that pydantic tried of several, leads nowhere.
+        hints = [inner for hint in hints for inner in _inside(hint, part)] or hints
+    models = (one for hint in hints for one in _kinds(hint) if isclass(one) and issubclass(one, BaseModel))
+    return list(dict.fromkeys(name for one in models for name in one.model_fields))
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """Yields what a value may be: the members of a union, without what annotations add."""
+    if get_origin(hint) is Annotated:
+        yield from _kinds(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for one in get_args(hint):
+            yield from _kinds(one)
+    elif get_origin(hint) is not Literal:
+        yield hint
+
+
+def _inside(hint: Any, part: str | int) -> Iterator[Any]:
+    """Yields the annotations of what lies under a key or number of a value."""
+    for one in _kinds(hint):
+        if isclass(one) and issubclass(one, BaseModel):
+            if part in one.model_fields:
+                yield one.model_fields[str(part)].annotation
+        elif get_origin(one) is dict:
+            yield get_args(one)[1]
+        elif isinstance(part, int):
+            yield from (each for each in get_args(one) if each is not Ellipsis)
+
+
+def problems_of(error: ValidationError, data: Any) -> list[Any]:
+    """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
+    report = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    if report[0]["type"] == _BETWEEN_KEYS:  # found only where each key for itself is well
+        return [{**report[0], "msg": text} for text in report[0]["ctx"]["problems"]]
+    odd: dict[Path, list[str]] = {}
+    for one in report:
+        if one["type"] == "extra_forbidden":
+            odd.setdefault(one["loc"][:-1], []).append(str(one["loc"][-1])[:80])
+    lacking = {_stated(data, one["loc"]) for one in report if one["type"] == "missing"}
+
+    def meant(loc: Path) -> bool:
+        return bool(get_close_matches(str(loc[-1]), odd.get(loc[:-1], []), n=1))
+
+    def follows(one: Any) -> bool:
+        place = _stated(data, one["loc"])
+        if one["type"] == "missing":
+            return meant(one["loc"])
+        if one["input"] is None and len(place) < len(one["loc"]) and place in lacking:
+            return True  # a label that would have been taken from the name
+        return one["type"] == "too_short" and any(
+            other["loc"][: len(one["loc"])] == one["loc"] and other is not one for other in report
+        )
+
+    # What may be one of several kinds is told once for each kind: the first will do.
+    places: dict[tuple[Any, ...], Any] = {}
+    for one in report:
+        if not follows(one):
+            place = _stated(data, one["loc"])
+            places.setdefault((place, one["loc"] if one["type"] == "missing" else ()), one)
+    return list(places.values())
+
+
+def _path(problem: Any) -> Path:
+    """Returns where a problem is, without which of several kinds pydantic tried: ``literal['all']``, ``[key]``."""
+    return tuple(part for part in problem["loc"] if isinstance(part, int) or "[" not in part)
+
+
+def _place(problem: Any, data: Any, source: TextSource) -> Path:
+    """Returns where a problem is in the data; what is wrong between keys begins with the path of one."""
+    path = _path(problem)
+    return _stated(data, path) if path else source.find(problem["msg"].removeprefix("Value error, "))
+
+
+def _stated(data: Any, path: Path) -> Path:
+    """Returns as much of a path as leads somewhere in the data."""
+    for number, key in enumerate(path):
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return path[:number]
+    return path
+
+
+def _at(data: Any, path: Path) -> Any:
+    for key in path:
+        data = data[key]
+    return data
+
+
+def _told(
+    problem: Any, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError], mend: str
+) -> LeakgaugeError:
+    """Turns a problem of pydantic's report into an error that names the line."""
+    path = _path(problem)
+    text, place = bounded_problem({**problem, "loc": path})
+    if problem["type"] == "missing":
+        return _lacking(path, data, source, model, kind)
+    if problem["type"] == "extra_forbidden":
+        text = f"unknown key {quoted(path[-1])} ({suggest(str(path[-1]), keys_at(model, path[:-1]))})"
+    elif problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        allowed = re.findall(r"'([^']+)'", str(problem["ctx"]["expected"]))
+        text = f"unknown {quoted(problem['input'])} ({suggest(shortened(problem['input'], 40), allowed)})"
+    elif problem["type"] in {"model_type", "model_attributes_type"}:
+        text = f"keys and values belong here, found {quoted(problem['input'])}"
+    where = source.place(path or _place(problem, data, source))
+    named = f"{place}{source.called(path)}"
+    return kind(text, where=f"{where}: {named}" if place else where, mend=mend)
+
+
+def _lacking(
+    path: Path, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError]
+) -> LeakgaugeError:
+    """Returns the error of a key that is missing, at the line of the key that was meant to be it."""
+    key, above = str(path[-1]), _stated(data, path[:-1])
+    found = _at(data, above)
+    text, meant = missing_key(key, found if isinstance(found, Mapping) else {}, keys_at(model, above))
+    where = source.place((*above, meant) if meant else above)
+    place = shortened(".".join(map(str, above)), 60) + source.called(above)
+    mend = f"write `{key}:` there" if meant else f"add `{key}: ...`"
+    return kind(text, where=f"{where}: {place}" if place else where, mend=mend)

@@ -1,0 +1,1 @@
+"""The machine below: console, processes, interrupts, files."""

@@ -1,0 +1,1 @@
+"""Files from outside and to the outside: bounded, locked, written whole."""

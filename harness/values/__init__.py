@@ -1,0 +1,1 @@
+"""What flows: images, tokens, observations, curves; and the columns of tables."""

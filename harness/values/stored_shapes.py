@@ -1,0 +1,155 @@
+"""What readers rely on in the JSON of a run folder: run.json, parts and learning curves. More may stand beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leakgauge.harness.system.plain_text import quoted, shortened
+from leakgauge.harness.values.columns import CELL_KEY
+
+Side = Annotated[int, Field(strict=True, ge=0, le=65_536)]
+Count = Annotated[int, Field(strict=True, ge=0, le=100_000_000)]
+Key = Annotated[str, Field(pattern=f"^{CELL_KEY}$")]
+Text = Annotated[str, Field(strict=True, max_length=10_000)]
+Label = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Scores = dict[Label, list[Number | None]]
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class TaskEntry(_Open):
+    """What run.json says of the task."""
+
+    name: Text = ""
+    victim: Text = ""
+    quality_name: Text = ""
+    image_shape: tuple[Side, Side, Side] | None = None
+    evaluation_images: Count | None = None
+
+
+class AttackEntry(_Open):
+    """What run.json says of an attack."""
+
+    plugin: Text = ""
+    kind: Text = "reconstruction"
+    floor: Flag = False
+    knowledge: dict[Label, Any] | None = None
+
+
+class Provenance(_Open):
+    """Where a run comes from."""
+
+    commit: Text | None = None
+    dirty: Flag | None = None
+    packages: dict[Label, Any] | None = None
+
+
+class Session(_Open):
+    """One start of a run."""
+
+    command: Text | list[Text] | None = None
+
+
+class Manifest(_Open):
+    """run.json."""
+
+    schema_version: Annotated[int, Field(strict=True)]
+    status: Text | None = None
+    plan_key: Text | None = None
+    suite: dict[str, Any] | None = None
+    task: TaskEntry | None = None
+    data: dict[Label, Any] | None = None
+    attacks: dict[Label, AttackEntry] = Field(default_factory=dict)
+    cells: list[Key] | None = None
+    operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+    sessions: list[Session] | None = None
+
+
+class Identity(_Open):
+    """Which cell a part is of."""
+
+    cell: Key
+    task: Text
+    defense: Text
+    operating_point: Text
+    channel: Text
+    snr_db: Number | None
+    attack: Text
+    threat_model: Text
+    seed: Annotated[int, Field(strict=True)]
+
+
+class KindCounts(_Open):
+    """Answers to one kind of question, a number an image."""
+
+    right: list[Number]
+    base: list[Number]
+    questions: list[Number]
+
+
+class Part(_Open):
+    """What was measured for one cell."""
+
+    identity: Identity
+    status: Text
+    costs: dict[Label, list[Number]]
+    latency_ms: Number | None
+    scores: Scores
+    floor: Flag
+    reason: Text = ""
+    kinds: dict[Label, KindCounts] = Field(default_factory=dict)
+    resolved: dict[Label, Any] = Field(default_factory=dict)
+    kind: Text = "reconstruction"
+    unscored: dict[Label, Text] = Field(default_factory=dict)
+    attack_seconds: Number | None = None
+    attribute: Text = ""
+    cell_scores: dict[Label, Number | None] = Field(default_factory=dict)
+    chance: dict[Label, Number] = Field(default_factory=dict)
+
+
+class CurvePoint(_Open):
+    """One evaluation of a learning curve."""
+
+    step: Count
+    loss: Number
+    heldout_psnr_db: Number
+
+
+class Curve(_Open):
+    """A learning curve."""
+
+    planned_steps: Count
+    points: list[CurvePoint]
+    doubling_gain_db: Number | None = None
+    half_budget: CurvePoint | None = None
+    quarter_budget: CurvePoint | None = None
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Reduces pydantic's report to its first problem, bounded: (what, place)."""
+    return bounded_problem(error.errors(include_url=False)[0])
+
+
+def bounded_problem(problem: Any) -> tuple[str, str]:
+    """Reduces a problem of pydantic's report to what it is and where, bounded."""
+    place = shortened(".".join(str(part) for part in problem["loc"] if part != "[key]"), 60)
+    what = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] != "value_error" and not isinstance(problem["input"], (dict, list)):
+        what = f"{what} (found {quoted(problem['input'])})" if problem["type"] != "missing" else what
+    return shortened(what, 160), place
+
+
+def check_shape(data: Any, shape: type[BaseModel]) -> None:
+    """Raises ValueError, in one bounded line, where data lacks what readers rely on."""
+    try:
+        shape.model_validate(data)
+    except ValidationError as error:
+        what, place = first_problem(error)
+        raise ValueError(f"{place}: {what}" if place else what) from error

@@ -1,0 +1,221 @@
+"""Figures: drawn once, then embedded as SVG or written as SVG and PDF."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, load_runs
+from leakgauge.reports.figures.against_cut import against_cut, cut_lines
+from leakgauge.reports.figures.against_snr import against_snr, snr_lines
+from leakgauge.reports.figures.curves import curves_at, learning_curves
+from leakgauge.reports.figures.frontier import against_quality, frontier
+from leakgauge.reports.figures.palette import GRID, INK, MUTED, SETTINGS, Mark, marks
+from leakgauge.reports.figures.spread_figure import leakage_spread
+from leakgauge.reports.notation import is_number
+
+_COSTS = (
+    ("bandwidth", "payload_bytes", "payload (byte/image)", "payload bytes"),
+    ("tokens", "tokens", "tokens sent (per image)", "tokens sent"),
+    ("compute", "gflops_total", "edge and server (GFLOP/image)", "computation, edge and server together"),
+)
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
+_DATELESS = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its words.
+
+    Args:
+        name: File name without ending.
+        title: What it shows.
+        place: The channel and threat model that it holds for.
+        caption: How to read it, and what could not be drawn.
+        figure: The drawing.
+        kind: What it is of, by which a page finds its place.
+    """
+
+    name: str
+    title: str
+    place: str
+    caption: str
+    figure: Figure
+    kind: Literal["frontier", "spread", "learning", "other"] = "frontier"
+
+
+def _bytes(figure: Figure, kind: str, background: str) -> bytes:
+    stream = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(stream, format=kind, metadata=_DATELESS[kind], facecolor=background)
+    return stream.getvalue()
+
+
+def _bare_svg(figure: Figure, background: str) -> str:
+    """Returns the <svg> element without dates, comments, metadata or anything fetched from elsewhere."""
+    text = _bytes(figure, "svg", background).decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return re.sub(r"\n\s*\n+", "\n", text)
+
+
+def embedded_svg(plot: Plot, prefix: str) -> str:
+    """Returns a figure for a web page: colours follow the page's theme, ids start with ``prefix``."""
+    text = _bare_svg(plot.figure, "none")
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # HTML knows the namespaces of an inline SVG
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    for colour, variable in _THEMED.items():
+        text = text.replace(colour, variable)
+    # The words around the figure name it; its own shapes would only be read out one by one.
+    return text.replace("<svg ", f'<svg role="img" aria-labelledby="{prefix}-title" ', 1)
+
+
+def _slug(*parts: str) -> str:
+    return "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-") for part in parts)
+
+
+def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws every figure of a run.
+
+    Args:
+        run: The run.
+        rows: Its operating points, from ``leakgauge.reports.analysis.operating_points.point_rows``.
+    """
+    points = [p.name for p in run.suite.operating_points]
+    looks = marks(points, run.suite.baseline_point)
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for setting in run.settings:
+            here = [r for r in rows if (r["channel"], r["threat_model"]) == tuple(setting)]
+            place = f"Channel {setting.channel}, threat model {setting.threat_model}"
+            for kind, column, label, spoken in _COSTS:
+                figure, missing = frontier(here, column, label, looks)
+                caption = (
+                    "Above: leakage of the strongest attack on each image. Below: task quality. "
+                    "Bars are 95 % intervals; a hollow marker is an operating point that is inconclusive or a lower "
+                    "bound. Markers of nearly equal cost are set side by side."
+                )
+                caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
+                name = _slug(run.label, kind, setting.channel, setting.threat_model)
+                drawn.append(Plot(name, f"Leakage and quality against {spoken}", place, caption, figure))
+            if any(is_number(row["strongest_leakage"]) and is_number(row["quality"]) for row in here):
+                figure, missing = against_quality(here, looks)
+                caption = (
+                    "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and "
+                    "of quality across; the same images stand behind every point, so that differences are surer than "
+                    "the intervals suggest. A hollow marker is an operating point that is inconclusive or "
+                    "a lower bound."
+                )
+                caption += f" Not drawn, because unscored: {', '.join(missing)}." if missing else ""
+                name = _slug(run.label, "quality", setting.channel, setting.threat_model)
+                drawn.append(Plot(name, "Leakage against quality", place, caption, figure))
+            drawn += _spread(run, setting, looks, place)
+            curves = curves_at(run, setting)
+            if curves:
+                figure = learning_curves(curves, looks, points)
+                caption = (
+                    "PSNR on the attacker's own held-out images while each attack trains, a line an operating point. "
+                    "Dashed: the cell is inconclusive or a lower bound."
+                )
+                name = _slug(run.label, "learning", setting.channel, setting.threat_model)
+                drawn.append(Plot(name, "Learning curves", place, caption, figure, "learning"))
+    return drawn
+
+
+def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Mark], place: str) -> list[Plot]:
+    figure = leakage_spread(run, setting, looks)
+    if figure is None:
+        return []
+    caption = (
+        "Share of images of which the strongest attack rebuilds at least so much above the best floor. What lies below "
+        "the dotted line are the worst 5 %: a mean says nothing of them. The dashed line is the best floor."
+    )
+    name = _slug(run.label, "spread", setting.channel, setting.threat_model)
+    return [Plot(name, "How leakage is spread over images", place, caption, figure, "spread")]
+
+
+def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws how a run's numbers move with the SNR, a figure a threat model; none where too few SNRs were run."""
+    looks = marks([p.name for p in run.suite.operating_points], run.suite.baseline_point)
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for model in run.suite.threat_models:
+            lines = snr_lines(run.suite, rows, model.name)
+            if not lines:
+                continue
+            figure, missing = against_snr(lines, looks)
+            place = f"Threat model {model.name}"
+            caption = (
+                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "complex symbols sent an image. Colour and marker tell the operating point, the line the path: the "
+                "channel plug-in. Bars are 95 % intervals, set side by side; a hollow marker is an operating "
+                "point that is inconclusive or a lower bound."
+            )
+            if model.channel is not None:
+                caption += f" The eavesdropper hears its own channel throughout, {model.channel}."
+            caption += f" In part unscored: {', '.join(missing)}." if missing else ""
+            name = _slug(run.label, "snr", model.name)
+            drawn.append(Plot(name, "Leakage, quality and channel uses against SNR", place, caption, figure, "other"))
+    return drawn
+
+
+def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+    """Draws how a run's numbers move with the cut layer, a figure a setting; none where only one cut was run."""
+    drawn: list[Plot] = []
+    with matplotlib.rc_context(SETTINGS):
+        for setting in run.settings:
+            lines = cut_lines(run.suite, rows, setting)
+            if not lines:
+                continue
+            figure, missing = against_cut(lines)
+            caption = (
+                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "operations on the edge. A line joins operating points that differ in nothing but the cut. Bars are "
+                "95 % intervals; a hollow marker is an operating point that is inconclusive or a lower bound."
+            )
+            caption += f" In part unscored: {', '.join(missing)}." if missing else ""
+            place = f"Channel {setting.channel}, threat model {setting.threat_model}"
+            name = _slug(run.label, "cut", setting.channel, setting.threat_model)
+            drawn.append(
+                Plot(name, "Leakage, quality and edge computation by cut layer", place, caption, figure, "other")
+            )
+    return drawn
+
+
+def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
+    """Writes figures as SVG and PDF, and returns the paths."""
+    written: list[Path] = []
+    for plot in drawn:
+        for kind in ("svg", "pdf"):
+            path = folder / f"{plot.name}.{kind}"
+            header = b'<?xml version="1.0" encoding="utf-8"?>\n'
+            data = (
+                header + _bare_svg(plot.figure, "white").encode()
+                if kind == "svg"
+                else _bytes(plot.figure, kind, "white")
+            )
+            write_atomic(path, data)
+            written.append(path)
+    return written
+
+
+def write_figures(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes every figure of the runs to ``out/figures`` as SVG and PDF.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    written: list[Path] = []
+    for run in load_runs(runs):
+        rows = point_rows(run)
+        written += save_plots([*snr_plots(run, rows), *cut_plots(run, rows), *plots(run, rows)], out / "figures")
+    return written

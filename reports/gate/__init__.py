@@ -1,0 +1,1 @@
+"""The gate: baselines, limits, checks, and what they leave behind."""

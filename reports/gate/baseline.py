@@ -1,0 +1,307 @@
+"""The baseline file: what a run measured, small enough to review and laid out so that a diff shows what moved."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, model_validator
+
+from leakgauge.harness.errors import ConfigError, StoreError, suggest
+from leakgauge.harness.scoring.measures import COLUMN_NAME, Score
+from leakgauge.harness.store.provenance import code_identity
+from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.store.versioned import read_versioned
+from leakgauge.reports.analysis.difference import interval_over
+from leakgauge.reports.analysis.judge import judge_of
+from leakgauge.reports.analysis.measures import MEASURES, PROBE, Measured, measure_of, measured
+from leakgauge.reports.analysis.run import LoadedRun, Setting
+from leakgauge.reports.analysis.worst_cases import MARKS
+
+BASELINE_VERSION = 2
+"""1 had no worst cases; they are found from its values an image when it is read."""
+IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
+"""The entries under ``data`` of run.json that must agree before numbers may be compared, and what they stand for."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recorded(_Strict):
+    """One measure: its mean with its 95 % interval, and for leakage and quality a value an image."""
+
+    mean: FiniteFloat
+    lo: FiniteFloat | None = None
+    hi: FiniteFloat | None = None
+    images: tuple[FiniteFloat | None, ...] | None = None
+
+
+OWN_DIGITS = 6
+"""Decimals that a baseline keeps of the values of a run's own metrics."""
+
+
+def _known(name: Any) -> Any:
+    """Refuses what can be no measure; whether it is a metric of the run's own, the whole baseline tells."""
+    if isinstance(name, str) and not (_built_in(name) or COLUMN_NAME.fullmatch(name)):
+        raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})")
+    return name
+
+
+VALUES_OF = {"leakage_p95": "leakage"}
+"""Measures whose values an image are recorded once, with another measure."""
+
+
+def _built_in(name: str) -> bool:
+    return name in MEASURES or name.startswith(PROBE)
+
+
+def _over(name: str, values: list[float]) -> float:
+    if _built_in(name):
+        return measure_of(name).over(pd.Series(values, dtype=float))
+    return math.fsum(values) / len(values)
+
+
+MeasureName = Annotated[str, BeforeValidator(_known)]
+
+
+class Point(_Strict):
+    """One operating point over one channel under one threat model."""
+
+    operating_point: str
+    channel: str
+    threat_model: str
+    options: dict[str, Any]
+    grants: dict[str, Any]
+    attacks: dict[str, str]
+    verdict: str
+    reason: str
+    measures: dict[MeasureName, Recorded]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.measures:
+            raise ValueError(f"operating point {self.operating_point!r} holds no measure")
+        for name, recorded in self.measures.items():
+            values = [value for value in self.images_of(name) or () if value is not None]
+            # Both are rounded: the values to the measure's digits, the mean to one more.
+            digits = measure_of(name).digits if _built_in(name) else OWN_DIGITS
+            if values and abs(_over(name, values) - recorded.mean) > 10.0**-digits:
+                raise ValueError(f"{self.operating_point!r}: the mean of {name} is not that of its images")
+        return self
+
+    def images_of(self, name: str) -> tuple[float | None, ...] | None:
+        """Returns a measure's value an image; None where only what they come to is recorded."""
+        recorded = self.measures.get(VALUES_OF.get(name, name))
+        return None if recorded is None else recorded.images
+
+    @property
+    def key(self) -> tuple[str, Setting]:
+        """What it is known by."""
+        return self.operating_point, Setting(self.channel, self.threat_model)
+
+
+class Baseline(_Strict):
+    """What later runs are judged by; ``counted`` are the attacks that count beside the floors, None for all.
+
+    ``code`` is what measured it, by package; baselines that were written before it was noted have none.
+    """
+
+    schema_version: int = BASELINE_VERSION
+    suite: str
+    commit: str
+    code: dict[str, str] = {}
+    data: dict[str, str]
+    seeds: tuple[int, ...]
+    counted: tuple[str, ...] | None = None
+    images: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.images)) != len(self.images):
+            raise ValueError("images: one occurs twice")
+        if not self.points or len({point.key for point in self.points}) != len(self.points):
+            raise ValueError("points: there is none, or one occurs twice")
+        for point in self.points:
+            for name, recorded in point.measures.items():
+                if not _built_in(name) and f"metric {name}" not in self.data:
+                    raise ValueError(f"unknown measure {name!r} ({suggest(name, list(MEASURES))})")
+                if recorded.images is not None and len(recorded.images) != len(self.images):
+                    raise ValueError(f"{point.operating_point!r}: {name} has no value for each image")
+        return self
+
+    def values(self, point: Point, name: str) -> pd.Series[float] | None:
+        """Returns a measure's value an image, by image; None where only the mean is recorded."""
+        images = point.images_of(name)
+        if images is None:
+            return None
+        return pd.Series(images, index=list(self.images), dtype=float)
+
+
+def identity_of(run: LoadedRun) -> dict[str, str]:
+    """Returns what must agree between runs: task and version, weights, evaluation images."""
+    data = run.manifest.get("data") or {}
+    return {name: str(data.get(name, "")) for name in IDENTITIES}
+
+
+def metrics_stated(run: LoadedRun) -> dict[str, str]:
+    """States the run's own metrics: unit and direction, which must agree before their numbers may be compared."""
+    return {f"metric {score.name}": f"{score.unit}, leaks when {score.leaks_when}" for score in run.own_scores}
+
+
+def other_metric(name: str, base: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Says that a metric goes by one name in two runs and is not the same; empty otherwise."""
+    theirs, ours = (stated.get(f"metric {name}", "") for stated in (base, new))
+    return (
+        f"another metric of that name: {theirs} in the base, {ours} now" if theirs and ours and theirs != ours else ""
+    )
+
+
+def options_of(run: LoadedRun, point: str) -> dict[str, Any]:
+    """Returns what an operating point sets, the suite's defense included."""
+    chosen = next((p for p in run.suite.operating_points if p.name == point), None)
+    return {} if chosen is None else _plain({"defense": run.suite.defense.model_dump(), **chosen.options})
+
+
+def grants_of(run: LoadedRun, threat_model: str) -> dict[str, Any]:
+    """Returns what a threat model grants."""
+    chosen = next((m for m in run.suite.threat_models if m.name == threat_model), None)
+    return {} if chosen is None else _plain(chosen.model_dump(mode="json", exclude={"name"}))
+
+
+def attacks_of(run: LoadedRun, labels: Sequence[str]) -> dict[str, str]:
+    """Writes each attack with its options."""
+    stated = {attack.label: str(attack.plugin) for attack in run.suite.attacks}
+    return {label: stated.get(label, "") for label in labels}
+
+
+def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
+    """Builds the baseline of a run.
+
+    Args:
+        run: The run.
+        counted: The attacks that count beside the floors; none named for all.
+
+    Raises:
+        StoreError: The run is not complete.
+        ConfigError: It has no such attack.
+    """
+    for name in counted:
+        if name not in run.attacks:
+            raise ConfigError(f"no attack {name!r}", where="--attack", mend=suggest(name, sorted(run.attacks)))
+    status = run.manifest.get("status", "not stated")
+    if status != "complete":
+        raise StoreError(
+            f"the run is not complete (status: {run.status})",
+            where=str(run.folder.path),
+            mend="run it to its end before it becomes a baseline",
+        )
+    found = measured(run, counted or None)
+    images = tuple(dict.fromkeys(str(image) for one in found for image in one.images.index))
+    return Baseline(
+        suite=run.suite.name,
+        commit=code_identity(run.manifest.get("provenance") or {}),
+        code=run.code,
+        data={**identity_of(run), "judge": judge_of(run), **metrics_stated(run)},
+        seeds=run.suite.seeds,
+        counted=tuple(counted) or None,
+        images=images,
+        points=tuple(_point(run, one, images) for one in found),
+    )
+
+
+def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
+    return Point(
+        operating_point=one.point,
+        channel=one.setting.channel,
+        threat_model=one.setting.threat_model,
+        options=options_of(run, one.point),
+        grants=grants_of(run, one.setting.threat_model),
+        attacks=attacks_of(run, one.attacks),
+        verdict=one.verdict,
+        reason=one.reason,
+        measures={
+            name: _recorded(one, name, images, run.own_scores) for name in one.names if one.images[name].notna().any()
+        },
+    )
+
+
+def _recorded(one: Measured, name: str, images: Sequence[str], own: Sequence[Score]) -> Recorded:
+    measure = measure_of(name, own)
+    values, digits = one.images[name], measure.digits if _built_in(name) else OWN_DIGITS
+    interval = interval_over(values, one.images["group"], measure)
+    each = None
+    if measure.kind != "cost" and name not in VALUES_OF:
+        each = tuple(None if math.isnan(v) else round(float(v), digits) for v in values.reindex(list(images)))
+    lo, hi = (None if math.isnan(end) else round(end, digits + 1) for end in (interval.lo, interval.hi))
+    return Recorded(mean=round(interval.mean, digits + 1), lo=lo, hi=hi, images=each)
+
+
+def _plain(data: Any) -> dict[str, Any]:
+    """Returns data as JSON would give them back, so that what is read compares equal."""
+    plain: dict[str, Any] = json.loads(json.dumps(data, sort_keys=True, default=str))
+    return plain
+
+
+def write_baseline(baseline: Baseline, path: Path) -> None:
+    """Writes a baseline: a line a measure, numbers first, so that a review sees what moved and where."""
+    data = baseline.model_dump(mode="json")
+    points = [_written_point(point) for point in data.pop("points")]
+    head = [f" {json.dumps(key)}: {_compact(value)}" for key, value in data.items()]
+    text = "{\n" + ",\n".join([*head, ' "points": [\n' + ",\n".join(points) + "\n ]"]) + "\n}\n"
+    write_atomic(path, text.encode())
+
+
+def _written_point(point: dict[str, Any]) -> str:
+    measures = [f"    {json.dumps(name)}: {_compact(value)}" for name, value in point.pop("measures").items()]
+    head = [f"   {json.dumps(key)}: {_compact(value)}" for key, value in point.items()]
+    return "  {\n" + ",\n".join([*head, '   "measures": {\n' + ",\n".join(measures) + "\n   }"]) + "\n  }"
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_compact(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_compact(inner) for inner in value) + "]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # 1 for 1.0: values of 0 and 1 are most of the file
+    return json.dumps(value)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Reads a baseline.
+
+    Raises:
+        StoreError: It is not there, is no baseline, or of a version that is not known.
+    """
+    mend = "write it again with `leakgauge baseline RUN`"
+    found = read_versioned(path, Baseline, BASELINE_VERSION, "baseline", mend, older=(1,))
+    return found if found.schema_version == BASELINE_VERSION else _with_worst_cases(found)
+
+
+def _with_worst_cases(old: Baseline) -> Baseline:
+    """Finds the worst cases that version 1 did not record, from its values an image; they have no interval."""
+    points = tuple(
+        point.model_copy(update={"measures": {**_worst_cases(old, point), **point.measures}}) for point in old.points
+    )
+    return old.model_copy(update={"points": points, "schema_version": BASELINE_VERSION})
+
+
+def _worst_cases(old: Baseline, point: Point) -> dict[str, Recorded]:
+    found = {"leakage_p95": old.values(point, "leakage")}
+    for mark in MARKS:
+        values = old.values(point, mark.score)
+        found[mark.column] = None if values is None else mark.reached(values)
+    return {
+        name: Recorded(
+            mean=measure_of(name).over(values),
+            images=None if name in VALUES_OF else tuple(None if math.isnan(v) else float(v) for v in values),
+        )
+        for name, values in found.items()
+        if values is not None and values.notna().any()
+    }

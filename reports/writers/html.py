@@ -1,0 +1,200 @@
+"""The HTML writer: one self-contained page, which loads nothing and works from disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.run import LoadedRun, load_runs
+from leakgauge.reports.analysis.summary import Summary, summarise
+from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
+from leakgauge.reports.comparison.page import comparison_html, page_name
+from leakgauge.reports.figures.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
+from leakgauge.reports.tables.costs import COSTS_NOTE, Costs, costs
+from leakgauge.reports.tables.matrix import achievement_matrix, grants
+from leakgauge.reports.tables.paired import PAIRED_NOTE, paired_grids
+from leakgauge.reports.tables.questions import QUESTIONS_NOTE, question_grids
+from leakgauge.reports.tables.table import Grid, parts
+from leakgauge.reports.tables.tables import (
+    air_time_note,
+    attacks_grid,
+    cells_grid,
+    columns_grid,
+    command_of,
+    points_grid,
+    provenance_grid,
+    suite_yaml,
+    threat_models_grid,
+)
+from leakgauge.reports.tables.what_was_read import NOT_STATED, reading_grids
+from leakgauge.reports.tables.worst_cases import worst_cases_grid
+from leakgauge.reports.writers.explorer import explorer_data, sheets_of
+from leakgauge.reports.writers.first_screen import PICTURES, FirstScreen, first_screen
+from leakgauge.reports.writers.gallery import Gallery, extreme_cases, gallery
+from leakgauge.reports.writers.interactive_frontier import frontier_data
+from leakgauge.reports.writers.page_scripts import page_json, policy, vega_script
+from leakgauge.reports.writers.picture_sheets import QUALITY, Sheets
+
+PAPER_COLUMNS = 9
+"""As many columns of a table stand beside each other on a printed page."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as the template embeds it."""
+
+    id: str
+    plot: Plot
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the template shows of one run."""
+
+    id: str
+    run: LoadedRun
+    screen: FirstScreen
+    frontier: Markup
+    summary: Summary
+    threat_models: Grid
+    attacks: Grid
+    points: Grid
+    air_time: str
+    worst: Grid
+    grants: tuple[str, ...]
+    matrix: Grid
+    paired: tuple[Grid, ...]
+    questions: tuple[Grid, ...]
+    cells: Grid
+    gallery: Gallery | None
+    extremes: Gallery | None
+    sheets: Sheets | None
+    explorer: Markup | None
+    snr_drawings: tuple[Drawing, ...]
+    cut_drawings: tuple[Drawing, ...]
+    drawings: tuple[Drawing, ...]
+    costs: Costs
+    reading: tuple[Grid, ...]
+    provenance: Grid
+    command: str
+    suite_yaml: str
+
+    def drawn(self, kind: str) -> list[Drawing]:
+        """The figures of a kind, in order."""
+        return [drawing for drawing in self.drawings if drawing.plot.kind == kind]
+
+    def placed(self, kind: str) -> dict[str, list[Drawing]]:
+        """The figures of a kind by the channel and threat model that they hold for, in order."""
+        found: dict[str, list[Drawing]] = {}
+        for drawing in self.drawn(kind):
+            found.setdefault(drawing.plot.place, []).append(drawing)
+        return found
+
+
+def _drawings(drawn: list[Plot], prefix: str) -> tuple[Drawing, ...]:
+    # matplotlib escapes every label that it writes into an SVG.
+    return tuple(
+        Drawing(f"{prefix}{index}", plot, Markup(embedded_svg(plot, f"{prefix}{index}")))
+        for index, plot in enumerate(drawn, start=1)
+    )
+
+
+def _page(run: LoadedRun, number: int) -> RunPage:
+    rows = point_rows(run)
+    key = f"run{number}"
+    screen = first_screen(run, rows, key)
+    usual, extremes = gallery(run, PICTURES, embedded=False), extreme_cases(run, embedded=False)
+    sheets = sheets_of(run, (usual, extremes))
+    explorer = explorer_data(run, screen, sheets)
+    return RunPage(
+        id=key,
+        run=run,
+        screen=screen,
+        frontier=page_json(frontier_data(run, rows, screen)),
+        summary=summarise(run, rows),
+        threat_models=threat_models_grid(run),
+        attacks=attacks_grid(run),
+        points=points_grid(run, rows),
+        air_time=air_time_note(run),
+        worst=worst_cases_grid(run, rows),
+        grants=grants(run),
+        matrix=achievement_matrix(run),
+        paired=paired_grids(run),
+        questions=question_grids(run),
+        cells=cells_grid(run),
+        gallery=usual,
+        extremes=extremes,
+        sheets=sheets,
+        explorer=None if explorer is None else page_json(explorer),
+        snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
+        cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
+        drawings=_drawings(plots(run, rows), f"{key}-figure"),
+        costs=costs(run, rows),
+        reading=reading_grids(run),
+        provenance=provenance_grid(run),
+        command=command_of(run),
+        suite_yaml=suite_yaml(run),
+    )
+
+
+def environment() -> Environment:
+    """Returns where the templates of all pages are found; what stands in them is escaped."""
+    found = Environment(
+        loader=PackageLoader("leakgauge.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.globals |= {"parts": parts, "paper_columns": PAPER_COLUMNS}
+    return found
+
+
+def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
+    """Writes ``out/index.html``; of several runs a common page, and a page of its own for each.
+
+    Args:
+        runs: The runs to report on.
+        out: The folder to write to.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        StoreError: A run cannot be read, or the folder cannot be written.
+    """
+    loaded = load_runs(runs)
+    templates = environment()
+    if len(loaded) == 1:
+        pages = {"index.html": _run_html(templates, loaded[0])}
+    else:
+        names = [page_name(number) for number in range(1, len(loaded) + 1)]
+        pages = {"index.html": comparison_html(templates, loaded, names)}
+        pages |= {name: _run_html(templates, run) for name, run in zip(names, loaded, strict=True)}
+    for name, text in pages.items():
+        write_atomic(out / name, text.encode())
+    return [out / name for name in pages]
+
+
+def _run_html(templates: Environment, run: LoadedRun) -> str:
+    own = (templates.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2", "explorer.js.j2"))
+    scripts = [Markup(text) for text in (vega_script(), *own) if text]
+    return templates.get_template("report.html.j2").render(
+        pages=[_page(run, 1)],
+        scripts=scripts,
+        policy=policy(scripts),
+        sheet_quality=QUALITY,
+        columns=columns_grid([run]),
+        marks_note=MARKS_NOTE,
+        costs_note=COSTS_NOTE,
+        paired_note=PAIRED_NOTE,
+        questions_note=QUESTIONS_NOTE,
+        not_read=NOT_STATED,
+    )

@@ -1,0 +1,266 @@
+"""Counts how far one has to walk to follow the main jobs through the code; reads the code and runs nothing of it.
+
+``python tests/house/walks.py`` prints, for each job, how many files its calls enter, how often they enter a file again
+that they had left, and the deepest chain of calls; then the biggest folders. ``--root DIR`` counts another checkout,
+so that before and after stand side by side.
+
+A call is followed where its target is plain: a name that is imported or defined in the file, a method of ``self``, of
+a class, or of a value whose class an annotation or an assignment names. What is chosen as the program runs (a plug-in)
+is not followed. The body of a function is read once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOMS = ("leakgauge", "harness", "defenses", "attacks", "benchmarks", "reports")
+JOBS = {
+    "image batch to stored cell": (("run_suite",), "harness"),
+    "run folder to HTML": (("write_html",), "reports"),
+    "space to front": (("run_search",), "harness"),
+}
+Name = tuple[str, str]
+"""A module, and a function or class.member in it."""
+
+
+@dataclass
+class File:
+    """One module: what it defines, imports, and what its functions call."""
+
+    module: str
+    tree: ast.Module
+    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+
+
+def read(root: Path) -> dict[str, File]:
+    """Reads every module of the package, by its dotted name."""
+    found = {}
+    for room in ROOMS:
+        paths = sorted((root / room).glob("*.py") if room == "leakgauge" else (root / room).rglob("*.py"))
+        for path in paths:
+            parts = path.relative_to(root).with_suffix("").parts
+            module = ".".join(parts if room == "leakgauge" else ("leakgauge", *parts)).removesuffix(".__init__")
+            found[module] = File(module, ast.parse(path.read_text(encoding="utf-8")))
+    for file in found.values():
+        _define(file)
+    return found
+
+
+def _define(file: File) -> None:
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            file.imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            file.imports |= {alias.asname: alias.name for alias in node.names if alias.asname}
+    for node in file.tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            file.functions[node.name] = node
+        elif isinstance(node, ast.ClassDef):
+            file.classes[node.name] = node
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+                    file.functions[f"{node.name}.{member.name}"] = member
+
+
+class House:
+    """The code, and who calls whom in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = read(root)
+        self._calls: dict[Name, list[Name]] = {}
+
+    def definition(self, module: str, name: str) -> Name | None:
+        """Returns where a name of a module is defined."""
+        for _ in range(5):
+            file = self.files.get(module)
+            if file is None:
+                return None
+            if name in file.functions or name in file.classes:
+                return module, name
+            target = file.imports.get(name)
+            if target is None:
+                return None
+            module, _, name = target.rpartition(".")
+        return None
+
+    def member(self, owner: Name, name: str) -> Name | None:
+        """Returns where a member of a class is defined, in it or in what it extends."""
+        file = self.files[owner[0]]
+        if f"{owner[1]}.{name}" in file.functions:
+            return owner[0], f"{owner[1]}.{name}"
+        node = file.classes.get(owner[1])
+        for base in node.bases if node else ():
+            parent = self._named(file, base)
+            found = parent and self.member(parent, name)
+            if found:
+                return found
+        return None
+
+    def _named(self, file: File, node: ast.expr | None) -> Name | None:
+        """Returns what a name, ``module.name``, a subscript or a union of them stands for."""
+        if isinstance(node, ast.Name):
+            return self.definition(file.module, node.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return self.definition(file.imports.get(node.value.id, ""), node.attr)
+        if isinstance(node, ast.BinOp):
+            return self._named(file, node.left) or self._named(file, node.right)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return self.definition(file.module, node.value)
+        return None
+
+    def _class(self, file: File, node: ast.expr | None) -> Name | None:
+        found = self._named(file, node)
+        return found if found and found[1] in self.files[found[0]].classes else None
+
+    def calls(self, name: Name) -> list[Name]:
+        """Returns what a function calls, in the order of its text; a class stands for its making."""
+        if name not in self._calls:
+            file = self.files[name[0]]
+            node = file.functions.get(name[1])
+            self._calls[name] = list(self._called(file, name, node)) if node else list(self._made(file, name))
+        return self._calls[name]
+
+    def _made(self, file: File, name: Name) -> Iterator[Name]:
+        for method in ("__init__", "__post_init__"):
+            found = self.member(name, method)
+            if found:
+                yield found
+
+    def _called(self, file: File, name: Name, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Name]:
+        owner = (name[0], name[1].partition(".")[0]) if "." in name[1] else None
+        kinds = self._kinds(file, owner, node)
+        for call in sorted((n for n in ast.walk(node) if isinstance(n, ast.Call)), key=_where):
+            found = self._target(file, owner, kinds, call.func)
+            if found:
+                yield found
+
+    def _kinds(self, file: File, owner: Name | None, node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, Name]:
+        """Returns the classes of names, and of ``self.name``, as far as they are written down."""
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        kinds = {a.arg: self._class(file, a.annotation) for a in arguments}
+        for one in ast.walk(node):
+            if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call):
+                kind = self._class(file, one.value.func) or self._returned(file, one.value.func)
+                kinds |= {target.id: kind for target in one.targets if isinstance(target, ast.Name)}
+        if owner:
+            kinds["self"] = owner
+            for member in self.files[owner[0]].classes[owner[1]].body:
+                if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+                    kinds[f"self.{member.target.id}"] = self._class(self.files[owner[0]], member.annotation)
+            kinds |= self._set_by_init(owner)
+        return {key: kind for key, kind in kinds.items() if kind}
+
+    def _set_by_init(self, owner: Name) -> dict[str, Name | None]:
+        file = self.files[owner[0]]
+        init = file.functions.get(f"{owner[1]}.__init__")
+        if init is None:
+            return {}
+        given = {a.arg: self._class(file, a.annotation) for a in [*init.args.args, *init.args.kwonlyargs]}
+        found: dict[str, Name | None] = {}
+        for one in ast.walk(init):
+            if isinstance(one, ast.Assign):
+                for target, value in _pairs(one):
+                    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+                        kind = self._class(file, value.func) if isinstance(value, ast.Call) else None
+                        kind = given.get(value.id) if isinstance(value, ast.Name) else kind
+                        found[f"self.{target.attr}"] = kind
+        return found
+
+    def _returned(self, file: File, node: ast.expr) -> Name | None:
+        target = self._named(file, node)
+        defined = target and self.files[target[0]].functions.get(target[1])
+        return self._class(self.files[target[0]], defined.returns) if target and defined else None
+
+    def _target(self, file: File, owner: Name | None, kinds: dict[str, Name], node: ast.expr) -> Name | None:
+        if isinstance(node, ast.Name):
+            return self.definition(file.module, node.id)
+        if not isinstance(node, ast.Attribute):
+            return None
+        holder = ast.unparse(node.value)
+        if holder in kinds:
+            return self.member(kinds[holder], node.attr)
+        if isinstance(node.value, ast.Call):
+            made = self._class(file, node.value.func) or self._returned(file, node.value.func)
+            return self.member(made, node.attr) if made else None
+        kind = self._class(file, node.value)
+        return self.member(kind, node.attr) if kind else self._named(file, node)
+
+    def walk(self, start: Name) -> tuple[int, int, int]:
+        """Returns files entered, entered again, and the deepest chain of calls."""
+        entered, again, read_ = [start[0]], 0, set[Name]()
+
+        def follow(name: Name) -> None:
+            nonlocal again
+            read_.add(name)
+            for target in self.calls(name):
+                if target[0] != name[0]:
+                    if target[0] in entered:
+                        again += 1
+                    else:
+                        entered.append(target[0])
+                if target not in read_:
+                    follow(target)
+
+        sys.setrecursionlimit(10_000)
+        follow(start)
+        return len(entered), again, self._depth(start, set())
+
+    def _depth(self, name: Name, above: set[Name], known: dict[Name, int] | None = None) -> int:
+        known = {} if known is None else known
+        if name not in known:
+            below = [self._depth(one, above | {name}, known) for one in self.calls(name) if one not in above | {name}]
+            known[name] = 1 + max(below, default=0)
+        return known[name]
+
+
+def _where(node: ast.Call) -> tuple[int, int]:
+    return (node.end_lineno or 0, node.end_col_offset or 0)
+
+
+def _pairs(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
+    [target] = node.targets[:1]
+    if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+        return list(zip(target.elts, node.value.elts, strict=False))
+    return [(target, node.value)]
+
+
+def folders(root: Path) -> list[tuple[int, str]]:
+    """Returns the entries of every folder of code: Python files and folders of them, ``__init__`` aside."""
+    found = []
+    for room in ROOMS[1:]:
+        for folder in [root / room, *(p for p in (root / room).rglob("*") if p.is_dir())]:
+            inside = [p for p in folder.iterdir() if p.name not in {"__init__.py", "__pycache__"}]
+            if (folder / "__init__.py").is_file():
+                found.append((len(inside), str(folder.relative_to(root))))
+    return sorted(found, reverse=True)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
+    root = parser.parse_args().root
+    house = House(root)
+    print(f"{'job':28} {'files':>6} {'entered again':>14} {'deepest chain':>14}")
+    for job, (names, room) in JOBS.items():
+        starts = [
+            (module, name)
+            for module, file in house.files.items()
+            for name in names
+            if module.startswith(f"leakgauge.{room}") and name in file.functions
+        ]
+        files, again, deepest = house.walk(starts[0])
+        print(f"{job:28} {files:6} {again:14} {deepest:14}")
+    for count, folder in folders(root)[:5]:
+        print(f"{count:4} entries in {folder}")
+
+
+if __name__ == "__main__":
+    main()
