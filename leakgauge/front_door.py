@@ -25,7 +25,7 @@ from leakgauge.harness.system.files.locking import exclusive
 from leakgauge.harness.system.files.output_paths import check_folder_free
 from leakgauge.harness.system.files.sweeping import sweep
 from leakgauge.harness.system.machine import choose_device
-from leakgauge.notebook import Bar
+from leakgauge.notebook import Bar, Markup, shown_gallery
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, load_runs
 from leakgauge.reports.comparison.compare import Comparison
@@ -35,7 +35,6 @@ from leakgauge.reports.gate.check import Gate
 from leakgauge.reports.gate.gate import judge
 from leakgauge.reports.gate.limits import Limits, read_limits
 from leakgauge.reports.writers.gallery import gallery
-from leakgauge.shown_gallery import Markup, shown_gallery
 
 if TYPE_CHECKING:
     from leakgauge.harness.search.results.front import Front
@@ -154,7 +153,7 @@ class Run:
         Raises:
             ConfigError: There is no such column.
         """
-        from leakgauge.shown_figure import ShownFigure  # noqa: PLC0415 - matplotlib takes a second
+        from leakgauge.notebook import ShownFigure  # noqa: PLC0415 - matplotlib takes a second
 
         points = self.points
         if cost not in points.columns[4:]:

@@ -1,10 +1,16 @@
-"""Progress where nobody asked for any: a bar in a notebook, nothing elsewhere."""
+"""What a notebook shows: a bar while a run goes on, figures, and galleries in which every word is escaped."""
 
 from __future__ import annotations
 
+import html
+import io
 import sys
 from importlib import import_module
 from typing import Any
+
+from matplotlib.figure import Figure
+
+from leakgauge.reports.writers.gallery import Gallery
 
 
 def in_notebook() -> bool:
@@ -29,3 +35,39 @@ class Bar:
             self._bar.display()
         if done != self._bar.progress:
             self._bar.progress = done
+
+
+class ShownFigure(Figure):
+    """A figure with the picture that a notebook asks an object for."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
+class Markup(str):
+    """HTML that a notebook shows."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def shown_gallery(found: Gallery | None) -> Markup:
+    """Returns a gallery, or that there is none, as HTML."""
+    if found is None:
+        return Markup("<p>no pictures are stored</p>")
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in ("", *found.headings))
+    body = "".join(
+        f"<tr><th>{html.escape(strip.name)}<br><small>{html.escape(strip.detail)}</small></th>"
+        + "".join(
+            f'<td><img src="{html.escape(one.uri)}" alt="{html.escape(one.alt)}" width="{found.width}">'
+            f"<br><small>{html.escape(one.score)}</small></td>"
+            for one in strip.pictures
+        )
+        + "</tr>"
+        for strip in found.strips
+    )
+    return Markup(f"<table><tr>{head}</tr>{body}</table>")

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.attack import Attack, AttackerView
-from leakgauge.harness.contracts.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
 from leakgauge.harness.contracts.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
 from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.attributes import answers
 from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
 from leakgauge.harness.scoring.identification import ranked_first, reid_top1
 from leakgauge.harness.scoring.judging import JudgedGallery

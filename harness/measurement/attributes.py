@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.probing import LABEL, AttributeProbe
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.values.images import ImageSet
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.transmitting import joined
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import Suite, ThreatModel

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
 from leakgauge.harness.contracts.questions import QuestionTask
@@ -20,6 +19,7 @@ from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation
 from leakgauge.harness.measurement.context import Bench
 from leakgauge.harness.measurement.line import Recall, compute_anew
 from leakgauge.harness.measurement.transmitting import respond_all, send, transmit_all
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
 from leakgauge.harness.store.code_digest import cell_code, code_digest
 from leakgauge.harness.store.run_folder import RunFolder

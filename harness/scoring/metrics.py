@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.measures import check_metrics
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import Suite

@@ -23,8 +23,8 @@ from pydantic import BaseModel
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.scoring.measures import Score, own_scores
-from leakgauge.harness.store.frames import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
 from leakgauge.harness.store.table_file import checked_keys, read_csv, read_parquet
+from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
 from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
 from leakgauge.harness.system.files.sweeping import sweep

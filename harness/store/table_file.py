@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +194,23 @@ def _array(values: Any, column: Column) -> NDArray[Any]:
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise ValueError(f"column {column.name!r} holds {kind}, not numbers")
     return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+_PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
+
+
+def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
+    """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN.
+
+    Texts are made plain here too: a lone carriage return would end a row of a CSV.
+    """
+    # Before pandas sees them: it cannot hold lone surrogates.
+    safe = [{name: plain(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    frame = pd.DataFrame(safe, columns=[c.name for c in columns])
+    for column in columns:
+        series = frame[column.name]
+        if column.kind == "text":
+            frame[column.name] = series.astype(object).where(series.notna(), "").astype(str).astype(object)
+        else:
+            frame[column.name] = series.astype(_PANDAS_KIND[column.kind])
+    return frame

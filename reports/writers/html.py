@@ -184,7 +184,9 @@ def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
 
 
 def _run_html(templates: Environment, run: LoadedRun) -> str:
-    own = (templates.get_template(name).render() for name in ("page.js.j2", "frontier.js.j2", "explorer.js.j2"))
+    own = (
+        templates.get_template(name).render() for name in ("page.js.j2", "parts/frontier.js.j2", "parts/explorer.js.j2")
+    )
     scripts = [Markup(text) for text in (vega_script(), *own) if text]
     return templates.get_template("report.html.j2").render(
         pages=[_page(run, 1)],

@@ -97,7 +97,7 @@ class Told(Attack):
 def stream_of(bench, monkeypatch, cell):
     monkeypatch.setattr(attempt, "build_attack", lambda named: Told())
     monkeypatch.setattr(
-        "leakgauge.harness.contracts.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
+        "leakgauge.harness.scoring.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
     )
     with pytest.raises(Stop) as caught:
         run_attack(bench, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from leakgauge.harness.contracts.attack import Attack
-from leakgauge.harness.contracts.convergence import Gradients, PartOfView, data_limited, unconverged, watched
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.measurement.convergence import Gradients, PartOfView, data_limited, unconverged, watched
 from leakgauge.harness.measurement.exposure import hidden_layout
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams

@@ -14,13 +14,13 @@ import pytest
 import torch
 from toy_task import EACH, register
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import ConfigError, PluginError, StoreError
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.rescoring import rescore
 from leakgauge.harness.run.run_summary import show
 from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.measures import BUILT_IN, own_scores
 from leakgauge.harness.scoring.metrics import metrics_of, score_images
 from leakgauge.harness.store.assembly import unscored_of

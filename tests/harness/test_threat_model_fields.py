@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from toy_task import Toy, register
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.declarations import Knowledge
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, LeakgaugeError, PluginError
@@ -21,6 +20,7 @@ from leakgauge.harness.measurement.auxiliary import auxiliary_images, shifted_im
 from leakgauge.harness.measurement.transmitting import transmit_all
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.suite.planning import missing_grant
 from leakgauge.harness.suite.schema import Auxiliary, ThreatModel, parse_suite
 from leakgauge.harness.values.images import ImageSet

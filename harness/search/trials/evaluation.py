@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.contracts.task import Task
@@ -17,6 +16,7 @@ from leakgauge.harness.measurement.attacker_view import Preparation
 from leakgauge.harness.measurement.context import check_questions
 from leakgauge.harness.measurement.exposure import LATENCY_IMAGES, link_costs
 from leakgauge.harness.measurement.transmitting import joined, respond_all, send, transmit_all
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
 from leakgauge.harness.search.sampling.schedule import Candidate
 from leakgauge.harness.search.space import Space

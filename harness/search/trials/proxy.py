@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts import guards
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
@@ -14,6 +13,7 @@ from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation, observe
 from leakgauge.harness.measurement.auxiliary import auxiliary_images
+from leakgauge.harness.scoring import guards
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite.planning import build_attack, content_hash, missing_grant, needed_knowledge
 from leakgauge.harness.suite.registry import create
