@@ -64,7 +64,7 @@ class Attribute(AttributeProbe):
     """Attention-pool MLP from tokens to an attribute.
 
     Trains until the cross-entropy on held-out images has not fallen for some epochs and keeps the best weights, so
-    that there is no budget to cut it short; only ``epochs`` bounds it, and where it did ``doubt`` says so.
+    that there is no budget to cut it short; only ``epochs`` bounds it, and where it did ``caveat`` says so.
 
     Args:
         attribute: Which of the task's attributes, or ``label``.
@@ -121,7 +121,7 @@ class Attribute(AttributeProbe):
                 best, waited, kept = missed, 0, copy.deepcopy(network.state_dict())
             if waited >= self._patience:
                 break
-        self.doubt = None if waited >= self._patience else f"still learning after all {self._epochs} epochs"
+        self.caveat = None if waited >= self._patience else f"still learning after all {self._epochs} epochs"
         network.load_state_dict(kept)
         self._network, self._device = network.eval(), device
         return None

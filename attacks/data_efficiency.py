@@ -28,10 +28,10 @@ class DataEfficiency(Wrapped):
         super().__init__(attack)
         if not self.knowledge.auxiliary:
             raise ConfigError(
-                f"attack {self._inner.name!r} takes no auxiliary images", mend="leave data_efficiency out of it"
+                f"attack {self._inner.name!r} takes no auxiliary images", hint="leave data_efficiency out of it"
             )
         self._n = n
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Fits the attack within to its share."""
-        return self._inner.fit(view, auxiliary.spread(self._n), rng)
+        return self._inner.fit(view, auxiliary.evenly_spaced(self._n), rng)

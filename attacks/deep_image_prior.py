@@ -98,7 +98,7 @@ class DeepImagePrior(Attack):
             reached.append(ended[rows].cpu())
             rebuilt.append(torch.cat([images for images, _, _ in tries])[rows].cpu())
             history.append(torch.cat([path for _, _, path in tries], dim=1)[:, rows.cpu()])
-        self.doubt = search_failure(
+        self.caveat = search_failure(
             torch.cat(history, dim=1), torch.cat(reached), self._truth, estimated=self._estimated
         )
         return torch.cat(rebuilt)

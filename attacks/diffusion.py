@@ -117,12 +117,12 @@ class Diffusion(Attack):
         for step, (time, after) in enumerate(pairwise(times)):
             tell_step(step, self._steps)
             estimate = self._prior.denoise(noisy, time)
-            spread = math.sin(0.5 * math.pi * time)
+            evenly_spaced = math.sin(0.5 * math.pi * time)
             if guide is not None:
-                rate = self._guidance * RATE * min(1.0, 4.0 * spread + 0.1)
+                rate = self._guidance * RATE * min(1.0, 4.0 * evenly_spaced + 0.1)
                 estimate = guide.pull(estimate, rate, self._guiding_steps)
             left, std = math.cos(0.5 * math.pi * after), math.sin(0.5 * math.pi * after)
-            direction = (noisy - math.cos(0.5 * math.pi * time) * estimate) / spread
+            direction = (noisy - math.cos(0.5 * math.pi * time) * estimate) / evenly_spaced
             fresh = self._noise(images, rng, "step", step)
             noisy = left * estimate + std * (math.sqrt(1 - self._eta**2) * direction + self._eta * fresh)
         return estimate if guide is None else self._settle(guide, estimate)
@@ -137,7 +137,7 @@ class Diffusion(Attack):
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Samples every image several times and keeps the draw that explains its observation best."""
         if not self._guidance:
-            self.doubt = "guidance: 0 draws from the prior alone, and looks at no observation"
+            self.caveat = "guidance: 0 draws from the prior alone, and looks at no observation"
             answer = 0.5 + 0.5 * self._sample(1, None, rng).cpu()
             return answer.expand(len(observations), -1, -1, -1)
         rebuilt, reached, estimated = [], [], False
@@ -150,7 +150,7 @@ class Diffusion(Attack):
             rows = best_rows(losses, self._samples)
             rebuilt.append(drawn[rows].cpu())
             reached.append(losses[rows].cpu())
-        self.doubt = search_failure(None, torch.cat(reached), self._truth, estimated=estimated)
+        self.caveat = search_failure(None, torch.cat(reached), self._truth, estimated=estimated)
         return torch.cat(rebuilt)
 
 

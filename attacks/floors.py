@@ -70,7 +70,7 @@ class ClassMeanFloor(Attack):
             raise PluginError(
                 "the server's answers are no vectors of classes",
                 where=f"attack {self.name!r}",
-                mend="leave this floor out; floor_mean and floor_nearest need no classes",
+                hint="leave this floor out; floor_mean and floor_nearest need no classes",
             )
         labels = observations.output.argmax(dim=1).tolist()
         return torch.stack([self._images.get(int(label), self._default) for label in labels])

@@ -148,5 +148,5 @@ class RegularisedMLE(Attack):
             rebuilt.append(images.cpu())
             history.append(path)
             reached.append(ended.cpu())
-        self.doubt = search_failure(torch.cat(history, dim=1), torch.cat(reached), self._truth, estimated=estimated)
+        self.caveat = search_failure(torch.cat(history, dim=1), torch.cat(reached), self._truth, estimated=estimated)
         return torch.cat(rebuilt)

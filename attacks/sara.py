@@ -170,7 +170,7 @@ class Sara(Attack):
             self._schedule,
             mse_loss,
             rng,
-            lessons=source,
+            training_data=source,
             rebuild=through(predictor, imputer),
             rebuild_earlier=[through(*parts) for parts in zip(earlier_predictors, earlier_imputers, strict=True)],
             double_check=self._double_check,

@@ -53,7 +53,7 @@ class SaraMerged(SetDecoder):
         super().__init__(steps, batch_size, width, layers, heads, peak_lr, muon, double_check)
         self._position_weight = position_weight
 
-    def _lessons(self, view: AttackerView, auxiliary: ImageSet) -> Source:
+    def _training_data(self, view: AttackerView, auxiliary: ImageSet) -> Source:
         """Returns own transmissions with their merge map, and otherwise as little as is seen under attack."""
         return lambda draw: like_seen(view.trace(auxiliary, draw), view.observe(auxiliary, draw))
 

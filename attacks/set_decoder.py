@@ -67,13 +67,13 @@ class SetDecoder(Attack):
     ) -> None:
         if width % heads:
             fitting = -(-width // heads) * heads
-            raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", mend=f"write width: {fitting}")
+            raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", hint=f"write width: {fitting}")
         warmup = min(100, max(1, steps // 10))
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup, muon=muon)
         self._width, self._layers, self._heads = width, layers, heads
         self._double_check = double_check
 
-    def _lessons(self, view: AttackerView, auxiliary: ImageSet) -> Source:
+    def _training_data(self, view: AttackerView, auxiliary: ImageSet) -> Source:
         """Returns what to train on."""
         return lambda draw: view.observe(auxiliary, draw)
 
@@ -83,8 +83,8 @@ class SetDecoder(Attack):
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Trains the decoder on the attacker's own transmissions."""
-        lessons = self._lessons(view, auxiliary)
-        mean, std = token_statistics(lessons(0))
+        training_data = self._training_data(view, auxiliary)
+        mean, std = token_statistics(training_data(0))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.child("init").entropy())
             self._network = self._network_class(
@@ -97,7 +97,7 @@ class SetDecoder(Attack):
                 heads=self._heads,
             ).to(view.device)
         self._device = view.device
-        self._start_from_ridge(lessons(0), view, auxiliary, rng)
+        self._start_from_ridge(training_data(0), view, auxiliary, rng)
         return train(
             self._network,
             view,
@@ -106,7 +106,7 @@ class SetDecoder(Attack):
             pixel_loss,
             rng,
             forward=self._forward(),
-            lessons=lessons,
+            training_data=training_data,
             double_check=self._double_check,
         )
 

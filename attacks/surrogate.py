@@ -96,7 +96,7 @@ class Surrogate(Attack):
         seen = to_device(without_prefix(observations), self._device)
         training = _Training(self, seen, rng)
         curve = training.run()
-        self.doubt = convergence_failure(curve, self.least_steps)
+        self.caveat = convergence_failure(curve, self.least_steps)
         return predict(training.decoder, seen, self._device)
 
 

@@ -72,7 +72,7 @@ class Transfer(Wrapped):
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Fits the attack within to unreduced tokens."""
-        few = auxiliary.spread(COMPARED_IMAGES)
+        few = auxiliary.evenly_spaced(COMPARED_IMAGES)
         self._adapted = torch.equal(view.observe(few).tokens, view.unreduced(few).tokens)
         return self._inner.fit(UnreducedView(view, rng), auxiliary, rng)
 
@@ -80,4 +80,4 @@ class Transfer(Wrapped):
         """Doubts wherever the operating point sends something else than it was trained on."""
         super()._take_doubt()
         if not self._adapted:
-            self.doubt = self.doubt or "it was not trained on what this operating point sends: never proof of privacy"
+            self.caveat = self.caveat or "it was not trained on what this operating point sends: never proof of privacy"

@@ -31,7 +31,7 @@ class Wrapped(Attack):
         name, options = name_and_options("attacks", attack, f"attack {self.name!r}: attack")
         inner = create("attacks", name, options, where=f"attack {self.name!r}")
         if not isinstance(inner, Attack):
-            raise ConfigError(f"{name!r} rebuilds no images", mend="wrap an attack, not a probe")
+            raise ConfigError(f"{name!r} rebuilds no images", hint="wrap an attack, not a probe")
         self._inner = inner
         # These are of the class elsewhere; a wrapper learns them from its options.
         vars(self).update(
@@ -68,5 +68,5 @@ class Wrapped(Attack):
 
     def _take_doubt(self) -> None:
         """Says what the attack within says; one that says nothing is not spoken for."""
-        if "doubt" in vars(self._inner):
-            self.doubt = self._inner.doubt
+        if "caveat" in vars(self._inner):
+            self.caveat = self._inner.caveat

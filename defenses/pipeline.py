@@ -21,7 +21,7 @@ from leakgauge.defenses.ragged.layer_views import inspect_layers
 from leakgauge.defenses.ragged.precision import Precision, dtype_of
 from leakgauge.defenses.wire.payload import Serialised
 from leakgauge.defenses.wire.serialisation import check_symbols, encoded_tokens
-from leakgauge.defenses.wire.transport import NoValues, OnLoss, Stand, mean_stand, packed, unpacked
+from leakgauge.defenses.wire.transport import NoValues, OnLoss, Placeholder, mean_placeholder, packed, unpacked
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import (
     Channel,
@@ -91,7 +91,7 @@ class SplitPipeline(Defense):
         self.cut = depth if cut is None else cut
         if self.cut > depth:
             raise ConfigError(
-                f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", mend=f"give 1 to {depth}"
+                f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", hint=f"give 1 to {depth}"
             )
         self.grid = self._backbone.grid
         self.channel: Channel = build_nested("channels", channel)
@@ -111,7 +111,7 @@ class SplitPipeline(Defense):
         self._options |= {"send_sizes": send_sizes, "perturb": perturb}
         self._embeddings = Embeddings(self._backbone, victim, device)
         self._flop_table = FlopTable(self._backbone, victim, device)
-        self._stand: Stand | None = None
+        self._placeholder: Placeholder | None = None
         self._proportional = self._reduction.proportional if proportional_attention is None else proportional_attention
         self._dtype = dtype_of(precision, device)
         self._send_sizes = send_sizes if self._reduction.merges else False
@@ -233,7 +233,7 @@ class SplitPipeline(Defense):
             return
         batch = self.edge(images, self._reduction, rng)[0].to("cpu")
         batch = batch.with_tokens(batch.tokens.float())
-        self._stand = mean_stand(batch)
+        self._placeholder = mean_placeholder(batch)
         if isinstance(self._codec, SymbolCodec):
             self._codec.prepare(batch.tokens, rng.child("codec"))
         elif self._learned_codec:
@@ -312,10 +312,10 @@ class SplitPipeline(Defense):
         """Sends packets and puts together what arrives."""
         check_symbols(self._codec, channel)
         assert isinstance(self._codec, Codec)
-        if self._stand is None:
-            raise PluginError("what stands in for lost tokens is not known", mend="call prepare() first")
+        if self._placeholder is None:
+            raise PluginError("what stands in for lost tokens is not known", hint="call prepare() first")
         delivered = channel.carry(encoded.packets, encoded.ids, rng)
-        batch, lost = unpacked(delivered.packets, encoded.decoded, self._codec, self._stand, self._on_loss)
+        batch, lost = unpacked(delivered.packets, encoded.decoded, self._codec, self._placeholder, self._on_loss)
         return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)
 
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:

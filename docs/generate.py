@@ -142,11 +142,11 @@ A command that fails prints this object instead, beside the line on standard err
 
 ```json
 {"error": {"what": "no run here: run.json is missing", "where": "runs/none",
-           "mend": "name a run folder", "exit_code": 2}}
+           "hint": "name a run folder", "exit_code": 2}}
 ```
 
-`where` and `mend` may be empty. Where a file has several problems, `problems` in the error lists each with its `what`,
-`where` (the file and line) and `mend`. A run whose cells failed (exit code 4) prints its results, and a gate that does
+`where` and `hint` may be empty. Where a file has several problems, `problems` in the error lists each with its `what`,
+`where` (the file and line) and `hint`. A run whose cells failed (exit code 4) prints its results, and a gate that does
 not pass (1 or 3) its checks, as ever. `gate --json FILE` writes no file where it fails; whatever lay there stays."""
 
 

@@ -19,44 +19,44 @@ class LeakgaugeError(Exception):
     Args:
         what: What is wrong.
         where: The file, key, plug-in or cell that it is wrong in.
-        mend: What to do about it.
+        hint: What to do about it.
     """
 
     exit_code: int = ExitCode.MISTAKE
     longest = 600
     """Characters that the line may have."""
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
-        super().__init__(what, where, mend)
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what, where, hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lets worker processes hand the error over."""
-        return _rebuilt, (type(self), self.what, self.where, self.mend, self.__dict__)
+        return _rebuilt, (type(self), self.what, self.where, self.hint, self.__dict__)
 
     def __str__(self) -> str:
         return self.line(self.longest)
 
     def line(self, longest: int) -> str:
         """Returns the error in one line of so many characters at most, as far as its least parts allow."""
-        where, what, mend = (plain(" ".join(part.split()), keep="") for part in (self.where, self.what, self.mend))
+        where, what, hint = (plain(" ".join(part.split()), keep="") for part in (self.where, self.what, self.hint))
         # Each gives way in turn, though never all of it: a path in its middle, then what was found there.
-        for least_where, least_what, least_mend in ((48, 100, 60), (48, 60, 40)):
-            over = len(_line(where, what, mend)) - longest
+        for least_where, least_what, least_hint in ((48, 100, 60), (48, 60, 40)):
+            over = len(_line(where, what, hint)) - longest
             where = shortened(where, max(least_where, len(where) - max(over, 0)))
-            over = len(_line(where, what, mend)) - longest
+            over = len(_line(where, what, hint)) - longest
             what = shortened(what, max(least_what, len(what) - max(over, 0)))
-            over = len(_line(where, what, mend)) - longest
-            mend = shortened(mend, max(least_mend, len(mend) - max(over, 0)))
-        return _line(where, what, mend)
+            over = len(_line(where, what, hint)) - longest
+            hint = shortened(hint, max(least_hint, len(hint) - max(over, 0)))
+        return _line(where, what, hint)
 
 
-def _line(where: str, what: str, mend: str) -> str:
-    return (f"{where}: " if where else "") + what + (f" -- {mend}" if mend else "")
+def _line(where: str, what: str, hint: str) -> str:
+    return (f"{where}: " if where else "") + what + (f" -- {hint}" if hint else "")
 
 
-def _rebuilt(kind: type[LeakgaugeError], what: str, where: str, mend: str, state: dict[str, Any]) -> LeakgaugeError:
-    error = kind(what, where=where, mend=mend)
+def _rebuilt(kind: type[LeakgaugeError], what: str, where: str, hint: str, state: dict[str, Any]) -> LeakgaugeError:
+    error = kind(what, where=where, hint=hint)
     error.__dict__.update(state)
     return error
 
@@ -73,20 +73,20 @@ class ProblemsError(ConfigError):
     Args:
         problems: What is wrong, at least two.
         where: The configuration.
-        mend: What to do about it.
+        hint: What to do about it.
     """
 
     most = 20
     """Problems that are told: a file of another kind has thousands."""
 
-    def __init__(self, problems: Sequence[LeakgaugeError], where: str, mend: str = "mend these") -> None:
+    def __init__(self, problems: Sequence[LeakgaugeError], where: str, hint: str = "mend these") -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         beyond = f"more than {self.most} problems, the first of them"
-        super().__init__(f"{count} problems" if count <= self.most else beyond, where=where, mend=mend)
+        super().__init__(f"{count} problems" if count <= self.most else beyond, where=where, hint=hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problems, self.where, self.mend)
+        return type(self), (self.problems, self.where, self.hint)
 
     def __str__(self) -> str:
         lines = (one.line(min(one.longest, self.longest) - 2) for one in self.problems[: self.most])

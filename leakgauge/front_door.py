@@ -20,7 +20,7 @@ from leakgauge.harness.suite.configuration import read_configuration
 from leakgauge.harness.suite.registry import load, plugins
 from leakgauge.harness.suite.schema import Suite, parse_suite
 from leakgauge.harness.system.containment import staying
-from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.extras import hint_of
 from leakgauge.harness.system.files.locking import exclusive
 from leakgauge.harness.system.files.output_paths import check_folder_free
 from leakgauge.harness.system.files.sweeping import sweep
@@ -157,7 +157,7 @@ class Run:
 
         points = self.points
         if cost not in points.columns[4:]:
-            raise ConfigError(f"no cost {cost!r}", where="frontier", mend=f"one of {', '.join(points.columns[9:])}")
+            raise ConfigError(f"no cost {cost!r}", where="frontier", hint=f"one of {', '.join(points.columns[9:])}")
         figure = ShownFigure(figsize=(5.0, 3.4), layout="constrained")
         axes = figure.subplots()
         for place, rows in points.groupby(["channel", "threat_model"], sort=False):
@@ -306,7 +306,7 @@ def search(
         from leakgauge.harness.search.trials.memo import Memo  # noqa: PLC0415 - of an extra, as are those below
         from leakgauge.harness.search.trials.trials import failures, finished  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigError(str(error), where="leakgauge.search", mend=mend_of(error)) from error
+        raise ConfigError(str(error), where="leakgauge.search", hint=hint_of(error)) from error
     folder, chosen = Path(out), choose_device(device)
     with staying(str(space)), exclusive(folder):
         sweep(folder, *memo_folder(folder).glob("*"))

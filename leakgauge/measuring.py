@@ -92,7 +92,7 @@ def measure(
         leakgauge.harness.errors.DataError: images: they are 48 x 48 px, the model takes 32 x 32 -- resize them first
     """
     if "task" in keys:
-        raise ConfigError("`measure` makes the task itself", where="task", mend="leave it out, or call `leakgauge.run`")
+        raise ConfigError("`measure` makes the task itself", where="task", hint="leave it out, or call `leakgauge.run`")
     files = inputs_of(model, images, labels, auxiliary, (mean, std), class_names, name, groups)
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
     defense = {"name": "split_pipeline", **_mapping(keys.pop("defense", {})), "cut": cut}
@@ -127,13 +127,13 @@ def _written(files: TensorFiles, folder: Path) -> Iterator[Path]:
 
 def _mapping(defense: Any) -> dict[str, Any]:
     if not isinstance(defense, dict):
-        raise ConfigError(f"{defense!r} is no mapping of options", where="defense", mend="give {option: value}")
+        raise ConfigError(f"{defense!r} is no mapping of options", where="defense", hint="give {option: value}")
     return defense
 
 
 def _with_floor(attacks: Sequence[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
     if isinstance(attacks, str):
-        raise ConfigError(f"{attacks!r} is one name, not a list of them", where="attacks", mend=f"give [{attacks!r}]")
+        raise ConfigError(f"{attacks!r} is one name, not a list of them", where="attacks", hint=f"give [{attacks!r}]")
     names = [attack if isinstance(attack, str) else attack.get("plugin", attack).get("name") for attack in attacks]
     floors = [name for name in names if isinstance(name, str) and getattr(load("attacks", name), "floor", False)]
     return [*attacks] if floors else ["floor_mean", *attacks]
@@ -157,7 +157,7 @@ def inputs_of(
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None and size[0] != size[1]:
         said = f"it takes images of {size[1]} x {size[0]} px"
-        raise ConfigError(said, where="model", mend="give a model of square images")
+        raise ConfigError(said, where="model", hint="give a model of square images")
     side = int(size[0]) if size is not None and size[0] == size[1] else None
     pixels = _pixels(images, "images", side)
     mean, std, source = _normalisation(model, *fed)
@@ -166,10 +166,10 @@ def inputs_of(
     description, weights = describe(model, shown)
     classes = int(description["arguments"]["num_classes"])
     if isinstance(class_names, str):
-        raise ConfigError("it is one text, not a list of names", where="class_names", mend="give one name a class")
+        raise ConfigError("it is one text, not a list of names", where="class_names", hint="give one name a class")
     if class_names is not None and len(class_names) != classes:
         what = f"{len(class_names)} names for the {classes} classes of the model's head"
-        raise ConfigError(what, where="class_names", mend="give one a class, in the order of their numbers")
+        raise ConfigError(what, where="class_names", hint="give one a class, in the order of their numbers")
     return TensorFiles(
         name=name or _called(model, source),
         model=description,
@@ -199,7 +199,7 @@ def _array(values: Any, what: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values))
     except (TypeError, ValueError) as error:
         said = f"no array of numbers: {str(error).partition('. ')[0]}"[:120]
-        raise DataError(said, where=what, mend="give a tensor or an array") from error
+        raise DataError(said, where=what, hint="give a tensor or an array") from error
 
 
 def _pixels(given: Any, what: str, side: int | None) -> Tensor:
@@ -207,26 +207,26 @@ def _pixels(given: Any, what: str, side: int | None) -> Tensor:
     array = _array(given, what)
     if array.ndim != 4 or len(array) == 0:
         said = f"shape {tuple(array.shape)}, not (N, 3, px, px)"
-        raise DataError(said, where=what, mend="give a batch of colour images")
+        raise DataError(said, where=what, hint="give a batch of colour images")
     first, last = array.shape[1] == 3, array.shape[3] == 3
     if first == last:
         said = f"shape {tuple(array.shape)} does not say which axis holds the 3 colours"
-        raise DataError(said, where=what, mend="give (N, 3, px, px) or (N, px, px, 3)")
+        raise DataError(said, where=what, hint="give (N, 3, px, px) or (N, px, px, 3)")
     array = array if first else array.permute(0, 3, 1, 2)
     height, width = array.shape[2:]
     if side is not None and (height, width) != (side, side):
         said = f"they are {width} x {height} px, the model takes {side} x {side}"
-        raise DataError(said, where=what, mend="resize them first")
+        raise DataError(said, where=what, hint="resize them first")
     if array.dtype == torch.uint8:
         return array.contiguous().clone()
     if not array.is_floating_point():
-        raise DataError(f"they are {array.dtype}", where=what, mend="give uint8, or floats in [0, 1]")
+        raise DataError(f"they are {array.dtype}", where=what, hint="give uint8, or floats in [0, 1]")
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)) or bool(array.isnan().any()):
-        raise DataError("they hold NaN or infinite values", where=what, mend="give floats in [0, 1]")
+        raise DataError("they hold NaN or infinite values", where=what, hint="give floats in [0, 1]")
     if low < 0 or high > 1:
         said = f"their values run from {low:.3g} to {high:.3g}, not from 0 to 1"
-        raise DataError(said, where=what, mend="undo the normalisation, or give uint8")
+        raise DataError(said, where=what, hint="undo the normalisation, or give uint8")
     return (array.float() * 255.0).round().to(torch.uint8).contiguous()
 
 
@@ -235,9 +235,9 @@ def _numbers(given: Any, what: str, count: int) -> Tensor:
     array = _array(given, what)
     if array.shape != (count,):
         said = f"shape {tuple(array.shape)} for {count} images"
-        raise DataError(said, where=what, mend="give one number an image")
+        raise DataError(said, where=what, hint="give one number an image")
     if array.is_floating_point() or array.dtype == torch.bool:
-        raise DataError(f"they are {array.dtype}", where=what, mend="give whole numbers")
+        raise DataError(f"they are {array.dtype}", where=what, hint="give whole numbers")
     return array.long().clone()
 
 
@@ -245,7 +245,7 @@ def _labels(given: Any, count: int, classes: int) -> Tensor:
     array = _numbers(given, "labels", count)
     if int(array.min()) < 0 or (classes and int(array.max()) >= classes):
         said = f"they run from {int(array.min())} to {int(array.max())}, the head has {classes} classes"
-        raise DataError(said, where="labels", mend="number the classes as the model's head does")
+        raise DataError(said, where="labels", hint="number the classes as the model's head does")
     return array
 
 
@@ -254,7 +254,7 @@ def _normalisation(
 ) -> tuple[Channels, Channels, str]:
     """Returns mean, deviation, and where they come from."""
     if (mean is None) != (std is None):
-        raise ConfigError("one of mean and std is missing", where="mean, std", mend="give both")
+        raise ConfigError("one of mean and std is missing", where="mean, std", hint="give both")
     if mean is not None and std is not None:
         return _three(mean, "mean"), _three(std, "std"), "as given"
     settings = getattr(model, "pretrained_cfg", None)
@@ -262,11 +262,11 @@ def _normalisation(
         source = f"assumed from the name {settings['architecture']}"
         return _three(settings["mean"], "mean"), _three(settings["std"], "std"), source
     what = "the model does not say how its images are normalised"
-    raise ConfigError(what, where="mean, std", mend="give the mean and std that it was trained with")
+    raise ConfigError(what, where="mean, std", hint="give the mean and std that it was trained with")
 
 
 def _three(values: Sequence[float], what: str) -> Channels:
     numbers = [float(value) for value in values]
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or (what == "std" and min(numbers) <= 0):
-        raise ConfigError(f"{values!r} is not three numbers in range", where=what, mend="give one a channel")
+        raise ConfigError(f"{values!r} is not three numbers in range", where=what, hint="give one a channel")
     return numbers[0], numbers[1], numbers[2]

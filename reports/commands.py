@@ -164,7 +164,7 @@ def gate(
             check_file_free(path, inputs, option)
             inputs.append(path)
     if update_baseline and baseline is None:
-        raise ConfigError("there is no baseline to update", where="--update-baseline", mend="name it with --baseline")
+        raise ConfigError("there is no baseline to update", where="--update-baseline", hint="name it with --baseline")
     known = None if baseline is None else read_baseline(baseline)
     stated = Limits() if limits is None else read_limits(limits)
     if accept_lower_bounds:

@@ -33,7 +33,7 @@ class Branch:
     def leave(self, main: Trainee, step: int) -> None:
         """Copies the main training where this one begins to decay; called before every step of the main one."""
         if step == self._schedule.decay_start:
-            self._trainee = main.twin()
+            self._trainee = main.branch()
 
     def follow(self, step: int, loss_of: LossOf) -> bool:
         """Takes its own step, if it has left and is not done; tells whether that was its last."""

@@ -109,7 +109,7 @@ def train(
     rng: Streams,
     *,
     forward: Forward = paint,
-    lessons: Source | None = None,
+    training_data: Source | None = None,
     rebuild: Rebuild | None = None,
     rebuild_earlier: Sequence[Rebuild | None] = (),
     double_check: bool = True,
@@ -128,7 +128,7 @@ def train(
         loss: Compares images with originals.
         rng: The attack's random streams.
         forward: Runs the network, for attacks that supervise more than the images.
-        lessons: What to train on; what is observed, if None. The curve is always measured on what is observed.
+        training_data: What to train on; what is observed, if None. The curve is always measured on what is observed.
         rebuild: What the curve is measured on; the network's own images, if None.
         rebuild_earlier: The same for the trainings of half and of a quarter of the steps, where other parts were
             trained for as much less; as ``rebuild``, if empty.
@@ -152,7 +152,7 @@ def train(
     curve, ends = LearningCurve(schedule.steps), list[CurvePoint]()
     every = max(1, schedule.steps // CURVE_POINTS)
     losses = list[float]()
-    for batch in batches(lessons or partial(view.observe, auxiliary), split.train, schedule, rng):
+    for batch in batches(training_data or partial(view.observe, auxiliary), split.train, schedule, rng):
         done, loss_of = batch.step + 1, partial(loss_on, batch)
         for branch in branches:
             branch.leave(main, batch.step)

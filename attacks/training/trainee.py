@@ -69,7 +69,7 @@ class Trainee:
             optimiser.step()
         return value.item()
 
-    def twin(self) -> Trainee:
+    def branch(self) -> Trainee:
         """Returns a copy that shares nothing with this one: weights, buffers and moments are its own."""
         other = Trainee(copy.deepcopy(self.network), self._weight_decay, self._muon)
         for (own, _), (others, _) in zip(self._optimisers, other._optimisers, strict=True):

@@ -178,7 +178,7 @@ def truth_losses(
         size: Images at a time.
         rng: Random streams.
     """
-    few = images.spread(TRUTH_IMAGES)
+    few = images.evenly_spaced(TRUTH_IMAGES)
     seen, losses = view.observe(few), []
     draws = (2.0 * torch.rand(few.pixels.shape, generator=rng.torch()) - 1.0) / 255.0
     for start in range(0, len(few), size):

@@ -70,7 +70,7 @@ def _run(name: str, suite: dict[str, Any], seed: int, out: Path) -> Path:
     write_atomic(path, write_yaml(suite).encode())
     code = _call("run", str(path), "--out", str(folder), "--set", f"seeds=[{seed}]", "--workers", "1")
     if code:
-        raise PluginError(f"the run ended with exit code {code}", where=str(folder), mend="see its log")
+        raise PluginError(f"the run ended with exit code {code}", where=str(folder), hint="see its log")
     return folder
 
 

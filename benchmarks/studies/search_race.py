@@ -72,7 +72,7 @@ def entered(space: Space, entrant: str, seed: int) -> Space:
     sampler = entrant.removesuffix(COLD)
     cold = entrant != sampler
     if sampler not in SAMPLERS or (cold and sampler not in ADAPTIVE):
-        raise ConfigError(f"no entrant {entrant!r}", where="--sampler", mend=f"known: {', '.join(ENTRANTS)}")
+        raise ConfigError(f"no entrant {entrant!r}", where="--sampler", hint=f"known: {', '.join(ENTRANTS)}")
     changed: dict[str, Any] = {"sampler": sampler, "seed": seed, **({"warm_start": 0} if cold else {})}
     return space.model_copy(update=changed)
 
@@ -116,7 +116,7 @@ def _read(path: Path, key: str) -> Record:
         return {}
     data = json.loads(path.read_text(encoding="utf-8"))
     if data["space"] != key:
-        raise StoreError("the record is of another space", where=str(path), mend="choose another --out")
+        raise StoreError("the record is of another space", where=str(path), hint="choose another --out")
     found: Record = data["hypervolume"]
     return found
 

@@ -43,7 +43,7 @@ class Answers:
         """Returns class numbers (B,), or for agreement the undefended model's outputs (B, C)."""
         if self.labelled:
             if images.labels is None:
-                raise DataError("the images carry no labels", where=self._where, mend="take them from `split`")
+                raise DataError("the images carry no labels", where=self._where, hint="take them from `split`")
             return images.labels
         new = [i for i, image_id in enumerate(images.ids) if image_id not in self._outputs]
         with torch.no_grad():

@@ -25,7 +25,7 @@ FORMAT = 1
 IMAGES = "images.safetensors"
 MOST_JSON, MOST_BYTES = 2**22, 2**36
 LEAST_PX, MOST_NAME = 8, 80
-_MEND = "let leakgauge.measure() write the folder anew"
+_HINT = "let leakgauge.measure() write the folder anew"
 Channels = tuple[float, float, float]
 
 
@@ -101,10 +101,10 @@ class TensorFiles:
             DataError: It is damaged, or was changed.
         """
         where = folder / DESCRIPTION
-        stated = read_json(where, MOST_JSON, mend=_MEND)
+        stated = read_json(where, MOST_JSON, hint=_HINT)
         if not isinstance(stated, dict) or stated.get("format") != FORMAT:
             raise _damaged(where, "it is no description of this version")
-        data = {name: read_bytes(folder / name, MOST_BYTES, mend=_MEND) for name in (WEIGHTS, IMAGES)}
+        data = {name: read_bytes(folder / name, MOST_BYTES, hint=_HINT) for name in (WEIGHTS, IMAGES)}
         sums = stated.get("sha256")
         for name, content in data.items():
             if not isinstance(sums, dict) or sums.get(name) != _sha256(content):
@@ -122,7 +122,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"damaged: {what}", where=str(path), mend=_MEND)
+    return DataError(f"damaged: {what}", where=str(path), hint=_HINT)
 
 
 def _checked(stated: dict[str, Any], columns: dict[str, Tensor], where: Path) -> dict[str, Any]:

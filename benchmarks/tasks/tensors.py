@@ -51,10 +51,10 @@ class Tensors(Task):
     def __init__(self, path: FilePath, per_split: Mapping[str, Count] | None = None) -> None:
         check_counts(per_split or {})
         if PROBE_SPLIT in (per_split or {}):
-            raise ConfigError("no probe is fitted here", where=f"per_split.{PROBE_SPLIT}", mend="leave it out")
+            raise ConfigError("no probe is fitted here", where=f"per_split.{PROBE_SPLIT}", hint="leave it out")
         self.path, self.per_split = Path(path).expanduser(), dict(per_split or {})
         if not self.path.is_dir():
-            raise DataError("no such folder", where=str(self.path), mend="let leakgauge.measure() write it")
+            raise DataError("no such folder", where=str(self.path), hint="let leakgauge.measure() write it")
         self.left_out: Counter[str] = Counter()
 
     @cached_property
@@ -96,7 +96,7 @@ class Tensors(Task):
             rest = None if own or "attacker" in self.per_split else "attacker"
             return assign(clusters, counts, rest)
         except DataError as error:
-            raise DataError(error.what, where=str(self.path), mend=error.mend) from error
+            raise DataError(error.what, where=str(self.path), hint=error.hint) from error
 
     def _auxiliary(self, pixels: Tensor, others: ImageSet) -> ImageSet:
         """Returns the attacker's own images, each content once."""
@@ -106,7 +106,7 @@ class Tensors(Task):
             raise DataError(
                 f"{len(shared)} of the auxiliary images are among the images under attack",
                 where=str(self.path),
-                mend="give the attacker images of its own",
+                hint="give the attacker images of its own",
             )
         return images
 
@@ -132,7 +132,7 @@ class Tensors(Task):
         model: Any = rebuild(files.model, files.weights)
         px = int(files.pixels.shape[2])
         if tuple(model.patch_embed.img_size) != (px, px) or int(model.num_classes) != files.classes:
-            raise DataError("the model does not fit the images", where=str(self.path), mend="write them again together")
+            raise DataError("the model does not fit the images", where=str(self.path), hint="write them again together")
         digest = hashlib.sha256(files.weights)
         digest.update(repr((sorted(files.model["arguments"].items()), files.model["kind"])).encode())
         digest.update(repr((files.mean, files.std)).encode())
@@ -149,7 +149,7 @@ class Tensors(Task):
     def split(self, name: SplitName) -> ImageSet:
         """Returns the images of a split."""
         if name not in SPLITS:
-            raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
+            raise ConfigError(f"unknown split {name!r}", hint=suggest(name, [*SPLITS]))
         return self._sets[name]
 
     def target(self, images: ImageSet) -> Tensor:

@@ -49,14 +49,14 @@ _MOST: dict[str, int] = {
     **{"num_heads": 1024, "mlp_ratio": 64, "reg_tokens": 1024},
 }
 """What numbers of a description may be at most: a changed file must not take all memory."""
-_MEND = "rebuild it as a plain VisionTransformer, or save its weights for task imagefolder"
+_HINT = "rebuild it as a plain VisionTransformer, or save its weights for task imagefolder"
 
 
 def _name_of(kind: str, module: nn.Module) -> str:
     for name, known in _CHOICES[kind].items():
         if type(module) is known:
             return name
-    raise VictimError(f"{type(module).__name__} cannot be written down ({kind})", where="model", mend=_MEND)
+    raise VictimError(f"{type(module).__name__} cannot be written down ({kind})", where="model", hint=_HINT)
 
 
 def _there(module: nn.Module | None) -> bool:
@@ -126,7 +126,7 @@ def build(kind: str, arguments: dict[str, Any]) -> Any:
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0][:100]
         raise DataError(
-            f"describes no model: {said}", where=DESCRIPTION, mend="write it again with measure()"
+            f"describes no model: {said}", where=DESCRIPTION, hint="write it again with measure()"
         ) from error
 
 
@@ -143,17 +143,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _compared(model: Any, twin: Any, images: Tensor) -> None:
+def _compared(model: Any, rebuilt: Any, images: Tensor) -> None:
     """Refuses a model that its twin does not answer like, on the same device: the same sums, so that nearly is not."""
     first = next(model.parameters())
     shown = images.to(first.device, first.dtype)
     with _evaluating(model):
         wanted = model(shown).float()
     with torch.no_grad():
-        got = twin.to(first.device, first.dtype).eval()(shown).float()
+        got = rebuilt.to(first.device, first.dtype).eval()(shown).float()
     if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=0, atol=SAME * float(wanted.abs().max())):
         what = "a model built anew with its weights answers otherwise: it does more than its modules say"
-        raise VictimError(what, where="model", mend=_MEND)
+        raise VictimError(what, where="model", hint=_HINT)
 
 
 def describe(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], bytes]:
@@ -169,25 +169,25 @@ def describe(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], bytes]:
     kind = next((name for name, known in _CLASSES.items() if type(model) is known), None)
     if kind is None:
         what = f"{type(model).__name__} is not timm's VisionTransformer"
-        raise VictimError(what, where="model", mend="build one with timm.create_model, or use task imagefolder")
+        raise VictimError(what, where="model", hint="build one with timm.create_model, or use task imagefolder")
     kinds = {str(tensor.dtype) for tensor in model.parameters()}
     if len(kinds) != 1:
-        raise VictimError(f"its weights are of {len(kinds)} number types", where="model", mend="make them one")
+        raise VictimError(f"its weights are of {len(kinds)} number types", where="model", hint="make them one")
     try:
         arguments = arguments_of(model)
     except (AttributeError, IndexError) as error:
-        raise VictimError("its blocks are not of a kind that is known", where="model", mend=_MEND) from error
+        raise VictimError("its blocks are not of a kind that is known", where="model", hint=_HINT) from error
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     bad = next((name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())), None)
     if bad is not None:
-        raise VictimError(f"{bad!r} holds NaN or infinite values", where="model", mend="train it anew")
-    twin = build(kind, arguments)
+        raise VictimError(f"{bad!r} holds NaN or infinite values", where="model", hint="train it anew")
+    rebuilt = build(kind, arguments)
     try:
-        twin.load_state_dict(state, assign=True)
+        rebuilt.load_state_dict(state, assign=True)
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()[:110]
-        raise VictimError(f"it has parts that cannot be written down: {said}", where="model", mend=_MEND) from error
-    _compared(model, twin, images)
+        raise VictimError(f"it has parts that cannot be written down: {said}", where="model", hint=_HINT) from error
+    _compared(model, rebuilt, images)
     return {"kind": kind, "arguments": arguments}, save(state)
 
 
@@ -199,7 +199,7 @@ def rebuild(description: dict[str, Any], weights: bytes) -> nn.Module:
     """
     arguments = description.get("arguments")
     if not isinstance(arguments, dict):
-        raise DataError("holds no `arguments`", where=DESCRIPTION, mend="write it again with measure()")
+        raise DataError("holds no `arguments`", where=DESCRIPTION, hint="write it again with measure()")
     model = build(str(description.get("kind")), arguments)
     try:
         state = load(weights)
@@ -208,7 +208,7 @@ def rebuild(description: dict[str, Any], weights: bytes) -> nn.Module:
     except (SafetensorError, RuntimeError, StopIteration) as error:
         said = str(error).splitlines()[-1].strip()[:100] if str(error) else type(error).__name__
         raise DataError(
-            f"the weights do not fit: {said}", where=WEIGHTS, mend="write them again with measure()"
+            f"the weights do not fit: {said}", where=WEIGHTS, hint="write them again with measure()"
         ) from error
     rebuilt: nn.Module = model.eval()
     return rebuilt

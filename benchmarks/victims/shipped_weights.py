@@ -39,10 +39,10 @@ def load_shipped(build: Callable[[], Network], weights: str, script: str, path: 
         model = build()
         model.load_state_dict({name: tensor.float() for name, tensor in load_safetensors(data).items()})
     except FileNotFoundError as error:
-        mend = f"reinstall, or run benchmarks/victims/{script}"
-        raise DataError("victim weights are missing", where=where, mend=mend) from error
+        hint = f"reinstall, or run benchmarks/victims/{script}"
+        raise DataError("victim weights are missing", where=where, hint=hint) from error
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"victim weights cannot be loaded: {error}", where=where, mend="restore the file") from error
+        raise DataError(f"victim weights cannot be loaded: {error}", where=where, hint="restore the file") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise DataError("victim weights hold NaN or infinite values", where=where, mend="restore the file")
+        raise DataError("victim weights hold NaN or infinite values", where=where, hint="restore the file")
     return model.eval(), hashlib.sha256(data).hexdigest()[:16]

@@ -109,6 +109,6 @@ def dtype_of_weights(model: nn.Module) -> torch.dtype:
         raise ConfigError(
             f"the weights of the victim are of several number types: {names}",
             where="victim",
-            mend="turn all into one, `model.float()` say; option `precision` sets what the victim computes in",
+            hint="turn all into one, `model.float()` say; option `precision` sets what the victim computes in",
         )
     return next(iter(kinds), torch.float32)

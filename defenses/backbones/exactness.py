@@ -79,7 +79,7 @@ def check_mode(model: nn.Module) -> None:
             f"the victim is in training mode ({_listed(training)}): dropout and batch statistics would act in it, and "
             "are left out of the split path",
             where="victim",
-            mend="call `model.eval()`",
+            hint="call `model.eval()`",
         )
 
 
@@ -111,7 +111,7 @@ def check_same(victim: Victim, found: Tensor, own: Tensor, place: Callable[[], s
         raise VictimError(
             "the model's own output holds NaN or infinite values",
             where="victim",
-            mend="take weights of a wider number type, or check them",
+            hint="take weights of a wider number type, or check them",
         )
     if found.shape != own.shape:
         what = f"its output is {tuple(own.shape[1:])} where the adapter's is {tuple(found.shape[1:])}"
@@ -124,7 +124,7 @@ def check_same(victim: Victim, found: Tensor, own: Tensor, place: Callable[[], s
     raise VictimError(
         f"the adapter does not compute what the model does: {what}; {'; '.join(reasons) or 'nothing odd was found'}",
         where="victim",
-        mend="remove hooks and patches, or put what they do into the weights",
+        hint="remove hooks and patches, or put what they do into the weights",
     )
 
 

@@ -50,5 +50,5 @@ def adapt(model: nn.Module) -> Backbone:
     raise VictimError(
         f"unsupported victim {type(model).__name__}: no adapter runs it",
         where="victim",
-        mend=f"supported: {'; '.join(SUPPORTED)}",
+        hint=f"supported: {'; '.join(SUPPORTED)}",
     )

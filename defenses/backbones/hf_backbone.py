@@ -70,7 +70,7 @@ class HfBackbone(Backbone):
     def _refusal(self, reason: str) -> VictimError:
         """Names the model and why it cannot be run."""
         return VictimError(
-            f"unsupported victim {type(self.model).__name__}: {reason}", where="victim", mend=f"supported: {SUPPORTED}"
+            f"unsupported victim {type(self.model).__name__}: {reason}", where="victim", hint=f"supported: {SUPPORTED}"
         )
 
     @abstractmethod
@@ -103,7 +103,7 @@ class HfBackbone(Backbone):
                 f"images of {images.shape[3]} x {images.shape[2]} px, but the victim is configured for "
                 f"{width} x {height}",
                 where="victim",
-                mend="resize the images, or build the model with another `image_size`",
+                hint="resize the images, or build the model with another `image_size`",
             )
         return TokenBatch.from_uniform(self._embedding(images.to(self.tower.dtype)), self.prefix)
 

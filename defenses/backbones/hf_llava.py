@@ -146,5 +146,5 @@ def _refusal(model: nn.Module, reason: str) -> VictimError:
     return VictimError(
         f"unsupported victim {type(model).__name__}: {reason}",
         where="victim",
-        mend="take a LLaVA-1.5 or LLaVA-NeXT of transformers with a CLIP or SigLIP tower",
+        hint="take a LLaVA-1.5 or LLaVA-NeXT of transformers with a CLIP or SigLIP tower",
     )

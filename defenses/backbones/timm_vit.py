@@ -38,7 +38,7 @@ class TimmViT(Backbone):
         reason = self._unsupported(model)
         if reason:
             raise VictimError(
-                f"unsupported victim {type(model).__name__}: {reason}", where="victim", mend=f"supported: {SUPPORTED}"
+                f"unsupported victim {type(model).__name__}: {reason}", where="victim", hint=f"supported: {SUPPORTED}"
             )
         self.model: Any = cast(Any, model)
         self.depth = len(self.model.blocks)
@@ -89,7 +89,7 @@ class TimmViT(Backbone):
                 f"images of {images.shape[3]} x {images.shape[2]} px do not fill the {self.grid[1]} x {self.grid[0]} "
                 "patches of the victim",
                 where="victim",
-                mend="build the model for the size of the images",
+                hint="build the model for the size of the images",
             )
         return TokenBatch.from_uniform(tokens, self.prefix)
 

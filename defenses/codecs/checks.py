@@ -20,10 +20,10 @@ def checked_values(tokens: Tensor, limit: float, name: str) -> NDArray[np.float3
         PayloadError: A value is not finite, or beyond ``limit``, the range of the number type ``name``.
     """
     if not bool(torch.isfinite(tokens).all()):
-        raise PayloadError("tokens hold NaN or infinite values", where=WHERE, mend="check weights and input images")
+        raise PayloadError("tokens hold NaN or infinite values", where=WHERE, hint="check weights and input images")
     if tokens.numel() and float(tokens.abs().max()) > limit:
         raise PayloadError(
-            f"a token value exceeds {limit:g}, the range of {name}", where=WHERE, mend="use codec float32"
+            f"a token value exceeds {limit:g}, the range of {name}", where=WHERE, hint="use codec float32"
         )
     values: NDArray[np.float32] = tokens.detach().to("cpu", torch.float32).numpy()
     return values
@@ -32,4 +32,4 @@ def checked_values(tokens: Tensor, limit: float, name: str) -> NDArray[np.float3
 def check_length(data: bytes, expected: int) -> None:
     """Raises PayloadError unless ``data`` is exactly ``expected`` bytes long."""
     if len(data) != expected:
-        raise PayloadError(f"token data is {len(data)} bytes long, expected {expected}", where=WHERE, mend=DAMAGED)
+        raise PayloadError(f"token data is {len(data)} bytes long, expected {expected}", where=WHERE, hint=DAMAGED)

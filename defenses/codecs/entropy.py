@@ -145,7 +145,7 @@ class EntropyCodec(QuantisedCodec):
         header = self.side_bytes(count, width)
         coded = len(data) - header
         if coded < _least_bytes(count, width) or coded % _WORD or (coded and not count * width):
-            raise PayloadError(f"{coded} bytes cannot hold {count} x {width} values", where=WHERE, mend=DAMAGED)
+            raise PayloadError(f"{coded} bytes cannot hold {count} x {width} values", where=WHERE, hint=DAMAGED)
         if not data:
             return torch.zeros(count, width)
         ranges = self._quantiser.read_ranges(data[:header])
@@ -157,7 +157,7 @@ class EntropyCodec(QuantisedCodec):
             try:
                 symbols: NDArray[np.int32] = decoder.decode(_FAMILY, table)
             except AssertionError as error:  # what constriction raises for words that no encoder writes
-                raise PayloadError("the coded levels are impossible", where=WHERE, mend=DAMAGED) from error
+                raise PayloadError("the coded levels are impossible", where=WHERE, hint=DAMAGED) from error
             again.encode(symbols, _FAMILY, table)
             levels[row, part] = symbols
             return symbols
@@ -165,5 +165,5 @@ class EntropyCodec(QuantisedCodec):
         _walk(self._quantiser, ranges, count, width, read)
         # Encoded alongside, under the same tables: left-over or altered bytes show.
         if _finish(again, count, width) != data[header:]:
-            raise PayloadError("the coded levels are not as an encoder writes them", where=WHERE, mend=DAMAGED)
+            raise PayloadError("the coded levels are not as an encoder writes them", where=WHERE, hint=DAMAGED)
         return self._quantiser.values(levels, ranges)

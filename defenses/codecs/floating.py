@@ -28,7 +28,7 @@ class Float32Codec(Codec):
         check_length(data, count * width * np.dtype(self._dtype).itemsize)
         values = self._read(np.frombuffer(data, self._dtype)).reshape(count, width)
         if not np.isfinite(values).all():
-            raise PayloadError("a token value is not finite", where=WHERE, mend=DAMAGED)
+            raise PayloadError("a token value is not finite", where=WHERE, hint=DAMAGED)
         return torch.from_numpy(values)
 
     def _write(self, values: NDArray[np.float32]) -> NDArray[np.generic]:

@@ -66,7 +66,7 @@ class JsccCodec(SymbolCodec):
         self.uses_per_token = uses_per_token
         self._low, self._high = snr_low_db, snr_high_db
         if self._low > self._high:
-            raise ConfigError(f"snr_low_db = {self._low:g} is above snr_high_db = {self._high:g}", mend="swap the two")
+            raise ConfigError(f"snr_low_db = {self._low:g} is above snr_high_db = {self._high:g}", hint="swap the two")
         self._hidden = hidden
         self._steps = steps
         self._coder: Coder | None = None
@@ -87,7 +87,7 @@ class JsccCodec(SymbolCodec):
             raise ConfigError(
                 f"uses_per_token = {self.uses_per_token} is too much for {count} tokens of width {width}",
                 where="codec 'jscc'",
-                mend=f"give at most {max(0, min(width, count - 1)) // 2}, or more calibration images",
+                hint=f"give at most {max(0, min(width, count - 1)) // 2}, or more calibration images",
             )
         dice = rng.child(self.name).torch()
         coder = self._linear(tokens, dice)
@@ -110,7 +110,7 @@ class JsccCodec(SymbolCodec):
             raise PayloadError(
                 f"tokens of shape {tuple(tokens.shape)}, but the codec was trained on width {len(coder.mean)}",
                 where="codec 'jscc'",
-                mend="calibrate on tokens of the same victim",
+                hint="calibrate on tokens of the same victim",
             )
         _check_finite(tokens)
         with torch.no_grad():
@@ -133,7 +133,7 @@ class JsccCodec(SymbolCodec):
             raise PayloadError(
                 f"symbol values of shape {tuple(values.shape)}, expected width {2 * self.uses_per_token}",
                 where="codec 'jscc'",
-                mend="receive with the codec that sent",
+                hint="receive with the codec that sent",
             )
         _check_finite(values)
         noise, least, most = noise_to_signal.cpu().double()[:, None], 10 ** (-self._high / 10), 10 ** (-self._low / 10)
@@ -226,7 +226,7 @@ class JsccCodec(SymbolCodec):
     def _prepared(self) -> Coder:
         if self._coder is None:
             raise PluginError(
-                "it has not been trained", where="codec 'jscc'", mend="call `prepare` with calibration tokens first"
+                "it has not been trained", where="codec 'jscc'", hint="call `prepare` with calibration tokens first"
             )
         return self._coder
 
@@ -234,4 +234,4 @@ class JsccCodec(SymbolCodec):
 def _check_finite(tokens: Tensor) -> None:
     """Raises PayloadError where a value is not finite."""
     if not bool(torch.isfinite(tokens).all()):
-        raise PayloadError("tokens hold NaN or infinite values", where="codec 'jscc'", mend="check weights and images")
+        raise PayloadError("tokens hold NaN or infinite values", where="codec 'jscc'", hint="check weights and images")

@@ -62,12 +62,12 @@ class PcaCodec(Codec):
             raise ConfigError(
                 f"rank {self._rank} is too much for {count} calibration tokens of width {width}",
                 where="codec 'pca'",
-                mend="give a smaller rank or more calibration images",
+                hint="give a smaller rank or more calibration images",
             )
         mean = values.mean(axis=0)
-        spread, directions = np.linalg.eigh(np.cov(values, rowvar=False).reshape(width, width))
-        main = np.argsort(spread)[::-1][: self._rank]
-        deviation = np.sqrt(np.maximum(spread[main], 0.0))
+        evenly_spaced, directions = np.linalg.eigh(np.cov(values, rowvar=False).reshape(width, width))
+        main = np.argsort(evenly_spaced)[::-1][: self._rank]
+        deviation = np.sqrt(np.maximum(evenly_spaced[main], 0.0))
         self._basis = Basis(*(torch.from_numpy(x.astype(np.float32)) for x in (mean, directions[:, main], deviation)))
 
     @property
@@ -114,12 +114,12 @@ class PcaCodec(Codec):
             raise PayloadError(
                 f"tokens of width {width}, but the basis is for width {len(basis.mean)}",
                 where="codec 'pca'",
-                mend="calibrate on tokens of the same victim",
+                hint="calibrate on tokens of the same victim",
             )
 
     def _prepared(self) -> Basis:
         if self._basis is None:
             raise PluginError(
-                "no basis has been fitted", where="codec 'pca'", mend="call `prepare` with calibration tokens first"
+                "no basis has been fitted", where="codec 'pca'", hint="call `prepare` with calibration tokens first"
             )
         return self._basis

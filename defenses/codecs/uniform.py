@@ -65,7 +65,7 @@ class Quantiser:
         """Returns the ranges in the bounds ``data``; raises PayloadError unless they are finite and ordered."""
         bounds = np.frombuffer(data, "<f2").reshape(-1, 2)
         if not np.isfinite(bounds).all() or bool((bounds[:, 0] > bounds[:, 1]).any()):
-            raise PayloadError(f"the range of a {self.per} is not finite or upside down", where=WHERE, mend=DAMAGED)
+            raise PayloadError(f"the range of a {self.per} is not finite or upside down", where=WHERE, hint=DAMAGED)
         return self._ranges(bounds)
 
     def values(self, levels: NDArray[np.uint8], ranges: Ranges) -> Tensor:
@@ -150,7 +150,7 @@ def unpack(data: bytes, bits: Bits, count: int, width: int) -> NDArray[np.uint8]
     used = count * width * bits
     digits = np.unpackbits(np.frombuffer(data, np.uint8))
     if digits[used:].any():
-        raise PayloadError("bits after the last token value are set", where=WHERE, mend=DAMAGED)
+        raise PayloadError("bits after the last token value are set", where=WHERE, hint=DAMAGED)
     padded = np.zeros((count * width, 8), dtype=np.uint8)
     padded[:, 8 - bits :] = digits[:used].reshape(-1, bits)
     return np.packbits(padded, axis=1).reshape(count, width)

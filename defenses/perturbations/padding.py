@@ -53,7 +53,7 @@ class PadCount(Perturbation):
 
     def __init__(self, count: Tokens | None = None, bucket: Tokens | None = None) -> None:
         if (count is None) == (bucket is None):
-            raise ConfigError("pad_count takes either count or bucket", mend="write bucket: 16")
+            raise ConfigError("pad_count takes either count or bucket", hint="write bucket: 16")
         self._count = count
         self._bucket = bucket or 1
 
@@ -68,7 +68,7 @@ class PadCount(Perturbation):
             raise ConfigError(
                 f"an image has {longest} tokens, more than count = {self._count}",
                 where="perturbation 'pad_count'",
-                mend=f"write count: {longest} or more, or use bucket",
+                hint=f"write count: {longest} or more, or use bucket",
             )
         images = [
             self._pad(sizes.cpu(), merge_map.cpu(), batch.prefix)

@@ -109,7 +109,7 @@ def block_error_table(path: Path = _TABLE) -> BlockErrorTable:
             raise DataError(
                 f"no block error curve of {mcs.name}",
                 where=str(path),
-                mend="run python -m leakgauge.defenses.radio.measure_block_errors to its end",
+                hint="run python -m leakgauge.defenses.radio.measure_block_errors to its end",
             )
     return BlockErrorTable(curves, table["provenance"])
 

@@ -38,13 +38,13 @@ class Fading:
 
     def __post_init__(self) -> None:
         if self.kind not in {"none", "rayleigh", "rician"}:
-            raise ConfigError(f"unknown fading {self.kind!r}", mend="none, rayleigh or rician")
+            raise ConfigError(f"unknown fading {self.kind!r}", hint="none, rayleigh or rician")
         if (self.k_db is not None) != (self.kind == "rician"):
-            raise ConfigError(f"k_db = {self.k_db!r} with {self.kind} fading", mend="rician needs k_db, others none")
+            raise ConfigError(f"k_db = {self.k_db!r} with {self.kind} fading", hint="rician needs k_db, others none")
         if self.k_db is not None and not math.isfinite(self.k_db):
-            raise ConfigError(f"k_db = {self.k_db!r} is not finite", mend="for a pure line of sight write kind: none")
+            raise ConfigError(f"k_db = {self.k_db!r} is not finite", hint="for a pure line of sight write kind: none")
         if self.pilots is not None and (isinstance(self.pilots, bool) or self.pilots < 1):
-            raise ConfigError(f"pilots = {self.pilots!r}", mend="at least 1, or leave it out for perfect knowledge")
+            raise ConfigError(f"pilots = {self.pilots!r}", hint="at least 1, or leave it out for perfect knowledge")
 
 
 class Equalised(NamedTuple):
@@ -68,7 +68,7 @@ def noise_power(snr_db: float) -> float:
         ConfigError: It is not a finite number.
     """
     if isinstance(snr_db, bool) or not isinstance(snr_db, int | float) or not math.isfinite(snr_db):
-        raise ConfigError(f"snr_db = {snr_db!r} is not a finite number", mend="write snr_db: 10")
+        raise ConfigError(f"snr_db = {snr_db!r} is not a finite number", hint="write snr_db: 10")
     return float(10.0 ** (-snr_db / 10.0))
 
 

@@ -19,7 +19,7 @@ Demapping = Literal["app", "maxlog"]
 
 def _check(bits_per_symbol: int) -> None:
     if bits_per_symbol not in {2, 4, 6}:
-        raise ConfigError(f"bits_per_symbol = {bits_per_symbol!r}", mend="2 (QPSK), 4 (16-QAM) or 6 (64-QAM)")
+        raise ConfigError(f"bits_per_symbol = {bits_per_symbol!r}", hint="2 (QPSK), 4 (16-QAM) or 6 (64-QAM)")
 
 
 @cache

@@ -63,7 +63,7 @@ def scheme(name: str) -> Mcs:
         if mcs.name == name:
             return mcs
     known = ", ".join(mcs.name for mcs in SCHEMES)
-    raise ConfigError(f"unknown modulation and coding scheme {name!r}", mend=f"one of {known}")
+    raise ConfigError(f"unknown modulation and coding scheme {name!r}", hint=f"one of {known}")
 
 
 def blocks_of(packet_bytes: int) -> int:

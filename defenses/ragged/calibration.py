@@ -111,7 +111,7 @@ def that_keeps(keep: float, tolerance: float, at: Callable[[float], Calibrated])
         raise ConfigError(
             f"keep = {keep:g} cannot be reached: {best.kept:.3f} of the tokens stay where all matches merge",
             where="reduction 'threshold'",
-            mend="keep more, or let more edge blocks merge (`cut`, `cap`)",
+            hint="keep more, or let more edge blocks merge (`cut`, `cap`)",
         )
     low, high = 0.0, 1.0
     if keep >= 1 - tolerance:
@@ -161,7 +161,7 @@ def calibrate_thresholds(
     """
     if len(shares) > backbone.depth or not all(0 <= share <= 1 for share in shares):
         raise ConfigError(
-            f"shares {list(shares)!r} are not in [0, 1], at most {backbone.depth} of them", mend="give one a block"
+            f"shares {list(shares)!r} are not in [0, 1], at most {backbone.depth} of them", hint="give one a block"
         )
     matching: dict[str, Any] = {"similarity": similarity, "split": split, "order": order, "cap": cap}
     return _calibrate(backbone, batch, shares, proportional=proportional, **matching)[0]

@@ -33,24 +33,24 @@ def check_assignment(batch: TokenBatch, assignment: Assignment) -> _Moves:
     """
     destination, lengths = assignment.destination, assignment.lengths
     if destination.shape != (len(batch.tokens),) or lengths.shape != batch.lengths.shape:
-        raise PluginError("a reduction returned an assignment of the wrong shape", mend="see Assignment")
+        raise PluginError("a reduction returned an assignment of the wrong shape", hint="see Assignment")
     starts = offsets_of(lengths)
     first, last = (torch.repeat_interleave(ends, batch.lengths) for ends in (starts[:-1], starts[1:]))
     inside = (destination >= first) & (destination < last)
     target, order = destination.sort(stable=True)
     if not bool(inside.all()):
         if not bool((inside | (destination == DROPPED)).all()):
-            raise PluginError("a reduction moved a token to another image", mend="see Assignment")
+            raise PluginError("a reduction moved a token to another image", hint="see Assignment")
         dropped = int((destination == DROPPED).sum())  # they sort first
         target, order = target[dropped:], order[dropped:]
     counts = torch.bincount(target, minlength=int(starts[-1]))
     if not bool(counts.all()):
-        raise PluginError("a reduction left a new token without sources", mend="see Assignment")
+        raise PluginError("a reduction left a new token without sources", hint="see Assignment")
     place = torch.arange(batch.prefix, device=destination.device)
     prefix_old = (batch.offsets[:-1, None] + place).flatten()
     prefix_new = (starts[:-1, None] + place).flatten()
     if not torch.equal(destination[prefix_old], prefix_new) or not bool((counts[prefix_new] == 1).all()):
-        raise PluginError("a reduction touched a protected token", mend="leave the first `prefix` tokens alone")
+        raise PluginError("a reduction touched a protected token", hint="leave the first `prefix` tokens alone")
     return _Moves(order, target, counts)
 
 

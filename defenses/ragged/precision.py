@@ -14,6 +14,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     """Returns the number type; raises ConfigError where it is of no use on the device."""
     if precision == "float16" and device.type == "cpu":
-        raise ConfigError("float16 is for GPUs", where="precision", mend="take bfloat16 on the CPU")
+        raise ConfigError("float16 is for GPUs", where="precision", hint="take bfloat16 on the CPU")
     dtype: torch.dtype = getattr(torch, precision)
     return dtype

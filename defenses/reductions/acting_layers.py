@@ -37,11 +37,11 @@ class ActingLayers:
             raise ConfigError(
                 f"layers names block {self._layers[-1]}, but the edge has {layers} blocks",
                 where=where,
-                mend=f"give block numbers from 0 to {layers - 1}",
+                hint=f"give block numbers from 0 to {layers - 1}",
             )
         if self._layers[0] >= layers:
             raise ConfigError(
                 f"it first acts in block {self._layers[0]}, but the edge has {layers} blocks",
                 where=where,
-                mend="cut later, or say where it acts: layers: [0]",
+                hint="cut later, or say where it acts: layers: [0]",
             )

@@ -57,7 +57,7 @@ class DiffRate(Reduction):
         sizes: SizesName = "scaled",
     ) -> None:
         if prune_kept is None and merge_kept is None:
-            raise ConfigError("neither prune_kept nor merge_kept is given", mend="give the tokens left a block")
+            raise ConfigError("neither prune_kept nor merge_kept is given", hint="give the tokens left a block")
         self._similarity, self._scaled = similarity, sizes == "scaled"
         self._prune_kept, self._merge_kept = (
             PerLayer(name, NONE if value is None else value)

@@ -27,7 +27,7 @@ class MatchedReduction(Reduction):
         name, options = name_and_options("reductions", match, where)
         reference: Reduction = create("reductions", name, options, where=where)
         if reference.match is not None:
-            raise ConfigError(f"{name!r} is itself matched to another", mend="match a reduction of its own right")
+            raise ConfigError(f"{name!r} is itself matched to another", hint="match a reduction of its own right")
         self.match = reference
         # A control differs from its reference in what it removes, and in nothing else.
         self.proportional = reference.proportional
@@ -44,7 +44,7 @@ class MatchedReduction(Reduction):
             PluginError: No targets were supplied, or they grow.
         """
         if state.target_lengths is None:
-            raise PluginError(f"{self.name} needs target lengths", mend="run it inside a defense that supplies them")
+            raise PluginError(f"{self.name} needs target lengths", hint="run it inside a defense that supplies them")
         found = []
         for length, wanted in zip(state.lengths.tolist(), state.target_lengths.tolist(), strict=True):
             if not state.prefix <= wanted <= length:

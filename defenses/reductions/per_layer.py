@@ -29,5 +29,5 @@ class PerLayer:
             raise ConfigError(
                 f"{len(self._values)} {self._name} for {layers} edge blocks",
                 where=f"reduction {reduction!r}",
-                mend=f"give {layers} {self._name} (one for each block before the cut), or a single number",
+                hint=f"give {layers} {self._name} (one for each block before the cut), or a single number",
             )

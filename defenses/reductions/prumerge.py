@@ -56,7 +56,7 @@ class PruMerge(Reduction):
             raise ConfigError(
                 f"layer = {self._layer}, but the edge has {layers} blocks",
                 where=f"reduction {self.name!r}",
-                mend=f"give a block number from 0 to {layers - 1}",
+                hint=f"give a block number from 0 to {layers - 1}",
             )
 
     def active(self, layer: int, layers: int) -> bool:

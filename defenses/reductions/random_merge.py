@@ -32,7 +32,7 @@ class RandomMerge(MatchedReduction):
             if merges == 0:
                 continue
             if merges >= length - state.prefix:
-                raise PluginError(f"cannot merge all of {length - state.prefix} patch tokens", mend="take random_drop")
+                raise PluginError(f"cannot merge all of {length - state.prefix} patch tokens", hint="take random_drop")
             a, b = alternating(length, state.prefix)
             generator = rng.child("random_merge", state.layer, state.ids[i]).torch()
             order = torch.randperm(len(a), generator=generator)

@@ -50,7 +50,7 @@ class SimilarityMerge(Reduction):
         cap: Cap = 0.5,
     ) -> None:
         if order == "tome" and split != "alternating":
-            raise ConfigError("order 'tome' is defined for the alternating split only", mend="take order: kept")
+            raise ConfigError("order 'tome' is defined for the alternating split only", hint="take order: kept")
         self._similarity, self._split, self._order, self._cap = similarity, split, order, cap
 
     def matching(self) -> dict[str, Any]:

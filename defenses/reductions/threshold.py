@@ -65,7 +65,7 @@ class ThresholdMerge(SimilarityMerge):
         if len(given) != 1:
             raise ConfigError(
                 f"{' and '.join(given) if given else 'none'} of thresholds, share and keep is given, wanted is one",
-                mend="give `share: 0.25`, `keep: 0.4` or `thresholds: 0.9`",
+                hint="give `share: 0.25`, `keep: 0.4` or `thresholds: 0.9`",
             )
         self.keep = keep
         self._share = None if share is None else PerLayer("share", share)
@@ -97,7 +97,7 @@ class ThresholdMerge(SimilarityMerge):
             raise PluginError(
                 "thresholds are not calibrated yet",
                 where=f"reduction {self.name!r}",
-                mend="call prepare() of the defense with calibration images first",
+                hint="call prepare() of the defense with calibration images first",
             )
         return self._tau[layer]
 

@@ -44,7 +44,7 @@ class TopK(Reduction):
         self._keep = ShareOfPatches("keep", keep)
         listed = isinstance(keep, Sequence)
         if listed and layers is not None:
-            raise ConfigError("a list of keep already says where it acts", mend="leave layers out, or give one share")
+            raise ConfigError("a list of keep already says where it acts", hint="leave layers out, or give one share")
         self._layers = ActingLayers(layers, EVERY if listed else PUBLISHED_LAYERS)
 
     def check(self, layers: int) -> None:

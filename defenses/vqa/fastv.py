@@ -59,12 +59,12 @@ class FastV:
         check_layers(model)
         if getattr(model.config, "sliding_window", None) is not None:
             what = "the language model attends within a sliding window"
-            raise ConfigError(what, where="fastv", mend="leave it out, or take a model without one")
+            raise ConfigError(what, where="fastv", hint="leave it out, or take a model without one")
         if self.layer >= len(model.layers):
             raise ConfigError(
                 f"layer = {self.layer}, but the language model has {len(model.layers)} layers",
                 where="fastv",
-                mend=f"give 1 to {len(model.layers) - 1}",
+                hint=f"give 1 to {len(model.layers) - 1}",
             )
 
     def kept(self, image_tokens: int) -> int:
@@ -115,7 +115,7 @@ def check_layers(model: Any) -> None:
         raise ConfigError(
             f"the layers of {type(model).__name__} cannot be called one by one",
             where="victim",
-            mend=f"take a language model among {', '.join(RUNS)}",
+            hint=f"take a language model among {', '.join(RUNS)}",
         )
 
 

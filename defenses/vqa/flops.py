@@ -96,7 +96,7 @@ class QuestionFlops:
             raise ConfigError(
                 f"the cost of {type(self._model).__name__} does not follow from the length of its input",
                 where="defense 'vqa_pipeline'",
-                mend=f"take a language model among {', '.join(RUNS)}",
+                hint=f"take a language model among {', '.join(RUNS)}",
             )
         return law
 

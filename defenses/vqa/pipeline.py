@@ -60,12 +60,12 @@ class VqaPipeline(SplitPipeline):
     ) -> None:
         if not isinstance(victim, VisionLanguageVictim):
             raise ConfigError(
-                "the victim answers no questions", where=_WHERE, mend="take a task with questions, or split_pipeline"
+                "the victim answers no questions", where=_WHERE, hint="take a task with questions, or split_pipeline"
             )
         known = inspect.signature(SplitPipeline).parameters
         for key in options:
             if key not in known:
-                raise ConfigError(f"unknown option {key!r}", where=_WHERE, mend=suggest(key, [*known, *_OWN]))
+                raise ConfigError(f"unknown option {key!r}", where=_WHERE, hint=suggest(key, [*known, *_OWN]))
         super().__init__(victim, device, **options)
         if not isinstance(self._backbone, HfLlava):
             raise ConfigError(f"{type(victim.model).__name__} is no LLaVA", where=_WHERE)
@@ -74,7 +74,7 @@ class VqaPipeline(SplitPipeline):
         if (projector_on_edge or self._llava.tiled) and not self._whole:
             what = "the projector on the edge" if projector_on_edge else "a victim that cuts images into tiles"
             raise ConfigError(
-                f"{what} needs all {self._llava.depth} blocks there", where=_WHERE, mend="leave out `cut`"
+                f"{what} needs all {self._llava.depth} blocks there", where=_WHERE, hint="leave out `cut`"
             )
         self.projects_on_edge = projector_on_edge
         self._fastv = None if fastv is None else FastV(**fastv)

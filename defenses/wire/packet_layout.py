@@ -56,36 +56,36 @@ class Layout(NamedTuple):
         if self.total - self.prefix > known.patches:
             raise payload_error(f"{self.total - self.prefix} tokens for {known.patches} patches", OTHER_SENDER)
 
-    def check(self, mend: str) -> None:
+    def check(self, hint: str) -> None:
         """Raises PayloadError where the counts contradict one another."""
         if self.width < 1:
-            raise payload_error("tokens without channels", mend)
+            raise payload_error("tokens without channels", hint)
         if self.first + self.tokens > self.total:
-            raise payload_error(f"tokens {self.first} to {self.first + self.tokens} of {self.total}", mend)
+            raise payload_error(f"tokens {self.first} to {self.first + self.tokens} of {self.total}", hint)
         if self.prefix > self.total:
-            raise payload_error(f"{self.total} tokens, but {self.prefix} are protected", mend)
+            raise payload_error(f"{self.total} tokens, but {self.prefix} are protected", hint)
 
 
-def payload_error(what: str, mend: str) -> PayloadError:
+def payload_error(what: str, hint: str) -> PayloadError:
     """Returns the error of a payload: what is wrong, and the mend."""
-    return PayloadError(what, where="payload", mend=mend)
+    return PayloadError(what, where="payload", hint=hint)
 
 
-def check_order(order: NDArray[np.int64], layout: Layout, mend: str) -> None:
+def check_order(order: NDArray[np.int64], layout: Layout, hint: str) -> None:
     """Raises PayloadError unless the positions are distinct and inside the image: a permutation, if it is whole."""
     outside = bool(((order < 0) | (order >= layout.total)).any())
     if len(order) != layout.tokens or outside or len(np.unique(order)) != len(order):
-        raise payload_error("the order is no permutation of the image's tokens", mend)
+        raise payload_error("the order is no permutation of the image's tokens", hint)
 
 
-def check_map(merge_map: NDArray[np.int64], sizes: NDArray[np.int64] | None, layout: Layout, mend: str) -> None:
+def check_map(merge_map: NDArray[np.int64], sizes: NDArray[np.int64] | None, layout: Layout, hint: str) -> None:
     """Raises PayloadError unless patches point at the image's unprotected tokens, as many at each as its size."""
     kept = merge_map[merge_map != DROPPED]
     if bool(((kept < layout.prefix) | (kept >= layout.total)).any()):
-        raise payload_error("the merge map points outside its image", mend)
+        raise payload_error("the merge map points outside its image", hint)
     counted = np.bincount(kept, minlength=layout.total)
     if bool((counted[layout.prefix :] < 1).any()):
-        raise payload_error("the merge map leaves a token without patches", mend)
+        raise payload_error("the merge map leaves a token without patches", hint)
     here = counted[layout.first + layout.protected : layout.first + layout.tokens]
     if sizes is not None and bool((here != sizes).any()):
-        raise payload_error("token sizes disagree with the merge map", mend)
+        raise payload_error("token sizes disagree with the merge map", hint)

@@ -140,27 +140,27 @@ def serialise(
         raise payload_error(
             f"{tuple(layout)} do not fit the wire format", "at most 65535 tokens and channels, 255 protected"
         )
-    mend = "check the reduction that made these tokens"
-    layout.check(mend)
+    hint = "check the reduction that made these tokens"
+    layout.check(hint)
     flags, own = 0, None
     parts: list[bytes] = [b"", b"", b""]
     if sizes is not None:
         own = sizes[layout.protected :].cpu().numpy().astype(np.int64)
         if len(sizes) != layout.tokens or bool(((own < 1) | (own > _MOST)).any()):
-            raise payload_error(f"sizes are not {layout.tokens} integers from 1 to {_MOST}", mend)
+            raise payload_error(f"sizes are not {layout.tokens} integers from 1 to {_MOST}", hint)
         wide = bool((own > 0xFF).any())
         flags |= _SIZES | (_WIDE_SIZES if wide else 0)
         parts[0] = own.astype("<u2" if wide else "u1").tobytes()
     if order is not None:
         places = order.cpu().numpy().astype(np.int64)
-        check_order(places, layout, mend)
+        check_order(places, layout, hint)
         flags |= _ORDER
         parts[1] = places.astype("<u2").tobytes()
     if merge_map is not None:
         pointers = merge_map.cpu().numpy().astype(np.int64)
         if pointers.ndim != 1 or len(pointers) > _MOST:
             raise payload_error(f"a merge map of shape {pointers.shape}", f"give one image's, at most {_MOST} patches")
-        check_map(pointers, own, layout, mend)
+        check_map(pointers, own, layout, hint)
         flags |= _MERGE_MAP
         codes = np.where(pointers == DROPPED, _DROPPED_CODE, pointers)
         parts[2] = _COUNT.pack(len(codes)) + codes.astype("<u2").tobytes()
@@ -168,7 +168,7 @@ def serialise(
     body, side = codec.encode(tokens), codec.side_bytes(layout.tokens, layout.width)
     if not isinstance(body, bytes) or not 0 <= side <= len(body):
         what = f"{type(body).__name__}, {side} bytes of it side information"
-        raise PluginError(f"encode returned {what}", where=f"codec {codec.name!r}", mend="return bytes")
+        raise PluginError(f"encode returned {what}", where=f"codec {codec.name!r}", hint="return bytes")
     head = _HEADER.pack(MAGIC, VERSION, _codec_code(codec), flags, *layout)
     data = head + b"".join(parts) + body
     account = ByteAccount(len(head), len(parts[0]), len(parts[1]), len(parts[2]), side, len(body) - side, _CRC.size)

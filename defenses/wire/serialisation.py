@@ -20,7 +20,7 @@ def check_symbols(codec: Codec | SymbolCodec, channel: Channel) -> None:
         raise ConfigError(
             f"codec {codec.name!r} makes symbols, channel {channel.name!r} carries packets",
             where="defense 'split_pipeline'",
-            mend="take an analog channel, or another codec",
+            hint="take an analog channel, or another codec",
         )
 
 

@@ -34,7 +34,7 @@ class NoValues(Codec):
         return torch.zeros(1, 1).expand(count, width)  # one zero, however many are asked for
 
 
-class Stand(NamedTuple):
+class Placeholder(NamedTuple):
     """Means over calibration images that stand in for lost tokens: protected ones (prefix, D), a patch token (D,)."""
 
     prefix: Tensor
@@ -87,7 +87,9 @@ def packed(batch: TokenBatch, sizes_sent: bool, codec: Codec, packet_tokens: int
     ]
 
 
-def unpack(packets: Sequence[bytes | None], known: Known, codec: Codec, stand: Stand, on_loss: OnLoss) -> Arrived:
+def unpack(
+    packets: Sequence[bytes | None], known: Known, codec: Codec, placeholder: Placeholder, on_loss: OnLoss
+) -> Arrived:
     """Puts together what arrived of one image, in whatever order.
 
     Protected tokens that were lost are replaced by their means, because the server half cannot do without them; lost
@@ -97,19 +99,19 @@ def unpack(packets: Sequence[bytes | None], known: Known, codec: Codec, stand: S
         packets: As received, None for a lost one.
         known: What the receiver knows of the victim.
         codec: Reads the values.
-        stand: What stands in for lost tokens.
+        placeholder: What stands in for lost tokens.
         on_loss: ``drop`` or ``mean``.
 
     Raises:
         PayloadError: A packet that arrived is not what the format says, or packets overlap or contradict one another.
     """
-    if stand.patch.shape != (known.width,) or stand.prefix.shape != (known.prefix, known.width):
+    if placeholder.patch.shape != (known.width,) or placeholder.prefix.shape != (known.prefix, known.width):
         raise _error(f"what stands in for lost tokens does not have {known.width} channels")
     parsed = [parse(packet, known, codec) for packet in packets if packet is not None]
     _check_together(parsed)
     total = parsed[0].total if parsed else known.prefix
     tokens = torch.zeros(total, known.width)
-    tokens[: known.prefix], tokens[known.prefix :] = stand.prefix, stand.patch
+    tokens[: known.prefix], tokens[known.prefix :] = placeholder.prefix, placeholder.patch
     sizes, source = torch.ones(total, dtype=torch.long), torch.full((total,), -1)
     for one in parsed:
         rows = slice(one.first, one.first + len(one.tokens))
@@ -128,7 +130,7 @@ def unpack(packets: Sequence[bytes | None], known: Known, codec: Codec, stand: S
 
 
 def _error(what: str) -> PayloadError:
-    return PayloadError(what, where="payload", mend="send it again")
+    return PayloadError(what, where="payload", hint="send it again")
 
 
 def _check_together(parsed: Sequence[ParsedPayload]) -> None:
@@ -170,7 +172,7 @@ def received_batch(images: Sequence[Arrived], sent: TokenBatch) -> TokenBatch:
 
 
 def unpacked(
-    packets: Sequence[Sequence[bytes | None]], sent: TokenBatch, codec: Codec, stand: Stand, on_loss: OnLoss
+    packets: Sequence[Sequence[bytes | None]], sent: TokenBatch, codec: Codec, placeholder: Placeholder, on_loss: OnLoss
 ) -> tuple[TokenBatch, Tensor]:
     """Unpacks what arrived of every image: the tokens, and how many of each (B,) int64 were lost.
 
@@ -178,11 +180,11 @@ def unpacked(
         packets: As received, each image's.
         sent: What was sent.
         codec: As for ``unpack``.
-        stand: As for ``unpack``.
+        placeholder: As for ``unpack``.
         on_loss: As for ``unpack``.
     """
     known = known_of(sent)
-    arrived = [unpack(own, known, codec, stand, on_loss) for own in packets]
+    arrived = [unpack(own, known, codec, placeholder, on_loss) for own in packets]
     lost = sent.lengths - torch.tensor([int((one.source >= 0).sum()) for one in arrived])
     return received_batch(arrived, sent), lost
 
@@ -200,7 +202,7 @@ def account_of(packets: Sequence[Sequence[Serialised]]) -> dict[str, Tensor]:
     }
 
 
-def mean_stand(batch: TokenBatch) -> Stand:
+def mean_placeholder(batch: TokenBatch) -> Placeholder:
     """Returns the means over the images of a batch: each protected token, and the patch tokens together."""
     starts = offsets_of(batch.lengths)[:-1]
     prefix = (
@@ -209,4 +211,4 @@ def mean_stand(batch: TokenBatch) -> Stand:
         else (batch.tokens.new_zeros(0, batch.tokens.shape[1]))
     )
     position = torch.arange(len(batch.tokens)) - starts[batch.image_index]
-    return Stand(prefix.float(), batch.tokens[position >= batch.prefix].mean(dim=0).float())
+    return Placeholder(prefix.float(), batch.tokens[position >= batch.prefix].mean(dim=0).float())

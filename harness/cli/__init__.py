@@ -16,7 +16,7 @@ from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.system import console
 from leakgauge.harness.system.console import DEBUG, debugging
 from leakgauge.harness.system.exit_codes import ExitCode
-from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.extras import hint_of
 from leakgauge.harness.system.interrupts import interrupted, note_interrupts
 from leakgauge.harness.system.plain_text import plain, shortened
 
@@ -90,8 +90,8 @@ def _told(error: BaseException) -> tuple[LeakgaugeError, int]:
     if isinstance(error, typer.Abort | KeyboardInterrupt):
         return LeakgaugeError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, OSError):
-        what, mend = str(error.strerror or error), "run the same command again to resume"
-        return LeakgaugeError(what, where=str(error.filename or "system"), mend=mend), ExitCode.MISTAKE
+        what, hint = str(error.strerror or error), "run the same command again to resume"
+        return LeakgaugeError(what, where=str(error.filename or "system"), hint=hint), ExitCode.MISTAKE
     # Libraries that are interrupted within a callback may raise something else.
     return (LeakgaugeError("interrupted"), ExitCode.INTERRUPTED) if interrupted() else _unforeseen(error)
 
@@ -102,17 +102,17 @@ def _unforeseen(error: BaseException) -> tuple[LeakgaugeError, int]:
     if said is not None:  # typer's own: a mistake on the command line
         context = getattr(error, "ctx", None)
         where = "leakgauge" if context is None else context.command_path
-        return LeakgaugeError(said() or "see --help", where=where, mend=f"see `{where} --help`"), ExitCode.MISTAKE
-    if mend := mend_of(error):
-        return LeakgaugeError(str(error), mend=mend), ExitCode.MISTAKE
+        return LeakgaugeError(said() or "see --help", where=where, hint=f"see `{where} --help`"), ExitCode.MISTAKE
+    if hint := hint_of(error):
+        return LeakgaugeError(str(error), hint=hint), ExitCode.MISTAKE
     from leakgauge.harness.system.containment import shortage  # noqa: PLC0415 - heavy
 
     text = shortened(plain(" ".join(str(error).split()), keep=""), 150)
     if shortage(error) == "memory":
-        mend = "lower batch_size in the suite, or --workers"
-        return LeakgaugeError(f"out of memory: {text}", mend=mend), ExitCode.MISTAKE
+        hint = "lower batch_size in the suite, or --workers"
+        return LeakgaugeError(f"out of memory: {text}", hint=hint), ExitCode.MISTAKE
     what = f"internal error: {type(error).__name__}: {text}"
-    return LeakgaugeError(what, mend="please report it, with --debug"), ExitCode.FAULT
+    return LeakgaugeError(what, hint="please report it, with --debug"), ExitCode.FAULT
 
 
 def _say(told: LeakgaugeError, error: BaseException) -> None:

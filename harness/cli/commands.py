@@ -18,7 +18,7 @@ from leakgauge.harness.cli.reference.summaries import summary_of
 from leakgauge.harness.errors import LeakgaugeError, PluginError
 from leakgauge.harness.suite.registry import load, plugins
 from leakgauge.harness.system.exit_codes import ExitCode
-from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.extras import hint_of
 from leakgauge.harness.system.plain_text import plain, shortened
 
 GATE = "gate"
@@ -77,7 +77,7 @@ def command(name: str) -> Any:
         return _alone(name, function if name == GATE else _never_one(function))
     except (Exception, SystemExit) as error:
         what = error.what if isinstance(error, LeakgaugeError) else f"{type(error).__name__}: {error}"
-        return _broken(name, plain(" ".join(what.split()), keep=""), mend_of(error, "reinstall its package"))
+        return _broken(name, plain(" ".join(what.split()), keep=""), hint_of(error, "reinstall its package"))
 
 
 def json_asked(arguments: Sequence[str]) -> bool:
@@ -117,9 +117,9 @@ def _other(code: int) -> int:
     return ExitCode.FAULT if code == ExitCode.WORSE else code
 
 
-def _broken(name: str, what: str, mend: str) -> Any:
+def _broken(name: str, what: str, hint: str) -> Any:
     def broken() -> None:
-        raise PluginError(f"cannot be loaded: {what}", where=f"command {name!r}", mend=mend)
+        raise PluginError(f"cannot be loaded: {what}", where=f"command {name!r}", hint=hint)
 
     anything = {"allow_extra_args": True, "ignore_unknown_options": True}
     told = f"Cannot be loaded: {escape(shortened(what, 80))}"

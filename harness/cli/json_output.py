@@ -72,7 +72,7 @@ def begin() -> None:
 def print_error(error: LeakgaugeError, code: int) -> None:
     """Prints the object of a command that failed; nothing after an object of the command's own.
 
-    ``{"error": {"what", "where", "mend", "exit_code"}}``; where there are several problems, ``problems`` lists them.
+    ``{"error": {"what", "where", "hint", "exit_code"}}``; where there are several problems, ``problems`` lists them.
     """
     if _printed:
         return
@@ -84,7 +84,7 @@ def print_error(error: LeakgaugeError, code: int) -> None:
 
 def _parts(error: LeakgaugeError) -> dict[str, str]:
     """Returns what an error says, each part in one line that steers no terminal."""
-    return {name: plain(" ".join(getattr(error, name).split()), keep="") for name in ("what", "where", "mend")}
+    return {name: plain(" ".join(getattr(error, name).split()), keep="") for name in ("what", "where", "hint")}
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def run(
     except KeyboardInterrupt:
         # Here, because typer would turn it into a bare "Aborted".
         raise InterruptError(
-            "interrupted; what was measured is kept", mend="run the same command again to resume"
+            "interrupted; what was measured is kept", hint="run the same command again to resume"
         ) from None
 
 

@@ -82,7 +82,7 @@ def search(
             check_none_failed(RunFolder(folder / EVALUATION))
     except KeyboardInterrupt:
         raise InterruptError(
-            "interrupted; finished trials are kept", mend="run the same command again to resume"
+            "interrupted; finished trials are kept", hint="run the same command again to resume"
         ) from None
 
 
@@ -93,7 +93,7 @@ def _search(
     chosen = choose_device(device)
     if again and space.remeasure is None:
         raise ConfigError(
-            "the space does not say with which attacks", where="--remeasure", mend="add `remeasure:` to it"
+            "the space does not say with which attacks", where="--remeasure", hint="add `remeasure:` to it"
         )
     prepared = prepare_search(space, chosen, Memo(memo_folder(out)))
     _out.print(f"{space.name}: {space.trials} trials by {space.sampler} on {chosen}, {workers} worker(s), into {out}")

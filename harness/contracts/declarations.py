@@ -16,7 +16,7 @@ Training = Literal["closed_form", "learned", "search"]
 
 ``learned``: by optimiser steps in ``fit``, which must return a learning curve; without one it is inconclusive.
 ``closed_form``: solved in one go, so that only images can be lacking; measured by a refit with half of them.
-``search``: goes on until a rule of its own holds, anew for every image or once, and must set ``doubt``: to None where
+``search``: goes on until a rule of its own holds, anew for every image or once, and must set ``caveat``: to None where
 the rule held, else to what stopped it. One that never sets it is inconclusive.
 """
 Layout = Literal["needs order", "finds positions", "needs none"]
@@ -55,7 +55,7 @@ class Declarations:
         least_steps: Optimiser steps below which its training is not called converged.
         adaptive: Whether it trains on the operating point that it attacks, where the threat model lets it; of one that
             does not, leakage is a lower bound.
-        doubt: Set by the attacker: why it may be under-trained, where a learning curve cannot tell.
+        caveat: Set by the attacker: why it may be under-trained, where a learning curve cannot tell.
     """
 
     name: ClassVar[str]
@@ -64,7 +64,7 @@ class Declarations:
     layout: ClassVar[Layout] = "needs order"
     least_steps: ClassVar[int] = LEAST_STEPS
     adaptive: ClassVar[bool] = True
-    doubt: str | None = None
+    caveat: str | None = None
 
 
 def check_knowledge_type(found: object, where: str) -> Knowledge:
@@ -77,15 +77,15 @@ def check_knowledge_type(found: object, where: str) -> Knowledge:
         raise PluginError(
             f"knowledge is {_shown(found)}, not a Knowledge",
             where=where,
-            mend='write knowledge = Knowledge(victim="query"), which leakgauge offers',
+            hint='write knowledge = Knowledge(victim="query"), which leakgauge offers',
         )
-    for field, hint in typing.get_type_hints(Knowledge).items():
+    for field, annotation in typing.get_type_hints(Knowledge).items():
         value = getattr(found, field)
-        if not _fits(value, hint):
+        if not _fits(value, annotation):
             raise PluginError(
-                f"knowledge: {field} is {_shown(value)}, expected {_named(hint)}",
+                f"knowledge: {field} is {_shown(value)}, expected {_named(annotation)}",
                 where=where,
-                mend="mend that field in the plug-in",
+                hint="mend that field in the plug-in",
             )
     return found
 
@@ -102,22 +102,22 @@ def check_declarations(plugin: object, where: str) -> None:
     """
     kind = plugin if isinstance(plugin, type) else type(plugin)
     for contract in (base for base in kind.__mro__ if base.__module__.startswith("leakgauge.harness.")):
-        for name, hint in _declared(contract).items():
+        for name, annotation in _declared(contract).items():
             value = getattr(plugin, name, _MISSING)
             if isinstance(value, property) or (value is _MISSING and isinstance(plugin, type)):
                 continue
             if value is _MISSING:
                 # What an instance may set later, or never, is not asked for.
                 if str(inspect.get_annotations(contract)[name]).startswith("ClassVar"):
-                    raise PluginError(f"{name} is not stated", where=where, mend=f"state {name}: {_named(hint)}")
+                    raise PluginError(f"{name} is not stated", where=where, hint=f"state {name}: {_named(annotation)}")
                 continue
-            if hint is Knowledge:
+            if annotation is Knowledge:
                 check_knowledge_type(value, where)
-            elif not _fits(value, hint):
+            elif not _fits(value, annotation):
                 raise PluginError(
-                    f"{name} is {_shown(value)}, expected {_named(hint)}",
+                    f"{name} is {_shown(value)}, expected {_named(annotation)}",
                     where=where,
-                    mend=f"mend {name} in the plug-in",
+                    hint=f"mend {name} in the plug-in",
                 )
 
 
@@ -130,20 +130,22 @@ def _declared(contract: type) -> dict[str, Any]:
     if not own or issubclass(contract, (tuple, nn.Module)):
         return {}
     try:
-        hints = typing.get_type_hints(contract)
+        annotations = typing.get_type_hints(contract)
     except Exception:  # an annotation whose name is imported for type checkers alone
         return {}
     return {
-        name: typing.get_args(hints[name])[0] if typing.get_origin(hints[name]) is ClassVar else hints[name]
+        name: typing.get_args(annotations[name])[0]
+        if typing.get_origin(annotations[name]) is ClassVar
+        else annotations[name]
         for name in own
-        if not name.startswith("_") and name in hints
+        if not name.startswith("_") and name in annotations
     }
 
 
-def _fits(value: object, hint: Any) -> bool:
+def _fits(value: object, annotation: Any) -> bool:
     """Tells whether a value is of an annotated type, converting nothing; types that cannot be checked pass."""
     try:
-        adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticUserError, PydanticSchemaGenerationError):
         return True
     try:
@@ -155,10 +157,14 @@ def _fits(value: object, hint: Any) -> bool:
     return True
 
 
-def _named(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(repr(choice) for choice in typing.get_args(hint))
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+def _named(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(annotation))
+    return (
+        annotation.__name__
+        if isinstance(annotation, type) and not typing.get_args(annotation)
+        else str(annotation).replace("typing.", "")
+    )
 
 
 def _shown(value: object) -> str:

@@ -67,7 +67,7 @@ class Defense(ABC):
         """
         raise PluginError(
             f"defense {self.name!r} cannot send unreduced tokens",
-            mend="give it an `unreduced` method, or leave out the attack that asks for them",
+            hint="give it an `unreduced` method, or leave out the attack that asks for them",
         )
 
     def resolved(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Defense(ABC):
         Raises:
             ConfigError: The defense does not offer it.
         """
-        raise ConfigError(f"defense {self.name!r} cannot be inspected", mend="give it an `inspect` method")
+        raise ConfigError(f"defense {self.name!r} cannot be inspected", hint="give it an `inspect` method")
 
     def edge_tokens(self, images: Tensor) -> TokenBatch:
         """Returns the unreduced tokens after the edge blocks, float32; gradients reach the images. Optional to offer.
@@ -102,4 +102,4 @@ class Defense(ABC):
         Raises:
             ConfigError: The defense does not offer it.
         """
-        raise ConfigError(f"defense {self.name!r} cannot be differentiated", mend="give it an `edge_tokens` method")
+        raise ConfigError(f"defense {self.name!r} cannot be differentiated", hint="give it an `edge_tokens` method")

@@ -18,7 +18,7 @@ ABSENT = -1
 """Fills token numbers after an answer's end, and questions that an image does not have."""
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """One question: its text, the right answer, and what kind of question it is."""
 
     text: str
@@ -56,12 +56,12 @@ class Questions:
 
 def spread_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Lays the rows (sum of counts, L) of all questions out by image: (B, most questions, L), ABSENT where none is."""
-    spread = rows.new_full((len(counts), max(counts, default=0), rows.shape[1]), ABSENT)
+    evenly_spaced = rows.new_full((len(counts), max(counts, default=0), rows.shape[1]), ABSENT)
     start = 0
     for i, count in enumerate(counts):
-        spread[i, :count] = rows[start : start + count]
+        evenly_spaced[i, :count] = rows[start : start + count]
         start += count
-    return spread
+    return evenly_spaced
 
 
 class QuestionTask(Task):
@@ -73,7 +73,7 @@ class QuestionTask(Task):
     """
 
     @abstractmethod
-    def asked(self, image_id: str) -> tuple[Asked, ...]:
+    def asked(self, image_id: str) -> tuple[Question, ...]:
         """Returns the questions about one image, by its identifier; one at least."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class QuestionTask(Task):
         """Returns the text of an answer; of no tokens, which is a documented answer, the empty text."""
 
     @abstractmethod
-    def is_right(self, written: str, question: Asked) -> bool:
+    def is_right(self, written: str, question: Question) -> bool:
         """Tells whether a written answer counts as right, by the official normalisation of the data set."""
 
     def questions(self, images: ImageSet) -> Questions:
@@ -94,13 +94,13 @@ class QuestionTask(Task):
         numbers = torch.tensor([self._number(one) for each in asked for one in each])
         return spread_rows(numbers[:, None], [len(each) for each in asked])[:, :, 0]
 
-    def _table(self) -> tuple[list[Asked], dict[Asked, int]]:
+    def _table(self) -> tuple[list[Question], dict[Question, int]]:
         """Returns all questions that have numbers, and their numbers."""
         if not hasattr(self, "_asked_table"):
-            self._asked_table: tuple[list[Asked], dict[Asked, int]] = ([], {})
+            self._asked_table: tuple[list[Question], dict[Question, int]] = ([], {})
         return self._asked_table
 
-    def _number(self, question: Asked) -> int:
+    def _number(self, question: Question) -> int:
         order, numbers = self._table()
         if question not in numbers:
             numbers[question] = len(order)

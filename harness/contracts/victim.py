@@ -118,5 +118,5 @@ def answer(output: Any) -> Tensor:
     raise ConfigError(
         f"the model returns {type(output).__name__}, which holds no answer",
         where="victim",
-        mend="wrap the model so that it returns a tensor (B, classes)",
+        hint="wrap the model so that it returns a tensor (B, classes)",
     )

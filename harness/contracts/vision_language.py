@@ -24,7 +24,7 @@ def check_asking(prompt: str, max_new_tokens: int) -> None:
         raise ConfigError(
             f"prompt {prompt!r} does not hold {IMAGE} and {{question}} once each",
             where="prompt",
-            mend=f"write 'USER: {IMAGE}\\n{{question}} ASSISTANT:', say",
+            hint=f"write 'USER: {IMAGE}\\n{{question}} ASSISTANT:', say",
         )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens = {max_new_tokens!r} is not a whole number above 0", where="max_new_tokens")
@@ -83,7 +83,7 @@ class VisionLanguageVictim(Victim):
             raise DataError(
                 f"a prompt holds {ids.count(image)} image tokens, not one",
                 where="question",
-                mend=f"keep {IMAGE} out of questions, and give the model's own tokenizer",
+                hint=f"keep {IMAGE} out of questions, and give the model's own tokenizer",
             )
         place = ids.index(image)
         return ids[:place], ids[place + 1 :]
@@ -103,7 +103,7 @@ class VisionLanguageVictim(Victim):
                     f"the question {shown!r} with {image_tokens} image tokens and the answer is {length} tokens long; "
                     f"the context holds {self.context}",
                     where="questions",
-                    mend="shorten it, leave it out, or take a victim with a longer context",
+                    hint="shorten it, leave it out, or take a victim with a longer context",
                 )
 
     def embed(self, images: Tensor) -> Tensor:

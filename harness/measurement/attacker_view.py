@@ -14,7 +14,7 @@ from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Channel, PacketChannel, Transmission
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
-from leakgauge.harness.measurement.line import Line, Recall, compute_anew
+from leakgauge.harness.measurement.line import Cached, Line, compute_anew
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
@@ -39,7 +39,7 @@ def eavesdropping_channel(model: ThreatModel, defense: Defense) -> Channel | Non
             f"the eavesdropper's channel {channel.name!r} carries {carries[0]}, but the server's channel "
             f"{defense.channel.name!r} carries {carries[1]}",
             where=where,
-            mend="give the eavesdropper a channel of the server's kind, or leave this pair out of `cells`",
+            hint="give the eavesdropper a channel of the server's kind, or leave this pair out of `cells`",
         )
     return channel
 
@@ -136,7 +136,7 @@ class GrantedView:
         batch_size: Images at a time on the edge.
         device: Where attacks compute.
         preparation: What ``defense`` was prepared with; None where it needs no preparation.
-        recall: Looks the tokens of the attacker's own images up before the edge has to run.
+        cached: Looks the tokens of the attacker's own images up before the edge has to run.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class GrantedView:
         batch_size: int,
         device: torch.device,
         preparation: Preparation | None = None,
-        recall: Recall = compute_anew,
+        cached: Cached = compute_anew,
     ) -> None:
         self._victim, self._defense, self._model = victim, defense, model
         self._streams, self._batch_size, self._preparation = streams, batch_size, preparation
         self.image_shape, self.grid, self.device = image_shape, defense.grid, device
-        self._recall = recall
-        own = Line("own", defense, eavesdropping_channel(model, defense), streams, batch_size, recall)
+        self._cached = cached
+        own = Line("own", defense, eavesdropping_channel(model, defense), streams, batch_size, cached)
         self._lines = {"own": own}
         self._handed: dict[str, tuple[Transmission, Observation]] = {}
         self._copy: Victim | None = None
@@ -233,16 +233,16 @@ class GrantedView:
                 raise PluginError(
                     "the unreduced sibling needs calibration images, the operating point did not",
                     where=f"defense {self._defense.name!r}",
-                    mend="let `needs_calibration` of both agree",
+                    hint="let `needs_calibration` of both agree",
                 )
             sibling.prepare(*self._preparation)
         streams = self._streams.child("unreduced")
-        return Line("unreduced", sibling, self._lines["own"].eavesdropping, streams, self._batch_size, self._recall)
+        return Line("unreduced", sibling, self._lines["own"].eavesdropping, streams, self._batch_size, self._cached)
 
     def branch(self) -> GrantedView:
         """Returns a view of the same grants that keeps to itself what it caches from now on."""
         twin = copy(self)
-        twin._recall = compute_anew
+        twin._cached = compute_anew
         twin._handed = dict(self._handed)
         twin._lines = {name: line.branch() for name, line in self._lines.items()}
         return twin
@@ -276,7 +276,7 @@ class GrantedView:
             raise SpoiledError(
                 "an attack wrote into the victim's weights, which are too large to be copied",
                 where=f"threat model {self._model.name!r}",
-                mend="let it copy what it changes; the same command goes on from the last good cell",
+                hint="let it copy what it changes; the same command goes on from the last good cell",
             )
 
     def edge_tokens(self, images: Tensor) -> TokenBatch:
@@ -292,5 +292,5 @@ class GrantedView:
         return AccessDeniedError(
             f"the attack tried to {what}, which its threat model does not grant",
             where=f"threat model {self._model.name!r}",
-            mend="declare it in the attack's knowledge and grant it in the threat model",
+            hint="declare it in the attack's knowledge and grant it in the threat model",
         )

@@ -29,7 +29,7 @@ def answers(task: Task, images: ImageSet, probe: AttributeProbe, where: str) -> 
     """
     asked = getattr(probe, "attribute", None)
     if not isinstance(asked, str):
-        raise PluginError(f"attack {probe.name!r} asks for no attribute", where=where, mend="let it set `attribute`")
+        raise PluginError(f"attack {probe.name!r} asks for no attribute", where=where, hint="let it set `attribute`")
     known = guards.attributes(task, images)
     if images.labels is not None:
         known = {**known, LABEL: images.labels}
@@ -37,6 +37,6 @@ def answers(task: Task, images: ImageSet, probe: AttributeProbe, where: str) -> 
         raise ConfigError(
             f"task {task.name!r} has no attribute {asked!r}",
             where=where,
-            mend=f"known: {', '.join(sorted(known))}" if known else "it has none; leave the attack out",
+            hint=f"known: {', '.join(sorted(known))}" if known else "it has none; leave the attack out",
         )
     return known[asked].long()

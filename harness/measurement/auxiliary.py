@@ -25,12 +25,12 @@ def shifted_images(task: Task, model: str) -> ImageSet:
     found = task.shifted()
     if found is None:
         raise ConfigError(
-            f"task {task.name!r} offers no images of a shifted domain", where=where, mend="take domain: in-domain"
+            f"task {task.name!r} offers no images of a shifted domain", where=where, hint="take domain: in-domain"
         )
     side = task.input_px()
     if not isinstance(found, ImageSet) or not len(found) or found.pixels.shape[2:] != (side, side):
         what = "none" if isinstance(found, ImageSet) and not len(found) else "no images of the task's size"
-        raise PluginError(f"`shifted` of task {task.name!r} gives {what}", where=where, mend=f"give {side} x {side} px")
+        raise PluginError(f"`shifted` of task {task.name!r} gives {what}", where=where, hint=f"give {side} x {side} px")
     # Labels of another domain would be read as classes of this one.
     return ImageSet(found.pixels, found.ids, None, found.groups)
 
@@ -41,7 +41,7 @@ def auxiliary_images(task: Task, granted: Auxiliary, model: str) -> ImageSet:
     They are a copy, which whoever asks may write into.
     """
     images = task.split("attacker") if granted.domain == "in-domain" else shifted_images(task, model)
-    return images.clone() if granted.n is None or granted.n >= len(images) else images.spread(granted.n)
+    return images.clone() if granted.n is None or granted.n >= len(images) else images.evenly_spaced(granted.n)
 
 
 def shifted_of(task: Task, models: Iterable[ThreatModel]) -> ImageSet | None:

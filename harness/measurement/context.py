@@ -54,7 +54,7 @@ class Bench:
         task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
         victim, evaluation = task.victim(), task.split("evaluation")
         # Splits are in class order, so evenly spaced images keep all classes.
-        evaluation = evaluation.spread(suite.evaluation_images)
+        evaluation = evaluation.evenly_spaced(suite.evaluation_images)
         victim.to(device)
         check_questions(victim, task, evaluation)
         outputs, features = [], []

@@ -79,9 +79,9 @@ def unconverged(
         failure = "it is learned, but its fit returned no learning curve"
     elif attacker.training == "closed_form":
         failure = _not_closed(gradients) or refit()
-    if failure is None and attacker.training == "search" and "doubt" not in vars(attacker):
-        failure = "it searches, but never said whether its search was cut short (it sets no `doubt`)"
-    return failure or attacker.doubt
+    if failure is None and attacker.training == "search" and "caveat" not in vars(attacker):
+        failure = "it searches, but never said whether its search was cut short (it sets no `caveat`)"
+    return failure or attacker.caveat
 
 
 def _not_closed(gradients: Gradients) -> str | None:

@@ -17,7 +17,7 @@ from leakgauge.harness.errors import FailedCellsError, LeakgaugeError, ResourceE
 from leakgauge.harness.measurement.attack_run import run_attack
 from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation, eavesdropping_channel, observe
 from leakgauge.harness.measurement.context import Bench
-from leakgauge.harness.measurement.line import Recall, compute_anew
+from leakgauge.harness.measurement.line import Cached, compute_anew
 from leakgauge.harness.measurement.transmitting import respond_all, send, transmit_all
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
@@ -78,7 +78,7 @@ def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Ten
     }
 
 
-def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Recall:
+def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Cached:
     """Returns a look-up of tokens by all that decides them: data, weights, seed, defense, code and machine.
 
     The threat model and the attack do not enter, so that all of them share one run of the victim. The channel does:
@@ -94,13 +94,13 @@ def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Recal
         "code": code_digest(),
     }
 
-    def recall(name: str, compute: Callable[[], Encoded]) -> Encoded:
+    def cached(name: str, compute: Callable[[], Encoded]) -> Encoded:
         return cache.encoded(content_hash({**decides, "set": name}), compute)
 
-    return recall
+    return cached
 
 
-def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_anew) -> Measured:
+def measure_exposure(bench: Bench, exposure: Exposure, cached: Cached = compute_anew) -> Measured:
     """Transmits the evaluation images once and measures quality, compute and bandwidth.
 
     All of these are the server's; only the observation is an eavesdropper's, where the threat model has one.
@@ -112,7 +112,7 @@ def measure_exposure(bench: Bench, exposure: Exposure, recall: Recall = compute_
         preparation = Preparation(bench.task.split("calibration").clone(), streams.child("prepare"))
         defense.prepare(*preparation)
     images = bench.evaluation
-    encoded = recall(
+    encoded = cached(
         f"evaluation {images.full_digest()}",
         lambda: transmit_all(defense, images, streams, bench.suite.batch_size),
     )
@@ -219,14 +219,14 @@ def run_exposure(
     """
     exposure = cells[0].exposure
     cache = TokenCache.from_environment()
-    recall = recall_through(cache, bench, exposure)
+    cached = recall_through(cache, bench, exposure)
     shared: dict[str, Any] = {"costs": {}, "latency_ms": None}
     failure: LeakgaugeError | None = None
     tell_begun(f"measuring {exposure.point.name}")
     try:
         with contained("measuring", f"operating point {exposure.point.name!r}"):
-            measured = measure_exposure(bench, exposure, recall)
-            view = _view(bench, exposure, measured, recall)
+            measured = measure_exposure(bench, exposure, cached)
+            view = _view(bench, exposure, measured, cached)
         shared = {
             "costs": {name: values.tolist() for name, values in measured.costs.items()},
             "latency_ms": measured.latency_ms,
@@ -269,14 +269,14 @@ def run_exposure(
             raise FailedCellsError(
                 outcome["reason"],
                 where=f"{exposure.point.name} / {exposure.channel.label} / {cell.attack.label}",
-                mend="the run was to stop at the first failure; the same command resumes it",
+                hint="the run was to stop at the first failure; the same command resumes it",
             )
     store.log(
         f"{exposure.point.name}: the victim ran on {cache.misses} image sets; {cache.hits} were in the token cache"
     )
 
 
-def _view(bench: Bench, exposure: Exposure, measured: Measured, recall: Recall) -> GrantedView:
+def _view(bench: Bench, exposure: Exposure, measured: Measured, cached: Cached) -> GrantedView:
     height, width = bench.evaluation.pixels.shape[2:]
     return GrantedView(
         bench.victim,
@@ -287,5 +287,5 @@ def _view(bench: Bench, exposure: Exposure, measured: Measured, recall: Recall) 
         batch_size=bench.suite.batch_size,
         device=bench.device,
         preparation=measured.preparation,
-        recall=recall,
+        cached=cached,
     )

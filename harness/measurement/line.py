@@ -11,7 +11,7 @@ from leakgauge.harness.measurement.transmitting import send, transmit_all
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
-Recall = Callable[[str, Callable[[], Encoded]], Encoded]
+Cached = Callable[[str, Callable[[], Encoded]], Encoded]
 """Returns what the edge sent for a named set of images: what was kept under that name, or what is computed now."""
 
 
@@ -29,7 +29,7 @@ class Line:
         eavesdropping: The eavesdropper's own channel; None hears the server's.
         streams: Random streams.
         batch_size: Images at a time on the edge.
-        recall: Looks tokens up before the edge has to run.
+        cached: Looks tokens up before the edge has to run.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Line:
         eavesdropping: Channel | None,
         streams: Streams,
         batch_size: int,
-        recall: Recall,
+        cached: Cached,
     ) -> None:
         self.defense, self.eavesdropping = defense, eavesdropping
-        self._name, self._streams, self._batch_size, self._recall = name, streams, batch_size, recall
+        self._name, self._streams, self._batch_size, self._cached = name, streams, batch_size, cached
         self._encoded: dict[str, Encoded] = {}
         self._sent: dict[str, tuple[int, Transmission]] = {}
         heard = eavesdropping or defense.channel
@@ -53,7 +53,7 @@ class Line:
         draw = draw if self.noisy else 0
         key = images.digest()
         if key not in self._encoded:
-            self._encoded[key] = self._recall(
+            self._encoded[key] = self._cached(
                 f"{self._name} {images.full_digest()}",
                 lambda: transmit_all(self.defense, images, self._streams, self._batch_size),
             )
@@ -67,6 +67,6 @@ class Line:
     def branch(self) -> Line:
         """Returns a line that starts with what is cached here and keeps to itself what it adds."""
         twin = copy(self)
-        twin._recall = compute_anew
+        twin._cached = compute_anew
         twin._encoded, twin._sent = dict(self._encoded), dict(self._sent)
         return twin

@@ -118,5 +118,5 @@ def check_disjoint(sets: Mapping[str, ImageSet]) -> None:
             raise DataError(
                 f"image {i} ({a.ids[i]}) and image {j} ({b.ids[j]}) are {what}, the first of {len(pairs)} such pairs",
                 where=f"splits {name_a!r} and {name_b!r}",
-                mend="keep both in one split, or leave one out",
+                hint="keep both in one split, or leave one out",
             )

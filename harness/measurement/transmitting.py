@@ -34,7 +34,7 @@ def send(defense: Defense, encoded: Encoded, rng: Streams, channel: Channel | No
         raise PluginError(
             "the tokens that were to be carried have been written over",
             where=f"channel {getattr(carrier, 'name', '?')!r} of defense {defense.name!r}",
-            mend="work on a copy, `sent.with_tokens(sent.tokens.clone())`",
+            hint="work on a copy, `sent.with_tokens(sent.tokens.clone())`",
         )
     return sent
 

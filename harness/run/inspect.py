@@ -40,23 +40,23 @@ def read_photograph(path: Path, read: Callable[[bytes], Tensor]) -> Tensor:
     where = str(path)
     if not path.is_file():
         what = "is not a file" if path.exists() else "no such file"
-        raise DataError(what, where=where, mend="give the path of one image file")
+        raise DataError(what, where=where, hint="give the path of one image file")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise DataError(f"cannot read: {error.strerror}", where=where, mend="check its permissions") from error
+        raise DataError(f"cannot read: {error.strerror}", where=where, hint="check its permissions") from error
     if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, mend="make it smaller")
+        raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, hint="make it smaller")
     try:
         return read(data)
     except LeakgaugeError:  # not of the file, but of the task that reads it
         raise
     except UnidentifiedImageError as error:
-        raise DataError("not an image", where=where, mend="give a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM") from error
+        raise DataError("not an image", where=where, hint="give a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM") from error
     except Exception as error:  # PIL raises many kinds for damaged files
         text = str(error) or type(error).__name__
-        raise DataError(f"cannot be decoded: {text}", where=where, mend="give an undamaged image") from error
+        raise DataError(f"cannot be decoded: {text}", where=where, hint="give an undamaged image") from error
 
 
 def chosen_points(suite: Suite, name: str | None) -> list[OperatingPoint]:
@@ -68,7 +68,7 @@ def chosen_points(suite: Suite, name: str | None) -> list[OperatingPoint]:
     points = {point.name: point for point in suite.operating_points}
     if name is not None:
         if name not in points:
-            raise ConfigError(f"unknown defense {name!r}", where=suite.name, mend=suggest(name, list(points)))
+            raise ConfigError(f"unknown defense {name!r}", where=suite.name, hint=suggest(name, list(points)))
         return [points[name]]
     return [point for point in points.values() if point.name != suite.baseline_point] or list(points.values())
 
@@ -96,7 +96,7 @@ def inspect_photograph(
     points = chosen_points(suite, name)
     figures = {figure: load("figures", figure) for figure in sorted(plugins("figures"))}
     if not figures:
-        raise PluginError("no figure is registered", where="leakgauge.figures", mend="install the project again")
+        raise PluginError("no figure is registered", where="leakgauge.figures", hint="install the project again")
     # On one thread, as in a run, so that the same tokens merge.
     with one_thread():
         task: Task = create("tasks", suite.task.name, suite.task.options, where="task")

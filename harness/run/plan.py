@@ -94,7 +94,7 @@ def _check_answers(label: str, cells: list[Cell]) -> None:
             raise ConfigError(
                 f"attack {label!r} must know the attribute of its own images, which shifted ones do not have",
                 where=f"threat model {model.name!r}: auxiliary.domain",
-                mend="leave this pair out of `cells`",
+                hint="leave this pair out of `cells`",
             )
 
 
@@ -128,7 +128,7 @@ def _prepared(suite: Suite, device: torch.device) -> Plan:
     data = data_of(bench) | ({} if shifted is None else {"split_shifted": shifted.digest()})
     cells = planning.plan(suite, content_hash(data))
     if not cells:
-        raise ConfigError("the suite plans no cell", where=suite.name, mend="check the `cells` blocks")
+        raise ConfigError("the suite plans no cell", where=suite.name, hint="check the `cells` blocks")
     return Plan(suite, bench, data, cells, _read(bench))
 
 
@@ -143,7 +143,7 @@ def _read(bench: Bench) -> Reading:
     reading = bench.task.reading()
     if not isinstance(reading, Reading):
         what = f"`reading` returns {type(reading).__name__}, not leakgauge.harness.contracts.reading.Reading"
-        raise PluginError(what, where=f"task {bench.task.name!r}", mend="return one, or leave the method out")
+        raise PluginError(what, where=f"task {bench.task.name!r}", hint="return one, or leave the method out")
     return replace(reading, undefended=undefended(bench))
 
 
@@ -159,5 +159,5 @@ def check_complete(suite: Suite) -> None:
         raise DataError(
             f"{len(missing)} missing: {'; '.join(missing)}",
             where=f"{suite.name}: task {task.name!r}",
-            mend="provide them here, or run the suite where they are",
+            hint="provide them here, or run the suite where they are",
         )

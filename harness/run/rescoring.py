@@ -53,7 +53,7 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
             raise DataError(
                 f"not what the run was scored with: {'; '.join(differs)}",
                 where=str(store.path),
-                mend="restore it, or score with --although-changed, which is kept in run.json",
+                hint="restore it, or score with --although-changed, which is kept in run.json",
             )
         judging = JudgedGallery.of(suite, bench.victim, originals, device)
         gallery = bench.features(originals)
@@ -82,7 +82,7 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         store.write_manifest({**manifest, **again})
         left = [key for key in cells if store.stamp(key)] + [key for key in pictured if store.images_stamp(key)]
         if len(left) < len(cells) + len(pictured):
-            raise StoreError("parts of it were taken away while it was scored", where=str(store.path), mend=_AGAIN)
+            raise StoreError("parts of it were taken away while it was scored", where=str(store.path), hint=_AGAIN)
         return len(parts)
 
 
@@ -95,7 +95,7 @@ def _check_there(store: RunFolder, manifest: dict[str, Any], cells: list[str]) -
     planned = manifest["cells"]
     if not cells or (manifest.get("status") == "complete" and len(cells) < len(planned)):
         what = f"of {len(planned)} cells {len(planned) - len(cells)} are missing"
-        raise StoreError(what, where=str(store.path), mend=_AGAIN)
+        raise StoreError(what, where=str(store.path), hint=_AGAIN)
 
 
 def _pictures(store: RunFolder, key: str, count: int, height: int, width: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ def check_none_failed(store: RunFolder) -> None:
         raise FailedCellsError(
             f"{len(failed)} of {len(cells)} cells failed, the first with: {failed['reason'].iloc[0]}",
             where=str(store.path),
-            mend="mend the cause; the same command tries them again",
+            hint="mend the cause; the same command tries them again",
         )
 
 
@@ -60,9 +60,9 @@ def show(store: RunFolder) -> None:
         if len(rows) and columns:
             _out.print(_cells_table(rows, columns))
     failed = int((cells["status"] == "failed").sum())
-    doubtful = int((cells["verdict"] == "inconclusive").sum()) - failed
+    with_caveat = int((cells["verdict"] == "inconclusive").sum()) - failed
     bounds = int((cells["verdict"] == "lower bound").sum())
-    counts = f"{failed} failed, {doubtful} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
+    counts = f"{failed} failed, {with_caveat} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
     _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
     for row in cells[cells["warning"] != ""].to_dict("records"):
         _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)

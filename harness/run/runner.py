@@ -39,18 +39,18 @@ def check_folder(out: Path) -> None:
     """
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise StoreError("cannot write there: a file is in the way", where=str(there), mend="choose another --out")
+        raise StoreError("cannot write there: a file is in the way", where=str(there), hint="choose another --out")
     store = RunFolder(out)
     if not store.exists():
         if out.is_dir() and any(path.name != LOCK and not half_written(path) for path in out.iterdir()):
-            raise StoreError("the folder is not empty and holds no run", where=str(out), mend="choose another --out")
+            raise StoreError("the folder is not empty and holds no run", where=str(out), hint="choose another --out")
         return
     version = store.manifest()["schema_version"]
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"the folder holds a run of schema version {version}, which is read but not resumed",
             where=str(out),
-            mend="choose another --out, or delete the folder",
+            hint="choose another --out, or delete the folder",
         )
 
 
@@ -64,7 +64,7 @@ def open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]
         raise StoreError(
             "the folder holds a run of another suite, data or weights",
             where=str(out),
-            mend="choose another --out, or delete the folder",
+            hint="choose another --out, or delete the folder",
         )
     return store, list(manifest["sessions"])
 
@@ -131,7 +131,7 @@ def run_suite(
                     assemble(store, plan_, parts)
                 session.end("interrupted" if isinstance(error, KeyboardInterrupt | BrokenProcessPool) else "failed")
             if isinstance(error, BrokenProcessPool):
-                raise PluginError("a worker process died", where=str(out), mend="run again to resume") from error
+                raise PluginError("a worker process died", where=str(out), hint="run again to resume") from error
             raise
     return store
 

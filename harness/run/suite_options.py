@@ -58,7 +58,7 @@ def _check_label(named: NamedPlugin, group: str, where: str) -> None:
     for key in named.plugin.options:
         unknown = key not in signature.options and not signature.open_ended
         if unknown and get_close_matches(key[:80], ["label", *signature.options], n=1) == ["label"]:
-            raise ConfigError(f"unknown key {quoted(key)}", where=where, mend="did you mean 'label'?")
+            raise ConfigError(f"unknown key {quoted(key)}", where=where, hint="did you mean 'label'?")
 
 
 def _check_channel(named: NamedPlugin) -> None:
@@ -95,5 +95,5 @@ def check_point(defense: PluginConfig, point: OperatingPoint) -> None:
             raise ConfigError(
                 f"unknown option 'channel' of defense {defense.name!r}",
                 where=place,
-                mend="name it under the suite's `channels`",
+                hint="name it under the suite's `channels`",
             )

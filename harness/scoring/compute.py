@@ -70,7 +70,7 @@ def measure_flops(
     if questions is not None and parts is None:
         raise PluginError(
             f"defense {defense.name!r} does not tell what answering a question costs",
-            mend="give it `server_flops` (leakgauge.Defense)",
+            hint="give it `server_flops` (leakgauge.Defense)",
         )
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []

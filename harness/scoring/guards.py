@@ -71,14 +71,14 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
         raise PluginError(
             "reconstructions hold NaN or infinite values",
             where=where,
-            mend="mend the attack: a training that diverged rebuilds less than there is to be had",
+            hint="mend the attack: a training that diverged rebuilds less than there is to be had",
         )
     if float(images.min()) < -1e-4 or float(images.max()) > 1 + 1e-4:
         # Clamping what is still normalised would score as privacy, so that no such advice is given.
         raise PluginError(
             f"reconstructions range from {float(images.min()):.3g} to {float(images.max()):.3g}, expected 0 to 1",
             where=where,
-            mend="undo the normalisation: return pixel values; clamp only what overshoots by rounding",
+            hint="undo the normalisation: return pixel values; clamp only what overshoots by rounding",
         )
     return (images.clamp(0, 1) * 255.0).round().to(torch.uint8)
 
@@ -128,7 +128,7 @@ def _scores(found: object, expected: tuple[int, int], where: str) -> Tensor:
         raise PluginError(f"scores are {_shape(found)}, expected {expected}", where=where)
     scores = found.detach().cpu().double()
     if not bool(torch.isfinite(scores).all()):
-        raise PluginError("scores hold NaN or infinite values", where=where, mend="give logarithms, not likelihoods")
+        raise PluginError("scores hold NaN or infinite values", where=where, hint="give logarithms, not likelihoods")
     return scores
 
 
@@ -141,5 +141,5 @@ def attributes(task: Task, images: ImageSet) -> dict[str, Tensor]:
         if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.shape != (len(images),):
             raise PluginError(f"attribute {name!r} is {_shape(values)}, expected int64 ({len(images)},)", where=where)
         if len(values) and int(values.min()) < 0:
-            raise PluginError(f"attribute {name!r} has classes below 0", where=where, mend="count them from 0")
+            raise PluginError(f"attribute {name!r} has classes below 0", where=where, hint="count them from 0")
     return found

@@ -82,7 +82,7 @@ class VictimJudge(Judge):
     def features(self, images: Tensor) -> Tensor:
         """Returns the victim's features (B, D)."""
         if self._victim is None:
-            raise PluginError("it knows no victim", where="judge 'victim'", mend="call prepare() first")
+            raise PluginError("it knows no victim", where="judge 'victim'", hint="call prepare() first")
         return self._victim.embed(images)
 
     def described(self) -> dict[str, str]:

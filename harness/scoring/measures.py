@@ -85,14 +85,14 @@ def check_metrics(metrics: Iterable[Metric]) -> None:
         name, where = metric.name, f"metric {metric.name!r}"
         ends = {name, f"{name}_lo", f"{name}_hi"}
         if name not in SCORE_NAMES and (not COLUMN_NAME.fullmatch(str(name)) or str(name).startswith(_RESERVED)):
-            mend = f"lower-case letters, digits and _, at most 40, not starting with {', '.join(_RESERVED)}"
-            raise PluginError("its name can be no column", where=where, mend=mend)
+            hint = f"lower-case letters, digits and _, at most 40, not starting with {', '.join(_RESERVED)}"
+            raise PluginError("its name can be no column", where=where, hint=hint)
         if ends & _TAKEN and name not in SCORE_NAMES:
-            raise PluginError("its name is that of another column", where=where, mend="give it another `name`")
+            raise PluginError("its name is that of another column", where=where, hint="give it another `name`")
         if name in seen:
-            raise PluginError("the suite names it twice", where=where, mend="a metric has one column: name it once")
+            raise PluginError("the suite names it twice", where=where, hint="a metric has one column: name it once")
         if metric.leaks_when not in ("higher", "lower"):
-            raise PluginError(f"leaks_when = {metric.leaks_when!r}", where=where, mend="write higher or lower")
+            raise PluginError(f"leaks_when = {metric.leaks_when!r}", where=where, hint="write higher or lower")
         seen.add(name)
 
 
@@ -122,7 +122,7 @@ def own_scores(manifest: Mapping[str, Any]) -> tuple[Score, ...]:
     for entry in stated if isinstance(stated, list) else [None]:
         score = _read(entry)
         if score is None or score.name in {other.name for other in found}:
-            raise StoreError("`metrics` describes no metrics", where="run.json", mend="restore it, or run again")
+            raise StoreError("`metrics` describes no metrics", where="run.json", hint="restore it, or run again")
         if score.name not in SCORE_NAMES:
             found.append(score)
     return tuple(found)

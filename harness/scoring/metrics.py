@@ -33,7 +33,7 @@ def metrics_of(suite: Suite) -> list[Metric]:
     for config, metric in zip(suite.metrics, built, strict=True):
         if not isinstance(metric, Metric):
             raise PluginError(
-                f"{type(metric).__name__} is no metric", where=f"metrics: {config.name}", mend="derive it from Metric"
+                f"{type(metric).__name__} is no metric", where=f"metrics: {config.name}", hint="derive it from Metric"
             )
     check_metrics(built)
     return built

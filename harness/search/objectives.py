@@ -61,7 +61,7 @@ class Objectives:
         for name, value in self.reference.items():
             if value >= 1 if name in HIGHER_IS_BETTER else value <= 0:
                 raise ConfigError(
-                    f"reference {name} = {value:g} leaves no room", where=space.name, mend=f"set reference.{name}"
+                    f"reference {name} = {value:g} leaves no room", where=space.name, hint=f"set reference.{name}"
                 )
 
     @staticmethod

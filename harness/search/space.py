@@ -181,7 +181,7 @@ def parse_space(data: dict[str, Any], *, where: str = "space", source: TextSourc
     try:
         space = Space.model_validate(data)
     except RecursionError as error:
-        raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
+        raise ConfigError("nested too deep", where=source.name, hint="write it flatter") from error
     except ValidationError as error:
         raise schema_error(error, data, source, Space) from error
     space._source = source

@@ -135,14 +135,14 @@ def run_search(
             failed = _of_the_database(error)
             if failed is not None:
                 what = f"the database failed: {type(failed).__name__}"
-                raise StoreError(what, where="--storage", mend="run again to resume") from error
+                raise StoreError(what, where="--storage", hint="run again to resume") from error
             # What Optuna makes of a file that vanishes under it depends on where it just was.
             if before is None or _same_file(out / DATABASE) == before:
                 raise
             raise StoreError(
                 "its trials were taken away while it was searching",
                 where=str(out / DATABASE),
-                mend="run it again: what was measured need not be measured again if `measured` is still there",
+                hint="run it again: what was measured need not be measured again if `measured` is still there",
             ) from error
         return study
 
@@ -172,14 +172,14 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
     path = out / "study.json"
     if path.is_file():
         try:
-            key = read_json(path, 64 * MIB, mend="restore or delete it", unscored=True)["key"]
+            key = read_json(path, 64 * MIB, hint="restore or delete it", unscored=True)["key"]
         except (StoreError, KeyError, TypeError) as error:
-            raise StoreError("study.json cannot be read", where=str(path), mend="restore or delete it") from error
+            raise StoreError("study.json cannot be read", where=str(path), hint="restore or delete it") from error
         if key != prepared.key:
             raise StoreError(
                 "the folder holds a search of another space, data or seed",
                 where=str(out),
-                mend="choose another --out, or delete the folder",
+                hint="choose another --out, or delete the folder",
             )
     space, evaluator = prepared.space, prepared.evaluator
     data: dict[str, Any] = {
@@ -244,7 +244,7 @@ def _worker(space_json: str, device: str, url: str, memo: str, number_types: str
         study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
         _work(study, prepared, lambda done, total: None)
     except LeakgaugeError as error:
-        failures.put((error.what, error.where, error.mend))
+        failures.put((error.what, error.where, error.hint))
         raise SystemExit(1) from error
 
 
@@ -271,9 +271,9 @@ def _work_together(
             process.terminate()
     if _done(study) < prepared.space.trials:
         if not failures.empty():
-            what, where, mend = failures.get()
-            raise PluginError(what, where=where, mend=mend)
-        raise PluginError("all worker processes died", where=str(out), mend="run again to resume")
+            what, where, hint = failures.get()
+            raise PluginError(what, where=where, hint=hint)
+        raise PluginError("all worker processes died", where=str(out), hint="run again to resume")
 
 
 def _done(study: Study) -> int:

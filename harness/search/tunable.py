@@ -46,6 +46,6 @@ def tunable(defense: object, name: str) -> Tunable:
         raise PluginError(
             f"defense {name!r} cannot be searched",
             where="defense",
-            mend="give it `cut`, `tuned`, `calibrated_thresholds` and `flops` (leakgauge.harness.search.tunable)",
+            hint="give it `cut`, `tuned`, `calibrated_thresholds` and `flops` (leakgauge.harness.search.tunable)",
         )
     return defense

@@ -180,7 +180,7 @@ class Assembler:
     def _attacker(part: Part) -> tuple[Any, ...]:
         return part["identity"]["attack"], part["identity"]["threat_model"], part["identity"]["seed"]
 
-    def _doubt(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> str:
+    def _caveat(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> str:
         """Says why a cell is inconclusive; empty where its attacker is shown to be converged and capable."""
         if part["status"] != "done":
             return str(part["reason"])
@@ -197,10 +197,10 @@ class Assembler:
 
     def _judge(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> None:
         """Adds the verdict to a cell's row, and what is to be said of it."""
-        doubt = self._doubt(part, row, proven)
+        caveat = self._caveat(part, row, proven)
         bound = part.get("lower_bound", "")
-        row["verdict"] = "inconclusive" if doubt else "lower bound" if bound else "conclusive"
-        row["reason"] = "; ".join(filter(None, (doubt or bound, unscored_of(part))))
+        row["verdict"] = "inconclusive" if caveat else "lower bound" if bound else "conclusive"
+        row["reason"] = "; ".join(filter(None, (caveat or bound, unscored_of(part))))
 
     @staticmethod
     def _warn(parts: list[Part], cells: list[Row]) -> None:

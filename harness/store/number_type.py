@@ -74,7 +74,7 @@ def _read(told: str) -> dict[Use, bool]:
     names = set(USES) if told == "all" else set() if told == "none" else {name.strip() for name in told.split(",")}
     if names - set(USES):
         raise ConfigError(
-            f"{VARIABLE}={told[:60]!r} is not understood", mend=f"write none, all, or some of {', '.join(USES)}"
+            f"{VARIABLE}={told[:60]!r} is not understood", hint=f"write none, all, or some of {', '.join(USES)}"
         )
     return {use: use in names for use in USES}
 

@@ -57,7 +57,7 @@ def read_index(store: RunFolder) -> ImageIndex | None:
             raise ValueError("its columns differ in length")  # noqa: TRY301 - one message for all that may be wrong
         return ImageIndex(ids, *columns)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError, RuntimeError) as error:
-        raise StoreError(f"{INDEX} cannot be read: {error}", where=str(store.path), mend="run it again") from error
+        raise StoreError(f"{INDEX} cannot be read: {error}", where=str(store.path), hint="run it again") from error
 
 
 def frames(store: RunFolder, suite: Suite, manifest: dict[str, Any]) -> Frames:
@@ -102,5 +102,5 @@ def _no_stale(store: RunFolder) -> Iterator[None]:
         raise StoreError(
             f"the parts of the run cannot be read: {type(error).__name__}: {error}",
             where=str(store.path),
-            mend="run it again",
+            hint="run it again",
         ) from error

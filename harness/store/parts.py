@@ -118,7 +118,7 @@ class Parts:
                 f"of {len(standing)} cells there are {', '.join(gone)}: the folder or the code was changed while the "
                 "run was going on",
                 where=where,
-                mend="run again to measure what is missing",
+                hint="run again to measure what is missing",
             )
 
 

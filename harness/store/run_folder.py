@@ -79,7 +79,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise StoreError(
             f"cannot write: {error.strerror or error}",
             where=str(path),
-            mend="free some space or choose another folder with --out; `run` again resumes",
+            hint="free some space or choose another folder with --out; `run` again resumes",
         ) from error
 
 
@@ -126,7 +126,7 @@ class RunFolder:
         """Reads run.json, refusing versions that this code does not know."""
         path = self.path / "run.json"
         if not path.exists():
-            raise StoreError("no run here: run.json is missing", where=str(self.path), mend="name a run folder")
+            raise StoreError("no run here: run.json is missing", where=str(self.path), hint="name a run folder")
         data = self._json(path, Manifest, "run.json cannot be read", "restore or delete it", MAX_MANIFEST_BYTES)
         version = data["schema_version"]
         if version not in READABLE_VERSIONS:
@@ -134,19 +134,19 @@ class RunFolder:
             raise StoreError(
                 f"run schema version {version!r} is unknown; this leakgauge reads versions {known}",
                 where=str(path),
-                mend="use the leakgauge that wrote it, or run the suite again",
+                hint="use the leakgauge that wrote it, or run the suite again",
             )
         return data
 
     @staticmethod
-    def _json(path: Path, shape: type[BaseModel], what: str, mend: str, most: int) -> dict[str, Any]:
+    def _json(path: Path, shape: type[BaseModel], what: str, hint: str, most: int) -> dict[str, Any]:
         """Reads JSON of a shape; raises StoreError where it is none."""
         try:
-            data: dict[str, Any] = read_json(path, most, mend=mend, unscored=True)
+            data: dict[str, Any] = read_json(path, most, hint=hint, unscored=True)
             check_shape(data, shape)
         except (StoreError, ValueError) as error:
             why = error.what if isinstance(error, StoreError) else error
-            raise StoreError(f"{what}: {why}", where=str(path), mend=mend) from error
+            raise StoreError(f"{what}: {why}", where=str(path), hint=hint) from error
         return data
 
     def write_manifest(self, data: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class RunFolder:
         """
         if key != ORIGINALS and not re.fullmatch(CELL_KEY, key):
             raise StoreError(
-                f"{quoted(key)} names no cell", where=str(self.path), mend="16 hex digits do; run it again"
+                f"{quoted(key)} names no cell", where=str(self.path), hint="16 hex digits do; run it again"
             )
         return self.path / folder / f"{key}{suffix}"
 
@@ -210,14 +210,14 @@ class RunFolder:
         Raises:
             StoreError: There is no such part, or it is damaged or that of another cell.
         """
-        mend = "run again to measure the cell again"
-        part = self._json(self._part(key), Part, "part cannot be read", mend, MAX_PART_BYTES)
+        hint = "run again to measure the cell again"
+        part = self._json(self._part(key), Part, "part cannot be read", hint, MAX_PART_BYTES)
         # Parts of earlier versions have no checksum.
         stated = part.pop("checksum", None)
         if stated is not None and stated != _checksum(json.dumps(part)):
-            raise StoreError("part cannot be read: its checksum fails", where=str(self._part(key)), mend=mend)
+            raise StoreError("part cannot be read: its checksum fails", where=str(self._part(key)), hint=hint)
         if part["identity"]["cell"] != key:
-            raise StoreError("part cannot be read: it is of another cell", where=str(self._part(key)), mend=mend)
+            raise StoreError("part cannot be read: it is of another cell", where=str(self._part(key)), hint=hint)
         return part
 
     def drop_part(self, key: str) -> None:
@@ -302,12 +302,12 @@ class RunFolder:
         path = self._file("attacks", key, ".json")
         if not path.exists():
             return None
-        mend = "run it again"
-        data = self._json(path, Curve, "the curve cannot be read", mend, MAX_PART_BYTES)
+        hint = "run it again"
+        data = self._json(path, Curve, "the curve cannot be read", hint, MAX_PART_BYTES)
         try:
             return LearningCurve.from_dict(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreError("the curve cannot be read: not what is kept of one", where=str(path), mend=mend) from error
+            raise StoreError("the curve cannot be read: not what is kept of one", where=str(path), hint=hint) from error
 
     def log(self, line: str) -> None:
         """Appends a line to the log."""

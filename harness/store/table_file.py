@@ -25,7 +25,7 @@ MAX_PARQUET_BYTES = 2048 * MIB
 MAX_ROWS = 20_000_000
 MAX_UNPACKED_BYTES = 16 * 2**30
 """What a Parquet file may say that it unpacks to: a small file may hold gigabytes of one value."""
-MEND = "run it again"
+HINT = "run it again"
 _INT = re.compile(r"[-+]?[0-9]{1,18}(\.0*)?")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?inf|nan|NaN|")
 
@@ -41,7 +41,7 @@ def read_csv(path: Path, columns: Sequence[Column], required: Collection[str]) -
     Raises:
         StoreError: It cannot be read, a required column is missing, or a value is not of its column's kind.
     """
-    text = read_text(path, MAX_CSV_BYTES, mend=MEND)
+    text = read_text(path, MAX_CSV_BYTES, hint=HINT)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         if not rows:
@@ -52,7 +52,7 @@ def read_csv(path: Path, columns: Sequence[Column], required: Collection[str]) -
                 raise ValueError(f"row {number} has {len(row)} fields, not {len(names)}")  # noqa: TRY301
         return _frame({name: [row[i] for row in body] for i, name in enumerate(names)}, names, columns, required)
     except (csv.Error, ValueError) as error:
-        raise StoreError(f"{path.name} cannot be read: {error}", where=str(path.parent), mend=MEND) from error
+        raise StoreError(f"{path.name} cannot be read: {error}", where=str(path.parent), hint=HINT) from error
 
 
 def _frame(
@@ -107,7 +107,7 @@ def checked_keys(folder: Path, frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     for key in frame["cell"].unique():
         if not re.fullmatch(CELL_KEY, key):
-            raise StoreError(f"{name} cannot be read: {quoted(key)} names no cell", where=str(folder), mend=MEND)
+            raise StoreError(f"{name} cannot be read: {quoted(key)} names no cell", where=str(folder), hint=HINT)
     return frame
 
 
@@ -140,7 +140,7 @@ def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
 
 def read_parquet(path: Path, columns: Sequence[Column], required: Collection[str]) -> pd.DataFrame:
     """Reads a Parquet file into exactly ``columns``; see ``read_csv`` for what is raised."""
-    data = read_bytes(path, MAX_PARQUET_BYTES, mend=MEND)
+    data = read_bytes(path, MAX_PARQUET_BYTES, hint=HINT)
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             _check_sizes(file.metadata)
@@ -158,7 +158,7 @@ def read_parquet(path: Path, columns: Sequence[Column], required: Collection[str
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         what = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(f"{path.name} cannot be read: {what}", where=str(path.parent), mend=MEND) from error
+        raise StoreError(f"{path.name} cannot be read: {what}", where=str(path.parent), hint=HINT) from error
     return pd.DataFrame(series, columns=[column.name for column in columns])
 
 

@@ -40,7 +40,7 @@ def cache_folder() -> Path | None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError as error:
         raise ConfigError(
-            "no home folder is known", where="token cache", mend=f"set HOME, or {FOLDER_VARIABLE}=off or a folder"
+            "no home folder is known", where="token cache", hint=f"set HOME, or {FOLDER_VARIABLE}=off or a folder"
         ) from error
     return base / "leakgauge" / "tokens"
 
@@ -103,7 +103,7 @@ class TokenCache:
         try:
             limit = int(float(text) * 2**30)
         except (ValueError, OverflowError) as error:
-            raise ConfigError(f"{text!r} is not a size", where=LIMIT_VARIABLE, mend="give GiB, 8 say") from error
+            raise ConfigError(f"{text!r} is not a size", where=LIMIT_VARIABLE, hint="give GiB, 8 say") from error
         return cls(cache_folder(), limit)
 
     def encoded(self, key: str, compute: Callable[[], Encoded]) -> Encoded:

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_versioned(
-    path: Path, model: type[Model], version: int, noun: str, mend: str, *, older: Collection[int] = ()
+    path: Path, model: type[Model], version: int, noun: str, hint: str, *, older: Collection[int] = ()
 ) -> Model:
     """Reads a JSON file that states its ``schema_version``.
 
@@ -29,30 +29,30 @@ def read_versioned(
         model: What it holds.
         version: The version that is written.
         noun: What to call the file.
-        mend: How a user gets such a file.
+        hint: How a user gets such a file.
         older: Versions that are read as well.
 
     Raises:
         StoreError: It is not there, is no such file, or of another version; several problems are told at once.
     """
     where = str(path)
-    data: Any = read_json(path, MAX_BYTES, mend=mend, unscored=True)
+    data: Any = read_json(path, MAX_BYTES, hint=hint, unscored=True)
     if isinstance(data, dict) and "schema_version" not in data:
         what, meant = missing_key("schema_version", data, [name for name in model.model_fields if name in data])
         place = _source(path, data).place((meant,)) if meant else where
-        raise StoreError(f"no {noun}: {what}", where=place, mend=mend)
+        raise StoreError(f"no {noun}: {what}", where=place, hint=hint)
     found = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(found, bool) or found not in (version, *older):
         what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
-        raise StoreError(what, where=where, mend=mend)
+        raise StoreError(what, where=where, hint=hint)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise schema_error(error, data, _source(path, data), model, kind=StoreError, mend=mend) from error
+        raise schema_error(error, data, _source(path, data), model, kind=StoreError, hint=hint) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise StoreError(f"no {noun}: {type(error).__name__}", where=where, mend=mend) from error
+        raise StoreError(f"no {noun}: {type(error).__name__}", where=where, hint=hint) from error
 
 
 def _source(path: Path, data: Any) -> TextSource:
     """Returns the text once more, for the lines, which only an error needs."""
-    return TextSource.of_json(str(path), read_text(path, MAX_BYTES, mend="check the path"), data)
+    return TextSource.of_json(str(path), read_text(path, MAX_BYTES, hint="check the path"), data)

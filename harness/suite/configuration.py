@@ -49,12 +49,12 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
         key, separator, value = text.partition("=")
         if not separator or not key or not is_plain(key, keep=""):
             raise ConfigError(
-                f"{quoted(text)} is not of the form key=value", where="--set", mend="write --set seeds=[1]"
+                f"{quoted(text)} is not of the form key=value", where="--set", hint="write --set seeds=[1]"
             )
         try:
             _set(data, key, read_yaml(value))
         except (ValueError, IndexError, TypeError, AttributeError) as error:
-            raise ConfigError(f"cannot set {quoted(key)}: {error}", where="--set", mend="check the path") from error
+            raise ConfigError(f"cannot set {quoted(key)}: {error}", where="--set", hint="check the path") from error
     return data
 
 
@@ -124,9 +124,9 @@ def read_file(path: Path, noun: str) -> tuple[str, dict[str, Any]]:
 def _text_of(path: Path, noun: str) -> str:
     try:
         # A character has four bytes at most.
-        return read_text(path, 4 * MAX_CHARACTERS, mend="check the path")
+        return read_text(path, 4 * MAX_CHARACTERS, hint="check the path")
     except StoreError as error:
-        raise ConfigError(f"{error.what} ({noun})", where=error.where, mend=error.mend) from error
+        raise ConfigError(f"{error.what} ({noun})", where=error.where, hint=error.hint) from error
 
 
 def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
@@ -135,10 +135,10 @@ def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
     except ValueError as error:
         line = _LINE.search(str(error))
         place = f"{where}:{line[1]}" if line else where
-        raise ConfigError(f"not valid YAML: {error}", where=place, mend="mend the syntax at that line") from error
+        raise ConfigError(f"not valid YAML: {error}", where=place, hint="mend the syntax at that line") from error
     if data is not None and not (isinstance(data, dict) and all(isinstance(key, str) for key in data)):
         raise ConfigError(
-            f"{noun} must be a mapping of keys to values", where=where, mend="write name: ..., task: ..., say"
+            f"{noun} must be a mapping of keys to values", where=where, hint="write name: ..., task: ..., say"
         )
     return data or {}
 
@@ -171,9 +171,9 @@ def read_text_of(reference: str, kind: Kind) -> tuple[str, dict[str, Any]]:
     else:
         texts = shipped(f"{kind}s")
         if reference not in texts:
-            raise ConfigError(f"no {kind} named {quoted(reference)}", mend=suggest(reference, list(texts)))
+            raise ConfigError(f"no {kind} named {quoted(reference)}", hint=suggest(reference, list(texts)))
         text = texts[reference]
         data = _mapping(text, f"a {kind}", reference)
     if not data:
-        raise ConfigError(f"a {kind} must be a mapping of keys to values", where=reference, mend="it is empty")
+        raise ConfigError(f"a {kind} must be a mapping of keys to values", where=reference, hint="it is empty")
     return text, data

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.suite.hints import choices_of, describe, parts_of
+from leakgauge.harness.suite.annotations import choices_of, describe, parts_of
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1: steps, images, layers, channels."""
@@ -75,7 +75,7 @@ class Option(NamedTuple):
     """An option of a plug-in: its annotation and default, ``inspect.Parameter.empty`` where there is none."""
 
     name: str
-    hint: Any
+    annotation: Any
     default: Any
 
     @property
@@ -86,7 +86,7 @@ class Option(NamedTuple):
     @property
     def checked(self) -> bool:
         """Whether the annotation says what is allowed."""
-        return adapter_of(self.hint) is not None
+        return adapter_of(self.annotation) is not None
 
 
 class Signature(NamedTuple):
@@ -122,21 +122,21 @@ def signature_of(factory: Any) -> Signature:
     open_ended = False
     bound = set(inspect.signature(factory).parameters) if isinstance(factory, functools.partial) else None
     for constructor, signature in _layers(factory):
-        hints = _hints(constructor)
+        annotations = _annotations(constructor)
         open_ended = False
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 open_ended = True
             elif parameter.kind is not parameter.VAR_POSITIONAL and (bound is None or name in bound):
-                hint = hints.get(name, parameter.annotation)
-                found.setdefault(name, Option(name, hint, parameter.default))
+                annotation = annotations.get(name, parameter.annotation)
+                found.setdefault(name, Option(name, annotation, parameter.default))
         own = frozenset(found) if own is None else own
         if not open_ended:
             break
     return Signature(found, own or frozenset(), open_ended)
 
 
-def _hints(constructor: Any) -> dict[str, Any]:
+def _annotations(constructor: Any) -> dict[str, Any]:
     """Returns annotations that could be resolved; a name that is imported for type checkers only spoils its own."""
     try:
         return typing.get_type_hints(constructor, include_extras=True)
@@ -170,10 +170,10 @@ def check_options(factory: Any, options: dict[str, Any], place: str, given: Iter
     known = [name for name in signature.options if name not in added]
     for key in options:
         if key in added or (key not in signature.options and not signature.open_ended):
-            raise ConfigError(f"unknown option {shown(key)}", where=place, mend=_closest(str(key), known))
+            raise ConfigError(f"unknown option {shown(key)}", where=place, hint=_closest(str(key), known))
     for name in known:
         if name in signature.own and signature.options[name].required and name not in options:
-            raise ConfigError(f"option {name!r} is missing", where=place, mend=f"add `{name}: ...`")
+            raise ConfigError(f"option {name!r} is missing", where=place, hint=f"add `{name}: ...`")
     return {
         key: _checked(signature.options[key], value, place) if key in signature.options else value
         for key, value in options.items()
@@ -182,22 +182,22 @@ def check_options(factory: Any, options: dict[str, Any], place: str, given: Iter
 
 def _checked(option: Option, value: Any, place: str) -> Any:
     """Returns the value as its annotation declares it; raises ConfigError where the annotation does not allow it."""
-    adapter = adapter_of(option.hint)
+    adapter = adapter_of(option.annotation)
     if adapter is None or _is_default(value, option.default):
         return value
     try:
         # As JSON, where a list may become a tuple and a text a path, but no text a number and no number a truth value.
         return adapter.validate_json(json.dumps(value)) if is_plain_data(value) else adapter.validate_python(value)
     except ValidationError as error:
-        allowed = describe(option.hint)
+        allowed = describe(option.annotation)
         name, found = _culprit(error, option.name, value)
-        mend = _closest(value, choices_of(option.hint)) if isinstance(value, str) else ""
-        if not mend and not option.required and option.default is not None:
-            mend = f"the default is {shown(option.default)}"
+        hint = _closest(value, choices_of(option.annotation)) if isinstance(value, str) else ""
+        if not hint and not option.required and option.default is not None:
+            hint = f"the default is {shown(option.default)}"
         raise ConfigError(
             f"{name} = {found} is not {allowed}" if name == option.name else f"{name} = {found}, wanted is {allowed}",
             where=place,
-            mend=mend,
+            hint=hint,
         ) from error
 
 
@@ -224,23 +224,23 @@ def is_plain_data(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
+def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
     """Returns what checks a hint strictly; None where the hint says nothing, or nothing that can be checked."""
-    if hint is inspect.Parameter.empty or hint is Any:
+    if annotation is inspect.Parameter.empty or annotation is Any:
         return None
     try:
-        return _cached_adapter(hint)
+        return _cached_adapter(annotation)
     except TypeError:  # a hint that cannot be hashed
-        return _adapter(hint)
+        return _adapter(annotation)
 
 
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    if get_origin(hint) in (Iterable, Iterator):
-        hint = list[get_args(hint)] if get_args(hint) else list  # type: ignore[misc]  # pydantic's would be read once
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    if get_origin(annotation) in (Iterable, Iterator):
+        annotation = list[get_args(annotation)] if get_args(annotation) else list  # type: ignore[misc]  # pydantic's would be read once
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     for options in ({"config": config}, {}):
         try:
-            return TypeAdapter(hint, **options)  # type: ignore[arg-type]
+            return TypeAdapter(annotation, **options)  # type: ignore[arg-type]
         except PydanticUserError:  # models, dataclasses and typed dictionaries bring a configuration of their own
             continue
         except Exception:
@@ -251,9 +251,9 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
 _cached_adapter: Callable[[Any], TypeAdapter[Any] | None] = functools.lru_cache(maxsize=1024)(_adapter)
 
 
-def nested_plugins(hint: Any, value: Any) -> Iterator[tuple[str, Any]]:
+def nested_plugins(annotation: Any, value: Any) -> Iterator[tuple[str, Any]]:
     """Yields (group, name or mapping) of the plug-ins that an option's value names, as its annotation marks them."""
-    inner, metadata = parts_of(hint)
+    inner, metadata = parts_of(annotation)
     for mark in metadata:
         if isinstance(mark, NestedPlugin) and value is not None:
             yield mark.group, value
@@ -276,7 +276,7 @@ def beside(folder: Path, factory: Any, options: dict[str, Any]) -> dict[str, Any
     """
     known = signature_of(factory).options
     return {
-        key: _beside(folder, value) if key in known and _names_file(known[key].hint, options) else value
+        key: _beside(folder, value) if key in known and _names_file(known[key].annotation, options) else value
         for key, value in options.items()
     }
 
@@ -290,8 +290,8 @@ def _beside(folder: Path, value: Any) -> Any:
     return moved if not here and os.path.exists(moved) else value  # noqa: PTH110
 
 
-def _names_file(hint: Any, options: dict[str, Any]) -> bool:
-    inner, metadata = parts_of(hint)
+def _names_file(annotation: Any, options: dict[str, Any]) -> bool:
+    inner, metadata = parts_of(annotation)
     for mark in metadata:
         if isinstance(mark, FileOption) and (mark.where is None or options.get(mark.where[0]) == mark.where[1]):
             return True

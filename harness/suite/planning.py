@@ -165,7 +165,7 @@ def check_knowledge(cells: list[Cell]) -> None:
                 f"attack {cell.attack.label!r} needs the {missing}, which threat model "
                 f"{cell.exposure.threat_model.name!r} does not grant",
                 where="cells",
-                mend="grant it in the threat model, or leave the attack out of this block of cells",
+                hint="grant it in the threat model, or leave the attack out of this block of cells",
             )
 
 
@@ -189,6 +189,6 @@ def build_attack(config: NamedPlugin) -> Attacker:
         raise PluginError(
             f"{type(attacker).__name__} is no attack",
             where=where,
-            mend="derive it from Attack, AttributeProbe or IdentityProbe",
+            hint="derive it from Attack, AttributeProbe or IdentityProbe",
         )
     return attacker

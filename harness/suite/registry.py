@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, suggest
-from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.extras import hint_of
 from leakgauge.harness.system.plain_text import quoted
 
 GROUPS = (
@@ -58,13 +58,13 @@ def load(group: str, name: str, *, where: str = "") -> Any:
     """
     known = plugins(group)
     if name not in known:
-        raise ConfigError(f"unknown {group[:-1]} {quoted(name)}", where=where, mend=suggest(name, list(known)))
+        raise ConfigError(f"unknown {group[:-1]} {quoted(name)}", where=where, hint=suggest(name, list(known)))
     rivals = _rivals(group).get(name, ())
     if len(rivals) > 1:
         raise PluginError(
             f"{name!r} is registered twice, by {' and '.join(rivals)}",
             where=f"leakgauge.{group}",
-            mend="uninstall one of the packages or rename its entry point",
+            hint="uninstall one of the packages or rename its entry point",
         )
     try:
         return known[name].load()
@@ -72,7 +72,7 @@ def load(group: str, name: str, *, where: str = "") -> Any:
         raise PluginError(
             f"{group[:-1]} {name!r} cannot be imported: {error}",
             where=known[name].value,
-            mend=mend_of(error, "reinstall the package that provides it"),
+            hint=hint_of(error, "reinstall the package that provides it"),
         ) from error
 
 
@@ -100,7 +100,7 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
     options = check_options(factory, options, place, given)
     declared = signature_of(factory).options
     for key, value in options.items():
-        for inner, spec in nested_plugins(declared[key].hint, value) if key in declared else ():
+        for inner, spec in nested_plugins(declared[key].annotation, value) if key in declared else ():
             inner_name, inner_options = name_and_options(inner, spec, f"{place}: {key}")
             check(inner, inner_name, inner_options, where=f"{place}: {key}")
     return options
@@ -122,9 +122,9 @@ def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, 
         from leakgauge.harness.suite.schema_problems import missing_key  # noqa: PLC0415 - heavy
 
         what = f"names no {group[:-1]}: {missing_key('name', spec)[0]}"
-        raise ConfigError(what, where=where, mend="write {name: ...}")
+        raise ConfigError(what, where=where, hint="write {name: ...}")
     if not isinstance(name, str):
-        raise ConfigError(f"{shown(spec)} names no {group[:-1]}", where=where, mend="write {name: ...}")
+        raise ConfigError(f"{shown(spec)} names no {group[:-1]}", where=where, hint="write {name: ...}")
     return name, options
 
 
@@ -143,8 +143,8 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
     try:
         built = factory(**options)
     except LeakgaugeError as error:
-        raise type(error)(error.what, where=error.where or place, mend=error.mend) from error
+        raise type(error)(error.what, where=error.where or place, hint=error.hint) from error
     except (Exception, SystemExit) as error:
-        raise PluginError(f"constructor failed: {error}", where=place, mend="check the options in the suite") from error
+        raise PluginError(f"constructor failed: {error}", where=place, hint="check the options in the suite") from error
     check_declarations(built, place)
     return built

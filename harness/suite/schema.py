@@ -263,7 +263,7 @@ def parse_suite(data: dict[str, Any], *, where: str = "suite", source: TextSourc
     try:
         suite = Suite.model_validate(data)
     except RecursionError as error:
-        raise ConfigError("nested too deep", where=source.name, mend="write it flatter") from error
+        raise ConfigError("nested too deep", where=source.name, hint="write it flatter") from error
     except ValidationError as error:
         raise schema_error(error, data, source, Suite) from error
     suite._source = source

@@ -33,7 +33,7 @@ def schema_error(
     model: type[BaseModel],
     *,
     kind: type[LeakgaugeError] = ConfigError,
-    mend: str = "mend that key",
+    hint: str = "mend that key",
 ) -> LeakgaugeError:
     """Returns what is wrong with data as the one error, or all of them as one, in the order of the file.
 
@@ -43,11 +43,11 @@ def schema_error(
         source: Where the data was read.
         model: What they should be.
         kind: The error of one problem.
-        mend: What to do, where the problem does not say so itself.
+        hint: What to do, where the problem does not say so itself.
     """
     report = sorted(problems_of(error, data), key=lambda one: source.line(_place(one, data, source)))
-    told = [_told(one, data, source, model, kind, mend) for one in report]
-    return all_told(told, source.name, mend if kind is not ConfigError else "mend these")
+    told = [_told(one, data, source, model, kind, hint) for one in report]
+    return all_told(told, source.name, hint if kind is not ConfigError else "mend these")
 
 
 def refuse(problems: Iterable[str]) -> None:
@@ -89,28 +89,30 @@ def missing_key(key: str, found: Mapping[Any, Any], known: Sequence[str] = ()) -
 
 def keys_at(model: type[BaseModel], path: Path) -> list[str]:
     """Returns the keys that may stand in the mapping at a path, by the annotations of a model."""
-    hints: list[Any] = [model]
+    annotations: list[Any] = [model]
     for part in path:
         # What is no key, such as the kind that pydantic tried of several, leads nowhere.
-        hints = [inner for hint in hints for inner in _inside(hint, part)] or hints
-    models = (one for hint in hints for one in _kinds(hint) if isclass(one) and issubclass(one, BaseModel))
+        annotations = [inner for annotation in annotations for inner in _inside(annotation, part)] or annotations
+    models = (
+        one for annotation in annotations for one in _kinds(annotation) if isclass(one) and issubclass(one, BaseModel)
+    )
     return list(dict.fromkeys(name for one in models for name in one.model_fields))
 
 
-def _kinds(hint: Any) -> Iterator[Any]:
+def _kinds(annotation: Any) -> Iterator[Any]:
     """Yields what a value may be: the members of a union, without what annotations add."""
-    if get_origin(hint) is Annotated:
-        yield from _kinds(get_args(hint)[0])
-    elif get_origin(hint) in (Union, types.UnionType):
-        for one in get_args(hint):
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for one in get_args(annotation):
             yield from _kinds(one)
-    elif get_origin(hint) is not Literal:
-        yield hint
+    elif get_origin(annotation) is not Literal:
+        yield annotation
 
 
-def _inside(hint: Any, part: str | int) -> Iterator[Any]:
+def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
     """Yields the annotations of what lies under a key or number of a value."""
-    for one in _kinds(hint):
+    for one in _kinds(annotation):
         if isclass(one) and issubclass(one, BaseModel):
             if part in one.model_fields:
                 yield one.model_fields[str(part)].annotation
@@ -181,7 +183,7 @@ def _at(data: Any, path: Path) -> Any:
 
 
 def _told(
-    problem: Any, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError], mend: str
+    problem: Any, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError], hint: str
 ) -> LeakgaugeError:
     """Turns a problem of pydantic's report into an error that names the line."""
     path = _path(problem)
@@ -197,7 +199,7 @@ def _told(
         text = f"keys and values belong here, found {quoted(problem['input'])}"
     where = source.place(path or _place(problem, data, source))
     named = f"{place}{source.called(path)}"
-    return kind(text, where=f"{where}: {named}" if place else where, mend=mend)
+    return kind(text, where=f"{where}: {named}" if place else where, hint=hint)
 
 
 def _lacking(
@@ -209,5 +211,5 @@ def _lacking(
     text, meant = missing_key(key, found if isinstance(found, Mapping) else {}, keys_at(model, above))
     where = source.place((*above, meant) if meant else above)
     place = shortened(".".join(map(str, above)), 60) + source.called(above)
-    mend = f"write `{key}:` there" if meant else f"add `{key}: ...`"
-    return kind(text, where=f"{where}: {place}" if place else where, mend=mend)
+    hint = f"write `{key}:` there" if meant else f"add `{key}: ...`"
+    return kind(text, where=f"{where}: {place}" if place else where, hint=hint)

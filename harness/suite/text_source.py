@@ -101,11 +101,11 @@ class TextSource:
         """Returns an error that names the line as well; as it is where its place is not known."""
         if isinstance(error, ProblemsError):
             ordered = sorted(error.problems, key=lambda one: self.line(self.find(one.where)))
-            return type(error)([self.placed(one) for one in ordered], self.name, error.mend)
+            return type(error)([self.placed(one) for one in ordered], self.name, error.hint)
         path = self.find(error.where)
         if not path or error.where.startswith(self.name):
             return error
-        found = type(error)(error.what, where=f"{self.place(path)}: {error.where}", mend=error.mend)
+        found = type(error)(error.what, where=f"{self.place(path)}: {error.where}", hint=error.hint)
         found.__dict__.update({key: value for key, value in error.__dict__.items() if key not in found.__dict__})
         return found
 
@@ -137,7 +137,7 @@ def naming_lines(source: TextSource) -> Iterator[None]:
         raise placed from error
 
 
-def all_told(problems: list[LeakgaugeError], where: str, mend: str = "mend these") -> LeakgaugeError:
+def all_told(problems: list[LeakgaugeError], where: str, hint: str = "mend these") -> LeakgaugeError:
     """Returns the one error, or all of them as one: a ``StoreError`` where each of them is one.
 
     Raises:
@@ -148,4 +148,4 @@ def all_told(problems: list[LeakgaugeError], where: str, mend: str = "mend these
     if len(problems) == 1:
         return problems[0]
     stored = all(isinstance(one, StoreError) for one in problems)
-    return (StoredProblemsError if stored else ProblemsError)(problems, where, mend)
+    return (StoredProblemsError if stored else ProblemsError)(problems, where, hint)

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 import torch
 
 from leakgauge.harness.errors import LeakgaugeError, PluginError, ResourceError, StoreError
-from leakgauge.harness.system.extras import mend_of
+from leakgauge.harness.system.extras import hint_of
 from leakgauge.harness.system.interrupts import may_be_the_users
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _MEMORY_WORDS = ("allocate memory", "out of memory", "not enough memory", "bad_alloc")
-_MEND = "free some, or lower --workers or the suite's batch_size; the same command again measures what is missing"
+_HINT = "free some, or lower --workers or the suite's batch_size; the same command again measures what is missing"
 
 
 class _Exit(BaseException):
@@ -68,7 +68,7 @@ def staying(where: str) -> Iterator[None]:
         with _staying():
             yield
     except (SystemExit, _Exit) as error:
-        raise PluginError("a plug-in tried to end the program", where=where, mend="raise an error instead") from error
+        raise PluginError("a plug-in tried to end the program", where=where, hint="raise an error instead") from error
 
 
 @contextmanager
@@ -92,16 +92,16 @@ def contained(what: str, where: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if may_be_the_users():
             raise
-        raise PluginError(f"{what} raised KeyboardInterrupt", where=where, mend="raise an error instead") from error
+        raise PluginError(f"{what} raised KeyboardInterrupt", where=where, hint="raise an error instead") from error
     except BaseException as error:
         missing = shortage(error)
         if missing:
-            short = ResourceError(f"{what} failed: out of {missing}", where=where, mend=_MEND)
+            short = ResourceError(f"{what} failed: out of {missing}", where=where, hint=_HINT)
             short.missing = missing
             raise short from error
         if isinstance(error, LeakgaugeError):
             raise
         if isinstance(error, SystemExit | _Exit):
-            raise PluginError(f"{what} tried to end the program", where=where, mend="raise an error instead") from error
+            raise PluginError(f"{what} tried to end the program", where=where, hint="raise an error instead") from error
         said = f"{what} failed: {type(error).__name__}: {error}"
-        raise PluginError(said, where=where, mend=mend_of(error)) from error
+        raise PluginError(said, where=where, hint=hint_of(error)) from error

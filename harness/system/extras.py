@@ -31,7 +31,7 @@ def missing_extra(error: BaseException | None) -> str:
     return ""
 
 
-def mend_of(error: BaseException | None, otherwise: str = "") -> str:
+def hint_of(error: BaseException | None, otherwise: str = "") -> str:
     """Returns how to mend an import that failed: install the extra, or what is said otherwise."""
     extra = missing_extra(error)
     return f"pip install 'leakgauge[{extra}]'" if extra else otherwise
@@ -44,4 +44,4 @@ def require(module: str, where: str) -> None:
         ConfigError: It is not.
     """
     if find_spec(module) is None:
-        raise ConfigError(f"{module} is not installed", where=where, mend=f"pip install 'leakgauge[{EXTRAS[module]}]'")
+        raise ConfigError(f"{module} is not installed", where=where, hint=f"pip install 'leakgauge[{EXTRAS[module]}]'")

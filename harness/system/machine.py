@@ -70,7 +70,7 @@ def choose_device(name: str) -> torch.device:
         ConfigError: The name is unknown, or there is no such device.
     """
     if name not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f"unknown device {name!r}", where="--device", mend="give auto, cpu or cuda")
+        raise ConfigError(f"unknown device {name!r}", where="--device", hint="give auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device here", where="--device", mend="give --device auto or cpu")
+        raise ConfigError("no CUDA device here", where="--device", hint="give --device auto or cpu")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

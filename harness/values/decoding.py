@@ -53,7 +53,7 @@ def as_colour(value: Any) -> Colour:
             given = None
     whole = isinstance(given, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in given)
     if not whole or len(given) != len(WHITE) or not all(0 <= v <= max(WHITE) for v in given):
-        raise ConfigError(f"{value!r} is no opaque colour", where="background", mend="try `white` or [255, 255, 255]")
+        raise ConfigError(f"{value!r} is no opaque colour", where="background", hint="try `white` or [255, 255, 255]")
     return (given[0], given[1], given[2])
 
 

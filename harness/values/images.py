@@ -76,7 +76,7 @@ class ImageSet:
         first = {image_id: row for row, image_id in reversed([*enumerate(self.ids)])}
         return self.select([first[image_id] for image_id in sorted(first)])
 
-    def spread(self, count: int | None) -> ImageSet:
+    def evenly_spaced(self, count: int | None) -> ImageSet:
         """Returns ``count`` images evenly spaced over the set, in order; all where None or where there are no more."""
         if count is None or count >= len(self):
             return self

@@ -155,7 +155,7 @@ class TokenBatch:
         if not bool(torch.isfinite(self.tokens).all()):
             bad = int((~torch.isfinite(self.tokens)).any(dim=1).sum())
             raise PayloadError(
-                f"{bad} of {len(self.tokens)} tokens hold NaN or infinite values", mend="check weights and input images"
+                f"{bad} of {len(self.tokens)} tokens hold NaN or infinite values", hint="check weights and input images"
             )
         if int(self.lengths.sum()) != len(self.tokens) or len(self.sizes) != len(self.tokens):
             raise PayloadError("token lengths do not add up to the packed rows")

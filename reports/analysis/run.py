@@ -132,7 +132,7 @@ def _refuse_repeats(frame: pd.DataFrame, keys: list[str], table: str, noun: str,
     repeated = int(frame.duplicated(keys).sum())
     if repeated:
         raise StoreError(
-            f"{table} holds {repeated} rows of a {noun} that it already holds", where=where, mend="run it again"
+            f"{table} holds {repeated} rows of a {noun} that it already holds", where=where, hint="run it again"
         )
 
 
@@ -173,7 +173,7 @@ def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         StoreError: There is none, one cannot be read, or its schema version is unknown.
     """
     if not runs:
-        raise StoreError("there is no run to report on", mend="name at least one run folder")
+        raise StoreError("there is no run to report on", hint="name at least one run folder")
     loaded: list[LoadedRun] = []
     for run in runs:
         manifest = run.manifest()

@@ -21,10 +21,10 @@ def find_runs(folder: Path) -> list[Path]:
         StoreError: There is no such folder, or no run in it.
     """
     if not folder.is_dir():
-        raise StoreError("no such folder", where=str(folder), mend="name a folder that holds runs")
+        raise StoreError("no such folder", where=str(folder), hint="name a folder that holds runs")
     found = sorted(path.parent for path in folder.rglob("run.json") if "parts" not in path.parts)
     if not found:
-        raise StoreError("no run in it", where=str(folder), mend="name a folder that holds runs")
+        raise StoreError("no run in it", where=str(folder), hint="name a folder that holds runs")
     return found
 
 
@@ -75,7 +75,7 @@ def _row(path: Path, folder: Path) -> list[Value]:
 def _headline(run: LoadedRun) -> list[Value]:
     cells, unscored = run.cells, figure(None)
     failed = int((cells["status"] == "failed").sum())
-    doubtful, bounds = (
+    with_caveat, bounds = (
         int(((cells["status"] == "done") & (cells["verdict"] == name)).sum())
         for name in ("inconclusive", "lower bound")
     )
@@ -91,7 +91,7 @@ def _headline(run: LoadedRun) -> list[Value]:
         words(_code(provenance), "uncommitted changes" if provenance.get("dirty") else ""),
         figure(int((cells["status"] != NOT_RUN).sum()), 0),
         figure(failed, 0),
-        figure(doubtful, 0),
+        figure(with_caveat, 0),
         figure(bounds, 0),
         unscored if base is None else ranged(base, "strongest_leakage", 2),
         unscored if least is None else _named(ranged(least, "strongest_leakage", 2), str(least["operating_point"])),

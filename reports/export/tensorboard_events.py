@@ -24,7 +24,7 @@ def export_tensorboard(record: RunRecord, target: Target) -> str:
     library("tensorboard", "tensorboard")
     writer_of = library("torch.utils.tensorboard", "tensorboard").SummaryWriter
     if target.uri is not None:
-        raise ConfigError("TensorBoard reads a folder", where="--uri", mend="name it with --out")
+        raise ConfigError("TensorBoard reads a folder", where="--uri", hint="name it with --out")
     [name] = names_for([record.name], _IN_PATHS).values()
     root = target.out or Path("tensorboard")
     # Events of an earlier export would be drawn over those of this one.

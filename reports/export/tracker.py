@@ -54,7 +54,7 @@ def library(name: str, extra: str) -> Any:
         why = why if error.name == top else f"cannot be imported: {shortened(plain(str(error), keep=''), 60)}"
     except ImportError as error:
         why = f"cannot be imported: {shortened(plain(str(error), keep=''), 60)}"
-    raise ConfigError(f"{top} {why}", where=f"--to {extra}", mend=f"pip install 'leakgauge[{extra}]'")
+    raise ConfigError(f"{top} {why}", where=f"--to {extra}", hint=f"pip install 'leakgauge[{extra}]'")
 
 
 def shown(uri: str) -> str:
@@ -76,7 +76,7 @@ def refusals(name: str) -> Iterator[None]:
         raise PluginError(
             f"the tracker refused it: {type(error).__name__}: {said}",
             where=f"--to {name}",
-            mend="check --uri and --out",
+            hint="check --uri and --out",
         ) from error
 
 

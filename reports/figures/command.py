@@ -55,7 +55,7 @@ def figure(
     """Draws a figure of a run for a paper, in its column's width and with readable type."""
     size = inches(width)
     if out.suffix.lower() not in ENDINGS:
-        raise ConfigError(f"cannot write {out.name!r}", where="--out", mend=f"end it in {', '.join(ENDINGS)}")
+        raise ConfigError(f"cannot write {out.name!r}", where="--out", hint=f"end it in {', '.join(ENDINGS)}")
     check_file_free(out)
     loaded = load_runs([RunFolder.open(run)])[0]
     setting = setting_of(loaded, channel, threat_model)

@@ -62,11 +62,11 @@ def inches(width: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
     if found is None:
-        raise ConfigError(f"{width!r} is no width", where="--width", mend="write 3.3in, 84mm, 8.4cm or 240pt")
+        raise ConfigError(f"{width!r} is no width", where="--width", hint="write 3.3in, 84mm, 8.4cm or 240pt")
     size = float(found[1]) * _INCHES[found[2]]
     if not NARROWEST <= size <= WIDEST:
-        mend = f"choose between {NARROWEST:g}in and {WIDEST:g}in"
-        raise ConfigError(f"{width!r} is out of range", where="--width", mend=mend)
+        hint = f"choose between {NARROWEST:g}in and {WIDEST:g}in"
+        raise ConfigError(f"{width!r} is out of range", where="--width", hint=hint)
     return size
 
 
@@ -81,7 +81,7 @@ def setting_of(run: LoadedRun, channel: str | None, threat_model: str | None) ->
             return setting
     known = "; ".join(f"{setting.channel}, {setting.threat_model}" for setting in run.settings[:4]) or "none"
     named = ", ".join(name for name in (channel, threat_model) if name is not None)
-    raise ConfigError(f"has no cells at {named or 'all'}", where=run.label, mend=f"channel, threat model: {known}")
+    raise ConfigError(f"has no cells at {named or 'all'}", where=run.label, hint=f"channel, threat model: {known}")
 
 
 def paper_frontier(run: LoadedRun, setting: Setting, width: float, against: Against = "bytes") -> Figure:
@@ -101,7 +101,7 @@ def paper_frontier(run: LoadedRun, setting: Setting, width: float, against: Agai
     rows = [row for row in point_rows(run) if (row["channel"], row["threat_model"]) == tuple(setting)]
     rows = [row for row in rows if is_number(row["strongest_leakage"]) and is_number(row[name])]
     if not rows:
-        raise StoreError("no operating point is scored there", where=run.label, mend="name another channel or run")
+        raise StoreError("no operating point is scored there", where=run.label, hint="name another channel or run")
     columns = max(1, int(width / 1.35))
     height = 0.62 * width + 0.14 * -(-len(rows) // columns)
     with matplotlib.rc_context(_SETTINGS):
@@ -155,8 +155,8 @@ def _told(rows: list[Row], point: str) -> str:
     if row is None or not is_number(row["strongest_leakage"]):
         return ""
     ends = bounds(row["strongest_leakage_lo"], row["strongest_leakage_hi"], 1)
-    doubt = "" if row["verdict"] == "conclusive" else "≥ "
-    return f"\n{doubt}{number(row['strongest_leakage'], 1)} dB {ends}".rstrip()
+    caveat = "" if row["verdict"] == "conclusive" else "≥ "
+    return f"\n{caveat}{number(row['strongest_leakage'], 1)} dB {ends}".rstrip()
 
 
 def paper_gallery(run: LoadedRun, setting: Setting, width: float, images: int = 4) -> Figure:
@@ -178,7 +178,7 @@ def paper_gallery(run: LoadedRun, setting: Setting, width: float, images: int = 
     place += f", threat model {setting.threat_model}" if len(run.suite.threat_models) > 1 else ""
     strips = [] if found is None else [strip for strip in found.strips if strip.detail in {"", place}]
     if not any(picture.uri for strip in strips for picture in strip.pictures):
-        raise StoreError("stores no picture to show", where=run.label, mend="name a run that finished a cell")
+        raise StoreError("stores no picture to show", where=run.label, hint="name a run that finished a cell")
     rows = [row for row in point_rows(run) if (row["channel"], row["threat_model"]) == tuple(setting)]
     count = len(strips[0].pictures)
     words = min(1.05, 0.34 * width)
@@ -219,7 +219,7 @@ def save_figure(figure: Figure, out: Path) -> None:
     """
     kind = out.suffix.lower().lstrip(".")
     if kind not in _METADATA:
-        raise ConfigError(f"cannot write {out.name!r}", where="--out", mend="end it in .pdf, .svg or .png")
+        raise ConfigError(f"cannot write {out.name!r}", where="--out", hint="end it in .pdf, .svg or .png")
     stream = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
         metadata = cast("dict[str, str]", _METADATA[kind])

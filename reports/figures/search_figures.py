@@ -63,7 +63,7 @@ def _table(path: Path) -> pd.DataFrame:
     try:
         return unguarded(pd.read_csv(path))
     except (OSError, ValueError) as error:
-        raise StoreError(f"cannot be read: {error}", where=str(path), mend="run the search again") from error
+        raise StoreError(f"cannot be read: {error}", where=str(path), hint="run the search again") from error
 
 
 def _save(figure: Figure, path: Path) -> Path:

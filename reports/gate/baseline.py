@@ -193,13 +193,13 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
     """
     for name in counted:
         if name not in run.attacks:
-            raise ConfigError(f"no attack {name!r}", where="--attack", mend=suggest(name, sorted(run.attacks)))
+            raise ConfigError(f"no attack {name!r}", where="--attack", hint=suggest(name, sorted(run.attacks)))
     status = run.manifest.get("status", "not stated")
     if status != "complete":
         raise StoreError(
             f"the run is not complete (status: {run.status})",
             where=str(run.folder.path),
-            mend="run it to its end before it becomes a baseline",
+            hint="run it to its end before it becomes a baseline",
         )
     found = measured(run, counted or None)
     images = tuple(dict.fromkeys(str(image) for one in found for image in one.images.index))
@@ -279,8 +279,8 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         StoreError: It is not there, is no baseline, or of a version that is not known.
     """
-    mend = "write it again with `leakgauge baseline RUN`"
-    found = read_versioned(path, Baseline, BASELINE_VERSION, "baseline", mend, older=(1,))
+    hint = "write it again with `leakgauge baseline RUN`"
+    found = read_versioned(path, Baseline, BASELINE_VERSION, "baseline", hint, older=(1,))
     return found if found.schema_version == BASELINE_VERSION else _with_worst_cases(found)
 
 

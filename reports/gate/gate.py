@@ -95,7 +95,7 @@ def _against(
         yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
         return
     yield from _unrecorded(run, place, point, mine, limits)
-    doubt = _leakage_doubt(run, point, mine, limits)
+    caveat = _leakage_doubt(run, point, mine, limits)
     for name, recorded in point.measures.items():
         measure = measure_here(name, run)
         allowance = limits.allowance(point.operating_point, measure)
@@ -110,7 +110,7 @@ def _against(
         else:
             check = _of_measure(check, measure, baseline, point, mine, allowance.of(recorded.mean), limits)
         if check.outcome == "pass" and measure.kind == "leakage":
-            why = doubt or _weakened(check, measure, mine, allowance.of(recorded.mean))
+            why = caveat or _weakened(check, measure, mine, allowance.of(recorded.mean))
             check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(mine))
         yield check
 

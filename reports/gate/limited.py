@@ -13,7 +13,7 @@ def check_names(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> No
     """Raises ConfigError where limits name what neither side has, or there is nothing to check."""
     if baseline is None and not limits.absolute:
         raise ConfigError(
-            "there is nothing to check", where="gate", mend="give --baseline, or --limits with `absolute`"
+            "there is nothing to check", where="gate", hint="give --baseline, or --limits with `absolute`"
         )
     points = {p.name for p in run.suite.operating_points}
     points |= {p.operating_point for p in baseline.points} if baseline else set()
@@ -21,11 +21,11 @@ def check_names(run: LoadedRun, baseline: Baseline | None, limits: Limits) -> No
     known |= {name for point in (baseline.points if baseline else ()) for name in point.measures}
     for name in limits.measures:
         if name not in known and not name.startswith(PROBE):
-            raise ConfigError(f"unknown measure {name!r}", where="limits", mend=suggest(name, sorted(known)))
+            raise ConfigError(f"unknown measure {name!r}", where="limits", hint=suggest(name, sorted(known)))
     for name in limits.points:
         if name not in points:
             raise ConfigError(
-                f"no operating point {name!r}", where="limits: points", mend=suggest(name, sorted(points))
+                f"no operating point {name!r}", where="limits: points", hint=suggest(name, sorted(points))
             )
 
 

@@ -165,7 +165,7 @@ def parse_limits(data: dict[str, Any], *, where: str = "limits", source: TextSou
         raise schema_error(error, data, source, Limits) from error
     except (RecursionError, OverflowError) as error:
         what = "no limits: nested too deep, or a number too large"
-        raise ConfigError(what, where=source.name, mend="mend it") from error
+        raise ConfigError(what, where=source.name, hint="mend it") from error
 
 
 def read_limits(path: Path) -> Limits:

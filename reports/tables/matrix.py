@@ -31,9 +31,9 @@ def grants(run: LoadedRun) -> tuple[str, ...]:
 
 def _marked(value: Value, cells: Sequence[Row], unit: str = "") -> Value:
     """Marks what rests on a cell that is not conclusive."""
-    doubt = next((v for v in ("inconclusive", "lower bound") if any(cell["verdict"] == v for cell in cells)), "")
-    detail = " ".join(filter(None, (unit, value.detail, doubt)))
-    return Value(value.text, detail, value.sort, "warn" if doubt else value.tone, True)
+    caveat = next((v for v in ("inconclusive", "lower bound") if any(cell["verdict"] == v for cell in cells)), "")
+    detail = " ".join(filter(None, (unit, value.detail, caveat)))
+    return Value(value.text, detail, value.sort, "warn" if caveat else value.tone, True)
 
 
 def _entry(run: LoadedRun, cells: Sequence[Row], point: str, attack: str, setting: Setting) -> Value:

@@ -34,8 +34,8 @@ def view(
 ) -> None:
     """Serves the reports of a folder of runs on localhost; pages reload while a run goes on. Ctrl-C ends it."""
     if host not in {"localhost", ADDRESS}:
-        mend = f"from afar: ssh -L {port}:localhost:{port} and open it there"
-        raise ConfigError(f"{host!r} is not this machine alone", where="--host", mend=mend)
+        hint = f"from afar: ssh -L {port}:localhost:{port} and open it there"
+        raise ConfigError(f"{host!r} is not this machine alone", where="--host", hint=hint)
     entries = RunEntries(folder)
     with (
         tempfile.TemporaryDirectory(prefix="leakgauge-view-", ignore_cleanup_errors=True) as cache,

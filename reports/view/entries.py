@@ -66,7 +66,7 @@ class RunEntries:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         if not folder.is_dir():
-            raise StoreError("no such folder", where=str(folder), mend="name a folder that holds runs")
+            raise StoreError("no such folder", where=str(folder), hint="name a folder that holds runs")
         self.folder, self._clock, self._lock = folder.resolve(), clock, threading.Lock()
         self._looked = -FRESH_S
         self._known: dict[str, Entry] = {}

@@ -108,7 +108,7 @@ class Server(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             what = f"port {port} is taken" if taken else f"cannot listen on port {port}: {error}"
-            raise ConfigError(what, where="--port", mend="choose another, or 0 for any that is free") from error
+            raise ConfigError(what, where="--port", hint="choose another, or 0 for any that is free") from error
 
     @property
     def port(self) -> int:

@@ -78,11 +78,11 @@ def _by_attack(run: LoadedRun, row: Row) -> dict[str, dict[str, Any]]:
         if run.is_floor(attack) or all(cell["status"] != "done" for cell in cells):
             continue
         images = image_rows(run, point, setting, [attack])
-        doubt = next((cell for cell in cells if cell["verdict"] != "conclusive"), cells[0])
+        caveat = next((cell for cell in cells if cell["verdict"] != "conclusive"), cells[0])
         found[attack] = _leak(
             estimate(images["leakage"], images["group"], run.suite.seeds[0]),
-            str(doubt["verdict"]),
-            str(doubt["reason"]),
+            str(caveat["verdict"]),
+            str(caveat["reason"]),
         )
     return found
 

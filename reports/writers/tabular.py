@@ -92,7 +92,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return unguarded(pd.read_csv(path, keep_default_na=False, na_values=["NaN"]))
     except (OSError, ValueError) as error:
-        raise StoreError(f"no table: {error}", where=str(path), mend="write the report again") from error
+        raise StoreError(f"no table: {error}", where=str(path), hint="write the report again") from error
 
 
 def write_parquet(runs: list[RunFolder], out: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def test_float32_trains_as_bfloat16_does_but_for_rounding(monkeypatch):
 def test_a_twin_keeps_the_momentum():
     trainee = Trainee(nn.Linear(6, 6), 0.01, muon=1.0)
     trainee.step(0.1, lambda n: n(torch.ones(2, 6)).square().sum())
-    twin = trainee.twin()
-    for one in (trainee, twin):
+    branch = trainee.branch()
+    for one in (trainee, branch):
         one.step(0.1, lambda n: n(torch.ones(2, 6)).square().sum())
-    assert torch.equal(trainee.network.weight, twin.network.weight)
+    assert torch.equal(trainee.network.weight, branch.network.weight)

@@ -158,9 +158,9 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
 def test_a_search_cut_short_is_doubted(victim, images, auxiliary):
     short = RegularisedMLE(iterations=20, restarts=1, start="noise", learning_rate=0.005)
     short.fit(view_of(victim), auxiliary, RNG)
-    assert short.doubt is None
+    assert short.caveat is None
     short.reconstruct(seen_of(victim, images), RNG)
-    assert "still lowered" in short.doubt
+    assert "still lowered" in short.caveat
 
 
 @pytest.mark.parametrize("model", [None, BLIND], ids=["order", "no order"])
@@ -179,7 +179,7 @@ def test_the_surrogate_never_asks_the_edge(victim, images, auxiliary, model):
     seen = seen_of(victim, images, **MERGED) if model is None else seen_of(victim, images, model, **MERGED)
     rebuilt = attack.reconstruct(seen, RNG)
     assert rebuilt.shape == (4, 3, 16, 16)
-    assert "12 optimiser steps" in attack.doubt
+    assert "12 optimiser steps" in attack.caveat
     assert torch.equal(rebuilt, attack.reconstruct(seen, RNG))
 
 
@@ -251,14 +251,14 @@ def test_a_search_with_a_guessed_assignment_is_doubted(victim, images, auxiliary
     attack = RegularisedMLE(iterations=20, restarts=1, start="noise")
     attack.fit(view_of(victim, **MERGED), auxiliary, RNG)
     attack.reconstruct(seen_of(victim, images, **MERGED), RNG)
-    assert "guessed" in attack.doubt
+    assert "guessed" in attack.caveat
 
 
 def test_a_settled_search_is_doubted_where_the_truth_explains_the_observation_better(victim, images, auxiliary):
     held_up = RegularisedMLE(iterations=60, restarts=1, start="mean", total_variation=200.0)
     held_up.fit(view_of(victim), auxiliary, RNG)
     held_up.reconstruct(seen_of(victim, images), RNG)
-    assert "more is to be had" in held_up.doubt
+    assert "more is to be had" in held_up.caveat
 
 
 def test_what_is_left_over_is_judged_by_the_truth_of_own_images(victim, images, auxiliary):
@@ -286,11 +286,11 @@ def test_what_is_left_over_is_judged_by_the_truth_of_own_images(victim, images, 
 def test_every_search_says_what_is_left_over(victim, images, auxiliary, attack):
     attack.fit(view_of(victim), auxiliary, RNG)
     attack.reconstruct(seen_of(victim, images), RNG)
-    assert attack.doubt
+    assert attack.caveat
 
 
 def test_the_prior_alone_says_that_it_looks_at_nothing(victim, images, auxiliary):
     attack = Diffusion(training_steps=4, width=8, sampling_steps=2, guidance=0)
     attack.fit(view_of(victim), auxiliary, RNG)
     attack.reconstruct(seen_of(victim, images), RNG)
-    assert "prior alone" in attack.doubt
+    assert "prior alone" in attack.caveat

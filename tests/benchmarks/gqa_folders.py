@@ -6,7 +6,7 @@ from pathlib import Path
 from llava_folders import windows
 
 from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, Gqa
-from leakgauge.harness.contracts.questions import Asked
+from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.values.images import SPLITS
 
 COUNT = 30
@@ -38,5 +38,5 @@ def save_gqa(root: Path) -> Path:
     return root
 
 
-def every_question(task: Gqa) -> list[Asked]:
+def every_question(task: Gqa) -> list[Question]:
     return [one for name in SPLITS for image_id in task.split(name).ids for one in task.asked(image_id)]

@@ -13,7 +13,7 @@ from transformers import LlavaNextConfig
 
 from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, SHORT_ANSWER, Gqa, normalise_answer
 from leakgauge.benchmarks.tasks.public_questions.square_images import PAD_COLOUR
-from leakgauge.harness.contracts.questions import ABSENT, Asked
+from leakgauge.harness.contracts.questions import ABSENT, Question
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.values.images import SPLITS
@@ -58,7 +58,7 @@ def copied(folder, tmp_path) -> Path:
     ],
 )
 def test_answers_are_normalised_as_officially(task, written, right):
-    assert task.is_right(written, Asked("?", "yes", "verify")) is right
+    assert task.is_right(written, Question("?", "yes", "verify")) is right
 
 
 def test_normalised_answers():
@@ -68,7 +68,7 @@ def test_normalised_answers():
 
 
 def test_right_answers_are_compared_in_lower_case(task):
-    assert task.is_right("blue", Asked("?", "Blue", "query"))
+    assert task.is_right("blue", Question("?", "Blue", "query"))
 
 
 def test_splits_divide_images_with_all_their_questions(task):

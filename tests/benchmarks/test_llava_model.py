@@ -243,7 +243,7 @@ def test_a_spoiled_folder_is_one_clear_line(copied, spoil, message):
         load_llava(str(copied))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_another_model_is_refused_by_name(tmp_path):

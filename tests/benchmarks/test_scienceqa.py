@@ -16,7 +16,7 @@ from leakgauge.benchmarks.tasks.public_questions.scienceqa import (
     ScienceQa,
     chosen_letter,
 )
-from leakgauge.harness.contracts.questions import ABSENT, Asked, Questions
+from leakgauge.harness.contracts.questions import ABSENT, Question, Questions
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.suite.registry import create
@@ -75,7 +75,7 @@ def copied(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "scienceqa")
 
 
-def every_question(task: ScienceQa) -> list[Asked]:
+def every_question(task: ScienceQa) -> list[Question]:
     return [one for name in SPLITS for image_id in task.split(name).ids for one in task.asked(image_id)]
 
 
@@ -113,7 +113,7 @@ def test_letters_are_read_as_officially(written, letter):
     [("B", True), (" B\n", True), ("B. dark", True), ("A", False), ("E", False), ("dark", False), ("", False)],
 )
 def test_what_names_no_letter_or_another_is_wrong(task, written, right):
-    assert task.is_right(written, Asked("?", "B", "natural science")) is right
+    assert task.is_right(written, Question("?", "B", "natural science")) is right
 
 
 def test_the_text_is_hint_question_choices_and_how_to_answer(task):

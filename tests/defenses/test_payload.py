@@ -111,7 +111,7 @@ def test_contradictions_are_not_written(wrong):
     arguments = {"tokens": tokens_of(3), "sizes": None, "prefix": 1, "codec": Float16Codec(), **given_}
     with pytest.raises(PayloadError) as caught:
         serialise(**arguments)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 ALL = [

@@ -16,7 +16,7 @@ from leakgauge.defenses.codecs.pca import PcaCodec
 from leakgauge.defenses.codecs.uniform import UniformCodec
 from leakgauge.defenses.wire.packet_layout import Known
 from leakgauge.defenses.wire.payload import parse, serialise
-from leakgauge.defenses.wire.transport import NoValues, Stand, pack, unpack
+from leakgauge.defenses.wire.transport import NoValues, Placeholder, pack, unpack
 from leakgauge.harness.contracts.link import Codec
 from leakgauge.harness.errors import PayloadError
 from leakgauge.harness.suite.registry import plugins
@@ -24,7 +24,7 @@ from leakgauge.harness.values.tokens import DROPPED
 
 WIDTH, PREFIX, PATCHES = 6, 1, 12
 KNOWN = Known(PREFIX, WIDTH, PATCHES)
-STAND = Stand(torch.zeros(PREFIX, WIDTH), torch.ones(WIDTH))
+STAND = Placeholder(torch.zeros(PREFIX, WIDTH), torch.ones(WIDTH))
 HEADER = struct.Struct("<3sBHBHHHHB")
 
 
@@ -220,7 +220,7 @@ def test_another_width_is_refused_not_broadcast(width):
         unpack(packets, KNOWN, Float32Codec(), STAND, "mean")
     own = packets_of(Float32Codec(), 1, 3, None, False)
     with pytest.raises(PayloadError, match="stands in"):
-        unpack(own, KNOWN, Float32Codec(), Stand(torch.zeros(PREFIX, width), torch.zeros(width)), "mean")
+        unpack(own, KNOWN, Float32Codec(), Placeholder(torch.zeros(PREFIX, width), torch.zeros(width)), "mean")
 
 
 def test_a_few_bytes_ask_for_no_more_than_an_image():

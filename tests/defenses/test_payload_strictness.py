@@ -59,7 +59,7 @@ def refused(data: bytes, codec: Codec, known: Known = KNOWN) -> bool:
     try:
         parsed = parse(data, known, codec)
     except PayloadError as error:
-        return bool(error.what and error.mend)
+        return bool(error.what and error.hint)
     count, width = HEADER.unpack_from(data)[4], HEADER.unpack_from(data)[7]
     assert parsed.tokens.shape == (count, width)
     assert bool(torch.isfinite(parsed.tokens).all())

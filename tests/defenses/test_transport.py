@@ -8,7 +8,7 @@ from leakgauge.defenses.channels.digital import DigitalChannel, ErasureChannel
 from leakgauge.defenses.codecs.floating import Float32Codec
 from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.defenses.wire.packet_layout import Known
-from leakgauge.defenses.wire.transport import Stand, pack, received_batch, unpack
+from leakgauge.defenses.wire.transport import Placeholder, pack, received_batch, unpack
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.values.seeding import Streams
@@ -27,8 +27,8 @@ def image(patches=10, width=4):
     return torch.randn(1 + patches, width, generator=generator), torch.arange(1, patches + 2)
 
 
-def stand(width=4):
-    return Stand(torch.full((1, width), 7.0), torch.full((width,), 9.0))
+def placeholder(width=4):
+    return Placeholder(torch.full((1, width), 7.0), torch.full((width,), 9.0))
 
 
 @pytest.mark.parametrize("packet_tokens", [None, 1, 3, 10, 99])
@@ -37,7 +37,7 @@ def test_what_is_packed_is_unpacked(packet_tokens):
     sizes[0] = 1
     packets = pack(tokens, sizes, 1, Float32Codec(), packet_tokens)
     assert len(packets) == {None: 1, 1: 10, 3: 4, 10: 1, 99: 1}[packet_tokens]
-    arrived = unpack([p.data for p in packets], KNOWN, Float32Codec(), stand(), "drop")
+    arrived = unpack([p.data for p in packets], KNOWN, Float32Codec(), placeholder(), "drop")
     assert torch.equal(arrived.tokens, tokens)
     assert torch.equal(arrived.sizes, sizes)
     assert arrived.source.tolist() == list(range(11))
@@ -49,7 +49,7 @@ def test_lost_patch_tokens_are_dropped_or_replaced_by_the_mean(on_loss):
     sizes[0] = 1
     packets = [p.data for p in pack(tokens, sizes, 1, Float32Codec(), 3)]
     packets[1] = None  # patch tokens 4, 5, 6 of the image
-    arrived = unpack(packets, KNOWN, Float32Codec(), stand(), on_loss)
+    arrived = unpack(packets, KNOWN, Float32Codec(), placeholder(), on_loss)
     if on_loss == "drop":
         assert arrived.source.tolist() == [0, 1, 2, 3, 7, 8, 9, 10]
         assert torch.equal(arrived.tokens, tokens[arrived.source])
@@ -64,9 +64,9 @@ def test_a_lost_protected_token_is_always_replaced(on_loss):
     tokens, sizes = image()
     sizes[0] = 1
     packets = [p.data for p in pack(tokens, sizes, 1, Float32Codec(), 3)]
-    arrived = unpack([None, *packets[1:]], KNOWN, Float32Codec(), stand(), on_loss)
+    arrived = unpack([None, *packets[1:]], KNOWN, Float32Codec(), placeholder(), on_loss)
     assert arrived.tokens[0].tolist() == [7.0] * 4
-    nothing = unpack([None] * 4, KNOWN, Float32Codec(), stand(), on_loss)
+    nothing = unpack([None] * 4, KNOWN, Float32Codec(), placeholder(), on_loss)
     assert nothing.tokens.tolist() == [[7.0] * 4]
 
 
@@ -75,7 +75,7 @@ def test_packets_that_contradict_one_another_are_refused():
     one = pack(tokens, None, 1, Float32Codec(), 3)[0].data
     other = pack(tokens[:8], None, 1, Float32Codec(), 3)[1].data
     with pytest.raises(PayloadError, match="disagree"):
-        unpack([one, other], KNOWN, Float32Codec(), stand(), "drop")
+        unpack([one, other], KNOWN, Float32Codec(), placeholder(), "drop")
 
 
 def test_the_merge_map_follows_what_arrived():
@@ -84,7 +84,7 @@ def test_the_merge_map_follows_what_arrived():
     sent = TokenBatch(tokens, torch.tensor([5]), torch.tensor([1, 1, 2, 1, 1]), merge_map, 1)
     packets = [p.data for p in pack(sent.tokens, sent.sizes, 1, Float32Codec(), 1)]
     packets[1] = None  # the token of patches 1 and 2
-    arrived = unpack(packets, KNOWN, Float32Codec(), stand(), "drop")
+    arrived = unpack(packets, KNOWN, Float32Codec(), placeholder(), "drop")
     batch = received_batch([arrived], sent)
     assert batch.merge_map.tolist() == [[1, DROPPED, DROPPED, 2, DROPPED, 3]]
     batch.check()

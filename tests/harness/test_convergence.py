@@ -118,9 +118,9 @@ def test_a_closed_form_is_measured_and_floors_are_not():
 def test_a_search_must_say_whether_it_was_cut_short():
     attack = Searches()
     assert "never said" in unconverged(attack, None, QUIET, lambda: None)
-    attack.doubt = None
+    attack.caveat = None
     assert unconverged(attack, None, QUIET, lambda: None) is None
-    attack.doubt = "cut short"
+    attack.caveat = "cut short"
     assert unconverged(attack, None, QUIET, lambda: None) == "cut short"
 
 

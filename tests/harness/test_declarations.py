@@ -31,7 +31,7 @@ class Good(Attack):
         ("layout", True, "layout is bool"),
         ("least_steps", "many", "least_steps is str 'many', expected int"),
         ("floor", "no", "floor is str 'no', expected bool"),
-        ("doubt", 3, "doubt is int 3"),
+        ("caveat", 3, "caveat is int 3"),
         ("name", 7, "name is int 7, expected str"),
     ],
 )

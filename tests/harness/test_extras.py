@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from leakgauge.harness.errors import ConfigError, PluginError
 from leakgauge.harness.system.containment import contained
-from leakgauge.harness.system.extras import EXTRAS, mend_of, missing_extra, require
+from leakgauge.harness.system.extras import EXTRAS, hint_of, missing_extra, require
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {"sionna": "sionna-no-rt"}
@@ -52,11 +52,11 @@ def test_the_extra_is_found_behind_whatever_was_raised():
     assert missing_extra(missing) == "search"
     told = ValueError("told otherwise")
     told.__cause__ = missing
-    assert mend_of(told) == "pip install 'leakgauge[search]'"
+    assert hint_of(told) == "pip install 'leakgauge[search]'"
     told.__cause__, told.__context__ = None, told
-    assert mend_of(told) == "", "a circle of causes ends"
-    assert mend_of(ModuleNotFoundError("x", name="optunas"), "reinstall") == "reinstall"
-    assert mend_of(ImportError("no name at all")) == ""
+    assert hint_of(told) == "", "a circle of causes ends"
+    assert hint_of(ModuleNotFoundError("x", name="optunas"), "reinstall") == "reinstall"
+    assert hint_of(ImportError("no name at all")) == ""
 
 
 def test_a_plug_in_that_imports_late_is_told_the_extra():

@@ -137,10 +137,10 @@ def test_an_operating_point_that_cannot_be_measured_does_not_hide_the_others(tmp
 
     measure = leakgauge.harness.measurement.exposure.measure_exposure
 
-    def sometimes(bench, exposure, recall):
+    def sometimes(bench, exposure, cached):
         if exposure.point.name == "second":
             sys.exit(0)
-        return measure(bench, exposure, recall)
+        return measure(bench, exposure, cached)
 
     monkeypatch.setattr(leakgauge.harness.measurement.exposure, "measure_exposure", sometimes)
     points = [{"name": name, "codec": codec} for name, codec in (("first", "float32"), ("second", "float16"))]
@@ -308,7 +308,7 @@ def test_two_processes_never_work_in_one_folder(tmp_path):
 
 
 def test_errors_come_whole_out_of_worker_processes():
-    error = ResourceError("fit failed: out of memory", where="attack 'x'", mend="free some")
+    error = ResourceError("fit failed: out of memory", where="attack 'x'", hint="free some")
     error.missing = "memory"
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.missing, type(copy)) == (str(error), "memory", ResourceError)

@@ -53,21 +53,21 @@ def test_a_broken_answer_names_the_attack(answer, message):
     assert "fixed" in str(caught.value)
 
 
-MENDS = re.compile(r"mend=f?\"([^\"]*)\"")
+HINTS = re.compile(r"hint=f?\"([^\"]*)\"")
 UNDERSTATING = re.compile(r"\b(clamp|clip|round|lower the learning rate|train less|fewer steps)\b", re.IGNORECASE)
 
 
 def test_no_refusal_of_an_attack_s_answer_advises_to_rebuild_less():
     root = Path(guards.__file__).parents[1]
     texts = {
-        (path.name, mend)
+        (path.name, hint)
         for folder in ("harness", "attacks")
         for path in (root / folder).rglob("*.py")
-        for mend in MENDS.findall(path.read_text(encoding="utf-8"))
+        for hint in HINTS.findall(path.read_text(encoding="utf-8"))
     }
     assert len(texts) > 40
     found = {text for text in texts if UNDERSTATING.search(text[1])}
-    assert all("undo the normalisation" in mend for _, mend in found), found
+    assert all("undo the normalisation" in hint for _, hint in found), found
 
 
 def test_fit_must_return_a_curve_or_nothing():
@@ -75,7 +75,7 @@ def test_fit_must_return_a_curve_or_nothing():
         guards.fit(Fixed(3), None, None, Streams(0))
 
 
-class Asked(AttributeProbe, IdentityProbe):
+class Question(AttributeProbe, IdentityProbe):
     name = "asked"
 
     def __init__(self, answer):
@@ -107,8 +107,8 @@ class Asked(AttributeProbe, IdentityProbe):
 def test_a_broken_probe_is_named(answer, message):
     gallery = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     for ask in (
-        lambda: guards.predict(Asked(answer), SEEN, 2, Streams(0)),
-        lambda: guards.rank(Asked(answer), SEEN, None, gallery, Streams(0)),
+        lambda: guards.predict(Question(answer), SEEN, 2, Streams(0)),
+        lambda: guards.rank(Question(answer), SEEN, None, gallery, Streams(0)),
     ):
         with pytest.raises(PluginError, match=message) as caught:
             ask()
@@ -117,13 +117,13 @@ def test_a_broken_probe_is_named(answer, message):
 
 
 def test_whole_numbers_are_scores_too():
-    assert guards.predict(Asked(torch.tensor([[1, 0], [0, 2]])), SEEN, 2, Streams(0)).dtype == torch.float64
+    assert guards.predict(Question(torch.tensor([[1, 0], [0, 2]])), SEEN, 2, Streams(0)).dtype == torch.float64
 
 
 def test_a_probe_s_fit_must_return_a_curve_or_nothing():
     own, answers = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), torch.tensor([0, 1])
     with pytest.raises(PluginError, match="'asked': fit must return a LearningCurve"):
-        guards.fit_probe(Asked(3), None, own, answers, 2, Streams(0))
+        guards.fit_probe(Question(3), None, own, answers, 2, Streams(0))
     with pytest.raises(PluginError, match="fit failed: TypeError"):
         guards.fit_probe(Fixed(3), None, own, answers, 2, Streams(0))
 

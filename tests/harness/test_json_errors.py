@@ -62,10 +62,10 @@ def test_every_command_says_why_it_failed(ended, name):
     assert code == ExitCode.MISTAKE
     found = json.loads(out)
     assert set(found) == {"error"}
-    assert set(found["error"]) == {"what", "where", "mend", "exit_code"}
+    assert set(found["error"]) == {"what", "where", "hint", "exit_code"}
     assert found["error"]["exit_code"] == code
     assert found["error"]["what"] in " ".join(err.split())
-    assert found["error"]["mend"]
+    assert found["error"]["hint"]
 
 
 def test_problems_are_listed_each_with_its_line(ended, tmp_path):
@@ -101,7 +101,7 @@ def test_mistakes_on_the_command_line_are_told_too(ended, arguments, what, where
     error = json.loads(out)["error"]
     assert what in error["what"]
     assert where in error["where"]
-    assert "--help" in error["mend"]
+    assert "--help" in error["hint"]
     assert (code, error["exit_code"]) == (ExitCode.MISTAKE, ExitCode.MISTAKE)
     assert "error: " in err
 
@@ -111,7 +111,7 @@ def test_mistakes_on_the_command_line_are_told_too(ended, arguments, what, where
     [
         (KeyboardInterrupt(), ExitCode.INTERRUPTED, "interrupted"),
         (typer.Abort(), ExitCode.INTERRUPTED, "interrupted"),
-        (InterruptError("interrupted; kept", mend="again"), ExitCode.INTERRUPTED, "interrupted; kept"),
+        (InterruptError("interrupted; kept", hint="again"), ExitCode.INTERRUPTED, "interrupted; kept"),
         (MemoryError(), ExitCode.MISTAKE, "out of memory:"),
         (OSError(28, "No space left on device", "/full"), ExitCode.MISTAKE, "No space left on device"),
         (ValueError("a\x1b[2J\nb"), ExitCode.FAULT, "internal error: ValueError: a\\x1b[2J b"),

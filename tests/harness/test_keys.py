@@ -124,6 +124,6 @@ def test_digests_see_what_they_say():
 def test_spread_takes_both_ends_and_even_steps():
     images = ImageSet.from_pixels(torch.zeros(101, 3, 1, 1, dtype=torch.uint8))
     numbered = replace(images, labels=torch.arange(101))
-    assert numbered.spread(5).labels.tolist() == [0, 25, 50, 75, 100]
-    assert numbered.spread(None) is numbered
-    assert len(numbered.spread(500)) == 101
+    assert numbered.evenly_spaced(5).labels.tolist() == [0, 25, 50, 75, 100]
+    assert numbered.evenly_spaced(None) is numbered
+    assert len(numbered.evenly_spaced(500)) == 101

@@ -34,10 +34,10 @@ def test_what_steers_a_terminal_is_escaped():
 @pytest.mark.parametrize("kind", [LeakgaugeError, ConfigError, StoreError])
 def test_an_error_is_one_bounded_line_whatever_it_quotes(kind):
     for text in (HOSTILE, "x" * 10_000, "a\nb\r\nc", "/very/long" * 500):
-        line = str(kind(text, where=text, mend=text))
+        line = str(kind(text, where=text, hint=text))
         assert len(line) <= kind.longest
         assert line.isprintable()
-    kept = str(kind("y" * 10_000, where="file.yaml: key", mend="do this"))
+    kept = str(kind("y" * 10_000, where="file.yaml: key", hint="do this"))
     assert kept.startswith("file.yaml: key: y")
     assert kept.endswith(" -- do this")
 

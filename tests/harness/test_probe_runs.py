@@ -46,7 +46,7 @@ class Centroids(AttributeProbe):
 
     def fit(self, view, auxiliary, answers, classes, rng):
         assert answers.shape == (len(auxiliary),)
-        self.doubt = None
+        self.caveat = None
         means = mean_tokens(view.observe(auxiliary))
         self.centres = torch.stack([means[answers == c].mean(dim=0) for c in range(classes)])
 
@@ -79,7 +79,7 @@ class Nearest(IdentityProbe):
     galleries: list[ImageSet] = []  # noqa: RUF012
 
     def fit(self, view, auxiliary, rng):
-        self.doubt = None
+        self.caveat = None
         view.observe(auxiliary)
 
     def rank(self, observations, view, gallery, rng):

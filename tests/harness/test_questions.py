@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakgauge.harness.contracts.questions import ABSENT, Asked, Questions, QuestionTask, spread_rows
+from leakgauge.harness.contracts.questions import ABSENT, Question, Questions, QuestionTask, spread_rows
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.measurement.transmitting import joined
 from leakgauge.harness.values.images import ImageSet
@@ -28,8 +28,12 @@ class Quiz(QuestionTask):
         return ImageSet(pixels, ("a", "b"))
 
     def asked(self, image_id):
-        of_a = (Asked("is it?", "yes", "being"), Asked("how many?", "two", "count"), Asked("was it?", "no", "being"))
-        return of_a if image_id == "a" else (Asked("is it?", "no", "being"),)
+        of_a = (
+            Question("is it?", "yes", "being"),
+            Question("how many?", "two", "count"),
+            Question("was it?", "no", "being"),
+        )
+        return of_a if image_id == "a" else (Question("is it?", "no", "being"),)
 
     def read(self, tokens):
         return " ".join(WORDS[token] for token in tokens)

@@ -73,8 +73,8 @@ def test_one_plug_in_is_shown():
     assert [option["name"] for option in data["options"]][:2] == ["proportions", "similarity"]
     assert data["options"][0]["default"] == "must be given"
     assert said("show", "suite", "smoke").startswith("name: smoke")
-    for wrong, mend in ((["attak", "x"], "did you mean 'attack'"), (["attack", "ridg"], "did you mean 'ridge'")):
-        with pytest.raises(ConfigError, match=mend):
+    for wrong, hint in ((["attak", "x"], "did you mean 'attack'"), (["attack", "ridg"], "did you mean 'ridge'")):
+        with pytest.raises(ConfigError, match=hint):
             said("show", *wrong)
     with pytest.raises(ConfigError, match="did you mean 'smoke'"):
         said("show", "suite", "smok")

@@ -160,10 +160,10 @@ def test_what_may_be_of_two_kinds_is_told_once(tmp_path):
 
 
 def test_problems_travel_between_processes():
-    one = ProblemsError([ConfigError("a", where="x"), ConfigError("b", mend="c")], "s.yaml")
+    one = ProblemsError([ConfigError("a", where="x"), ConfigError("b", hint="c")], "s.yaml")
     again = pickle.loads(pickle.dumps(one))
     assert str(again) == str(one) == "s.yaml: 2 problems -- mend these\n  x: a\n  b -- c"
-    many = StoredProblemsError([StoreError("w" * 900, where="p" * 90, mend="m" * 90)] * 25, "s.json", "write it again")
+    many = StoredProblemsError([StoreError("w" * 900, where="p" * 90, hint="m" * 90)] * 25, "s.json", "write it again")
     assert pickle.loads(pickle.dumps(many)).problems[0].what == "w" * 900
     lines = str(many).splitlines()
     assert lines[0] == "s.json: more than 20 problems, the first of them -- write it again"

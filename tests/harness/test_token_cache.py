@@ -241,7 +241,7 @@ def test_pixels_that_changed_under_their_names_are_not_taken_from_the_cache(few)
 def test_what_an_attack_sends_while_it_reconstructs_is_not_kept(victim, few):
     names = []
 
-    def recall(name, compute):
+    def cached(name, compute):
         names.append(name)
         return compute()
 
@@ -254,7 +254,7 @@ def test_what_an_attack_sends_while_it_reconstructs_is_not_kept(victim, few):
         streams=RNG,
         batch_size=4,
         device=CPU,
-        recall=recall,
+        cached=cached,
     )
     view.observe(few)
     view.unreduced(few)

@@ -30,12 +30,12 @@ SUITE = {
 }
 
 
-class Asked(Exception):
+class Question(Exception):
     """Raised with the name or key under which tokens were looked up, so that nothing is computed."""
 
 
 def refuse(name, compute):
-    raise Asked(name)
+    raise Question(name)
 
 
 def bench_of(device="cpu", batch_size=64, evaluation=None):
@@ -48,7 +48,7 @@ def exposure_of(**changes):
 
 
 def key_of(bench, exposure, name="evaluation 0123") -> str:
-    with pytest.raises(Asked) as caught:
+    with pytest.raises(Question) as caught:
         recall_through(SimpleNamespace(encoded=refuse), bench, exposure)(name, lambda: None)
     return str(caught.value)
 
@@ -94,7 +94,7 @@ def test_images_under_attack_are_looked_up_by_their_content(monkeypatch, two_set
     monkeypatch.setattr(measure, "build_defense", lambda *a: SimpleNamespace(needs_calibration=False))
     names = []
     for images in (*two_sets, two_sets[0]):
-        with pytest.raises(Asked) as caught:
+        with pytest.raises(Question) as caught:
             measure_exposure(bench_of(evaluation=images), exposure_of(), refuse)
         names.append(str(caught.value))
     assert names[0] == names[2] != names[1]
@@ -110,7 +110,7 @@ def view_of(channel):
         streams=Streams(0),
         batch_size=4,
         device=torch.device("cpu"),
-        recall=refuse,
+        cached=refuse,
     )
 
 
@@ -118,7 +118,7 @@ def test_the_attackers_own_images_are_looked_up_by_what_was_sent(two_sets):
     view, names = view_of(SimpleNamespace(random=False, snr_db=None)), []
     for look in (view.observe, view.trace, view.unreduced):
         for images in two_sets:
-            with pytest.raises(Asked) as caught:
+            with pytest.raises(Question) as caught:
                 look(images)
             names.append(str(caught.value))
     # Observed and traced are one transmission; an unreduced one is another, and other pixels are another set.
@@ -164,6 +164,6 @@ def test_a_search_forgets_what_other_code_measured(tmp_path, monkeypatch):
     for code in ("one", "other", "one"):
         monkeypatch.setattr("leakgauge.harness.search.trials.memo.code_digest", lambda code=code: code)
         memo = Memo(tmp_path)
-        assert memo.recall("key", lambda code=code: {"by": code}) == {"by": code}
+        assert memo.cached("key", lambda code=code: {"by": code}) == {"by": code}
         counts.append(memo.misses)
     assert counts == [1, 1, 0]

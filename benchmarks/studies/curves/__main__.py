@@ -48,12 +48,12 @@ def main(
 def _tasks(path: Path) -> list[tuple[str, Task]]:
     """Reads the tasks; raises ConfigError where the file is not a list of them."""
     try:
-        entries = read_yaml(read_text(path, MIB, mend="give a YAML file"))
+        entries = read_yaml(read_text(path, MIB, hint="give a YAML file"))
     except ValueError as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path), mend="give a YAML file") from error
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint="give a YAML file") from error
     if not isinstance(entries, list) or not all(isinstance(e, dict) and {"title", "name"} <= set(e) for e in entries):
         raise ConfigError(
-            "not a list of tasks", where=str(path), mend="write - {title: ..., name: imagefolder, path: ...}"
+            "not a list of tasks", where=str(path), hint="write - {title: ..., name: imagefolder, path: ...}"
         )
     return [(str(entry["title"]), _task(entry)) for entry in entries]
 

@@ -48,7 +48,7 @@ def _bundled(count: int) -> list[Image.Image]:
 def _centre_crops(count: int, folder: Path) -> list[Image.Image]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})[:count]
     if len(paths) < count:
-        raise DataError(f"{len(paths)} images, {count} needed", where=str(folder), mend="give a larger folder")
+        raise DataError(f"{len(paths)} images, {count} needed", where=str(folder), hint="give a larger folder")
     crops = []
     for path in paths:
         with Image.open(path) as opened:

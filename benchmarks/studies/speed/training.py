@@ -56,7 +56,7 @@ def steps_per_second(steps: int, spec: dict[str, Any] = DECODER, images: int = I
     What a training costs beside its steps cancels, because one of ``steps`` is compared with one of half as many.
     """
     task: Task = create("tasks", "photos", {}, where="task")
-    auxiliary, victim = task.split("attacker").spread(images), task.victim()
+    auxiliary, victim = task.split("attacker").evenly_spaced(images), task.victim()
     options = {"cut": 3, "codec": "float16", "reduction": {"name": "threshold", "thresholds": THRESHOLD}}
     defense = build_defense(PluginConfig(name="split_pipeline", **options), "threshold", victim, CPU)
     view = GrantedView(

@@ -13,7 +13,7 @@ from leakgauge.benchmarks.tasks.drawn_scenes.splits import SceneSplit, photograp
 from leakgauge.benchmarks.tasks.photo_crops.crops import SIDES
 from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.benchmarks.victims.scenes_llava import load_scenes_llava
-from leakgauge.harness.contracts.questions import Asked, QuestionTask
+from leakgauge.harness.contracts.questions import Question, QuestionTask
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.values.images import SPLITS, ImageSet, SplitName
@@ -55,16 +55,16 @@ class ScenesVqa(QuestionTask):
         rows = torch.isin(crops.labels // len(SIDES), torch.tensor(own)).nonzero().squeeze(1)
         return crops.select(rows)
 
-    def asked(self, image_id: str) -> tuple[Asked, ...]:
+    def asked(self, image_id: str) -> tuple[Question, ...]:
         """Returns the five questions about a scene."""
         split, row = self._place(image_id)
-        return tuple(Asked(one.text, one.answer, one.kind) for one in split.questions[row])
+        return tuple(Question(one.text, one.answer, one.kind) for one in split.questions[row])
 
     def read(self, tokens: Sequence[int]) -> str:
         """Returns the words of an answer."""
         return self.victim().read(tokens)
 
-    def is_right(self, written: str, question: Asked) -> bool:
+    def is_right(self, written: str, question: Question) -> bool:
         """Tells whether an answer is the right word and nothing else."""
         return written == question.answer
 
@@ -82,7 +82,7 @@ class ScenesVqa(QuestionTask):
             if row is not None:
                 return scene_split(name), row
         raise DataError(
-            f"no scene {image_id!r}", where=f"task {self.name!r}", mend=f"take images of {', '.join(SPLITS)}"
+            f"no scene {image_id!r}", where=f"task {self.name!r}", hint=f"take images of {', '.join(SPLITS)}"
         )
 
 

@@ -59,7 +59,7 @@ def classes_of(names: Sequence[str], listing: Listing, rule: ClassFolders, *, pa
         raise DataError(
             f"its one folder {inner!r} holds folders, {_some({parts[0] for parts in below if parts})}: classes or not?",
             where=where,
-            mend=f"give `path: {where}/{inner}`, or `classes: flat` for no labels",
+            hint=f"give `path: {where}/{inner}`, or `classes: flat` for no labels",
         )
     if rule == "auto":
         _refuse_doubt(names, below, classes, where)
@@ -68,11 +68,11 @@ def classes_of(names: Sequence[str], listing: Listing, rule: ClassFolders, *, pa
         raise DataError(
             f"some images lie in class folders and others beside them, {first[True]!r} and {first[False]!r}",
             where=where,
-            mend="put all into one folder (no labels) or each into CLASS/ (labels), or set `classes: flat`",
+            hint="put all into one folder (no labels) or each into CLASS/ (labels), or set `classes: flat`",
         )
     if len(classes) < 2 and rule != "auto":
         what = f"`classes: {rule}` finds no two classes, only {classes[0] or 'images in no folder'!r}"
-        raise DataError(what, where=where, mend="check `path`, or set `classes: flat` for no labels")
+        raise DataError(what, where=where, hint="check `path`, or set `classes: flat` for no labels")
     if len(classes) < 2:
         return Classes(None, (), "no labels, as all images lie in one folder")
     number = {name: i for i, name in enumerate(classes)}
@@ -108,14 +108,14 @@ def _refuse_doubt(names: Sequence[str], below: Sequence[tuple[str, ...]], classe
             raise DataError(
                 f"the folders {_some(alike)} are named like {kind}, not like classes",
                 where=where,
-                mend="give one of them as `path`, or set `classes: innermost`, `first` or `flat`",
+                hint="give one of them as `path`, or set `classes: innermost`, `first` or `flat`",
             )
     same: dict[str, str] = {}
     for name in classes:
         other = same.setdefault(_folded(name), name)
         if other != name:
             what = f"the class names {other!r} and {name!r} differ in case or spelling only"
-            raise DataError(what, where=where, mend="rename one of them, or set `classes: first`")
+            raise DataError(what, where=where, hint="rename one of them, or set `classes: first`")
     owners: dict[str, set[str]] = {}
     for parts in below:
         for inner in parts[1:]:
@@ -129,7 +129,7 @@ def _refuse_doubt(names: Sequence[str], below: Sequence[tuple[str, ...]], classe
         raise DataError(
             f"folders of one name lie under several others, {_some(set(examples[:2]))}: which of them is the class?",
             where=where,
-            mend="set `classes: first` (the outer folder), `innermost` (the inner one) or `flat` (no labels)",
+            hint="set `classes: first` (the outer folder), `innermost` (the inner one) or `flat` (no labels)",
         )
 
 
@@ -155,7 +155,7 @@ def _refuse_lost(
         raise DataError(
             f"the folder {name!r} gives no image ({cause}){more}, so that a class would be lost",
             where=where,
-            mend="convert its files, move it out of `path`, or set `classes: flat`",
+            hint="convert its files, move it out of `path`, or set `classes: flat`",
         )
 
 

@@ -40,7 +40,7 @@ def settle(
     scoring = _settled(folders, classes, wanted, library)
     if PROBE_SPLIT in per_split and scoring.kind != "probe":
         what = f"only a probe is fitted to images of its own, but the quality is {scoring.kind!r}"
-        raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out, or set `quality: probe`")
+        raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", hint="leave it out, or set `quality: probe`")
     return scoring
 
 
@@ -48,7 +48,7 @@ def _settled(folders: tuple[str, ...] | None, classes: int, wanted: Quality, lib
     if folders is None:
         if wanted in {"head", "probe"}:
             what = f"{wanted!r} needs labels, but the images do not lie in class folders"
-            raise ConfigError(what, where="quality", mend="sort them into CLASS/ folders, or take `agreement`")
+            raise ConfigError(what, where="quality", hint="sort them into CLASS/ folders, or take `agreement`")
         return Scoring("agreement", None)
     own = list(range(len(folders)))
     matched = match_head(folders, classes, certain=wanted == "auto")
@@ -59,7 +59,7 @@ def _settled(folders: tuple[str, ...] | None, classes: int, wanted: Quality, lib
     if wanted == "head":
         what = f"the class folders do not match the {classes} classes of the model's head"
         other = "probe" if library == "timm" else "agreement"
-        raise ConfigError(what, where="quality", mend=f"rename them to class numbers, or take `{other}`")
+        raise ConfigError(what, where="quality", hint=f"rename them to class numbers, or take `{other}`")
     if library == "transformers":  # no probe to fall back on
         return Scoring("agreement", own)
     return Scoring("probe", own)

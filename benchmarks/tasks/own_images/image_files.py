@@ -65,8 +65,8 @@ class ImageFiles:
         if not names:
             passed = summed_suffixes(listing.skipped + listing.not_entered)
             found = "; passed over: " + ", ".join(f"{count} {cause}" for cause, count in passed.items())
-            mend = f"put files there that end in one of {' '.join(sorted(SUFFIXES))}"
-            raise DataError(f"no images found{found if passed else ''}", where=where, mend=mend)
+            hint = f"put files there that end in one of {' '.join(sorted(SUFFIXES))}"
+            raise DataError(f"no images found{found if passed else ''}", where=where, hint=hint)
         classes = classes_of(names, listing, rule, packed=packed, where=where)
         return cls(path, names, classes.names, classes.numbers, listing, classes.decided_by)
 
@@ -116,7 +116,7 @@ class ImageFiles:
             raise DataError(
                 f"{len(rows)} images of {px} px need {size / 2**30:.1f} GiB of at most {MAX_DECODED_BYTES >> 30}",
                 where=str(self.path),
-                mend="give all counts of `per_split`, or a smaller `image_px`",
+                hint="give all counts of `per_split`, or a smaller `image_px`",
             )
         pixels, kept, broken = torch.empty(len(rows), 3, px, px, dtype=torch.uint8), list[int](), Counter[str]()
         with self.reader() as read:
@@ -133,7 +133,7 @@ class ImageFiles:
                         raise DataError(
                             f"image {self.names[row]!r} {cause}: {shown(str(error)) or type(error).__name__}",
                             where=str(self.path),
-                            mend="mend or remove the file, or set `skip_broken: true`",
+                            hint="mend or remove the file, or set `skip_broken: true`",
                         ) from error
                     broken[cause] += 1
                     continue

@@ -18,17 +18,17 @@ def check_groups(groups: Mapping[str, str]) -> None:
     """Raises ConfigError where the option ``groups`` is neither a pattern nor a file of groups."""
     for key in groups:
         if key not in KEYS:
-            raise ConfigError(f"unknown key {key!r}", where="groups", mend=suggest(str(key), [*KEYS]))
+            raise ConfigError(f"unknown key {key!r}", where="groups", hint=suggest(str(key), [*KEYS]))
     if len(groups) != 1 or not isinstance(next(iter(groups.values())), str):
         what = "it takes one key and a text"
-        raise ConfigError(what, where="groups", mend="give `pattern: REGULAR-EXPRESSION` or `csv: FILE`")
+        raise ConfigError(what, where="groups", hint="give `pattern: REGULAR-EXPRESSION` or `csv: FILE`")
     if "pattern" in groups:
         try:
             re.compile(groups["pattern"])
         except re.error as error:
-            raise ConfigError(f"no regular expression: {error}", where="groups.pattern", mend="correct it") from error
+            raise ConfigError(f"no regular expression: {error}", where="groups.pattern", hint="correct it") from error
     elif not Path(groups["csv"]).expanduser().is_file():
-        raise DataError("no such file", where=groups["csv"], mend="check `groups.csv`")
+        raise DataError("no such file", where=groups["csv"], hint="check `groups.csv`")
 
 
 def groups_of(names: Sequence[str], groups: Mapping[str, str]) -> list[str]:
@@ -48,7 +48,7 @@ def groups_of(names: Sequence[str], groups: Mapping[str, str]) -> list[str]:
         if not any(named):
             what = f"the pattern is found in no file name, {names[0]!r} for one"
             raise DataError(
-                what, where="groups.pattern", mend="correct it; it is matched against the path below `path`"
+                what, where="groups.pattern", hint="correct it; it is matched against the path below `path`"
             )
         return named
     path = Path(groups["csv"]).expanduser()
@@ -56,29 +56,29 @@ def groups_of(names: Sequence[str], groups: Mapping[str, str]) -> list[str]:
     unknown = sorted(stated.keys() - set(names))
     if unknown:
         what = f"{len(unknown)} of {len(stated)} files that it names are not among the images, {unknown[0]!r} for one"
-        raise DataError(what, where=str(path), mend="write paths below `path`, with forward slashes")
+        raise DataError(what, where=str(path), hint="write paths below `path`, with forward slashes")
     return [stated.get(name, "") for name in names]
 
 
 def _read(path: Path) -> dict[str, str]:
     """Reads a file of groups."""
-    mend = "write a line `file,group` and then one line an image"
+    hint = "write a line `file,group` and then one line an image"
     try:
         if path.stat().st_size > MAX_CSV_BYTES:
-            raise DataError(f"the file is larger than {MAX_CSV_BYTES >> 20} MiB", where=str(path), mend=mend)
+            raise DataError(f"the file is larger than {MAX_CSV_BYTES >> 20} MiB", where=str(path), hint=hint)
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream)
             if not set(COLUMNS) <= set(rows.fieldnames or ()):
-                raise DataError(f"it has no columns {' and '.join(COLUMNS)}", where=str(path), mend=mend)
+                raise DataError(f"it has no columns {' and '.join(COLUMNS)}", where=str(path), hint=hint)
             stated: dict[str, str] = {}
             for row in rows:
                 name, group = (str(row[column] or "").strip() for column in COLUMNS)
                 if not name or not group or stated.get(name, group) != group:
                     what = f"line {rows.line_num} names no file, no group, or another group than before"
-                    raise DataError(what, where=str(path), mend=mend)
+                    raise DataError(what, where=str(path), hint=hint)
                 stated[name] = group
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), mend=mend) from error
+        raise DataError(f"cannot be read: {error}", where=str(path), hint=hint) from error
     if not stated:
-        raise DataError("it names no image", where=str(path), mend=mend)
+        raise DataError("it names no image", where=str(path), hint=hint)
     return stated

@@ -56,7 +56,7 @@ class Listing:
             self.skipped[REPEATED] += 1
         self.names[name] = opened  # the last of the same name is the one that unpacking leaves
         if len(self.names) + self.skipped.total() > MAX_LISTED:
-            raise DataError(f"more than {MAX_LISTED:,} files", where=name, mend="take out links that cross one another")
+            raise DataError(f"more than {MAX_LISTED:,} files", where=name, hint="take out links that cross one another")
 
     def skip(self, name: str, cause: str) -> None:
         """Counts a file that is not taken in."""
@@ -111,7 +111,7 @@ def list_folder(path: Path) -> Listing:
         DataError: There is no such folder, or it cannot be read.
     """
     if not path.is_dir():
-        raise DataError("no such folder or zip archive", where=str(path), mend="check `path`")
+        raise DataError("no such folder or zip archive", where=str(path), hint="check `path`")
     found = Listing()
     waiting = [(path, "", frozenset[tuple[int, int]]())]
     while waiting:
@@ -122,7 +122,7 @@ def list_folder(path: Path) -> Listing:
         except OSError as error:
             if not prefix:
                 what = f"cannot read the folder: {error.strerror or error}"
-                raise DataError(what, where=str(path), mend="check its permissions") from error
+                raise DataError(what, where=str(path), hint="check its permissions") from error
             found.pass_over(prefix, UNREADABLE)
             continue
         here = (about.st_dev, about.st_ino)
@@ -167,7 +167,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except Exception as error:  # of many kinds: a version that is not known, damaged records, what the system says
         what = f"not a readable zip archive: {str(error) or type(error).__name__}"
-        raise DataError(shown(what), where=str(path), mend="pack it again, or give a folder") from error
+        raise DataError(shown(what), where=str(path), hint="pack it again, or give a folder") from error
 
 
 def list_zip(path: Path) -> Listing:
@@ -196,10 +196,10 @@ def list_zip(path: Path) -> Listing:
         raise DataError(
             f"the images unpack to {total / 2**30:.0f} GiB, the limit is {MAX_TOTAL_BYTES >> 30} GiB",
             where=str(path),
-            mend="unpack it to a folder, or make a smaller archive",
+            hint="unpack it to a folder, or make a smaller archive",
         )
     if any(item.flag_bits & 1 for item in opened):
-        raise DataError("the archive is encrypted", where=str(path), mend="unpack it to a folder")
+        raise DataError("the archive is encrypted", where=str(path), hint="unpack it to a folder")
     return found
 
 

@@ -20,9 +20,9 @@ def check_counts(per_split: Mapping[str, object]) -> None:
     known = [*SPLITS, PROBE_SPLIT]
     for key, value in per_split.items():
         if key not in known:
-            raise ConfigError(f"unknown split {key!r}", where="per_split", mend=suggest(str(key), known))
+            raise ConfigError(f"unknown split {key!r}", where="per_split", hint=suggest(str(key), known))
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{value!r} images", where=f"per_split.{key}", mend="give a whole number of at least 1")
+            raise ConfigError(f"{value!r} images", where=f"per_split.{key}", hint="give a whole number of at least 1")
 
 
 def split_counts(total: int, per_split: Mapping[str, int], *, probe: bool) -> dict[str, int]:
@@ -40,11 +40,11 @@ def split_counts(total: int, per_split: Mapping[str, int], *, probe: bool) -> di
     counts["attacker"] = per_split.get("attacker", total - sum(counts.values()))
     if min(counts.values()) < 1 or sum(counts.values()) > total:
         wanted = ", ".join(f"{name} {max(count, 1)}" for name, count in counts.items())
-        raise DataError(f"{total} usable images are not enough for the splits ({wanted})", mend=_MEND)
+        raise DataError(f"{total} usable images are not enough for the splits ({wanted})", hint=_HINT)
     return counts
 
 
-_MEND = "add images, or ask for fewer in `per_split`"
+_HINT = "add images, or ask for fewer in `per_split`"
 
 
 def stratified_order(
@@ -109,6 +109,6 @@ def assign(
             said = f"{len(chosen)} images are left for {name!r}, which needs {count}"
             much = max(map(len, clusters), default=0)
             tied = f"; {len(clusters)} groups of dependent images stay whole, the largest of {much}" if much > 1 else ""
-            raise DataError(said + tied, mend=_MEND)
+            raise DataError(said + tied, hint=_HINT)
         filled[name], waiting = chosen, left
     return filled

@@ -116,7 +116,7 @@ class ImageFolder(Task):
         self._shifted = Path(shifted).expanduser() if shifted else None
         for given in (self.path, self.checkpoint, self._shifted):
             if given is not None and not given.exists():
-                raise DataError("no such file or folder", where=str(given), mend="check the path")
+                raise DataError("no such file or folder", where=str(given), hint="check the path")
         self.model, self.image_px, self.per_split = model, image_px, dict(per_split or {})
         self.skip_broken, self.pos_embed_antialias = skip_broken, pos_embed_antialias
         self.background = as_colour(background)
@@ -172,7 +172,7 @@ class ImageFolder(Task):
             clusters = stratified_order(images.ids, classes, images.groups.tolist())
             divided = assign(clusters, counts, None if "attacker" in self.per_split else "attacker")
         except DataError as error:
-            raise DataError(error.what, where=str(self.path), mend=error.mend) from error
+            raise DataError(error.what, where=str(self.path), hint=error.hint) from error
         self.left_out[SURPLUS] = len(images) - sum(map(len, divided.values()))
         return {name: images.select(positions) for name, positions in divided.items()}
 
@@ -197,7 +197,7 @@ class ImageFolder(Task):
             raise DataError(
                 f"no image of class {lost[0]!r} is usable ({_causes(self.left_out)})",
                 where=str(self.path),
-                mend="mend its files, or move the folder out of `path`",
+                hint="mend its files, or move the folder out of `path`",
             )
 
     def reading(self) -> Reading:
@@ -228,7 +228,7 @@ class ImageFolder(Task):
             raise DataError(
                 f"class {self._files.classes[missing[0]]!r} has no image in the probe's split of {len(images)}",
                 where=str(self.path),
-                mend="add images of it, or raise `per_split.victim`",
+                hint="add images of it, or raise `per_split.victim`",
             )
         attach_probe(victim, images, classes)
         # What decides the probe, not its values: these differ in the last bits between machines.
@@ -250,7 +250,7 @@ class ImageFolder(Task):
     def split(self, name: SplitName) -> ImageSet:
         """Returns the images of a split."""
         if name not in SPLITS:
-            raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
+            raise ConfigError(f"unknown split {name!r}", hint=suggest(name, [*SPLITS]))
         return self._sets[name]
 
     def shifted(self) -> ImageSet | None:

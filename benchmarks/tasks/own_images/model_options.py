@@ -15,7 +15,7 @@ def check_timm_options(model: str, checkpoint: str | None, *, pretrained: bool) 
     check_model_name(model)
     if bool(checkpoint) == pretrained:
         what = "both `checkpoint` and `pretrained` are set" if pretrained else "the model has no weights"
-        raise ConfigError(what, where="checkpoint", mend="set either `checkpoint: FILE` or `pretrained: true`")
+        raise ConfigError(what, where="checkpoint", hint="set either `checkpoint: FILE` or `pretrained: true`")
 
 
 def check_transformers_options(model: str, given: Mapping[str, bool], *, pretrained: bool, probe: bool) -> str:
@@ -32,14 +32,14 @@ def check_transformers_options(model: str, given: Mapping[str, bool], *, pretrai
     """
     for name, odd in given.items():
         if odd:
-            raise ConfigError("this is for timm models", where=name, mend="leave it out, or set `library: timm`")
+            raise ConfigError("this is for timm models", where=name, hint="leave it out, or set `library: timm`")
     if probe:
         what = "a linear probe needs a timm model"
-        raise ConfigError(what, where="quality", mend="take `head` or `agreement`, or set `library: timm`")
+        raise ConfigError(what, where="quality", hint="take `head` or `agreement`, or set `library: timm`")
     if not pretrained:
         model = str(Path(model).expanduser())
         check_model_folder(Path(model))
     elif Path(model).exists():
         what = f"{model!r} is a local folder, but `pretrained: true` asks for a name on the hub"
-        raise ConfigError(what, where="pretrained", mend="leave it out to load the folder")
+        raise ConfigError(what, where="pretrained", hint="leave it out to load the folder")
     return model

@@ -48,7 +48,7 @@ def scene_of(images: ImageSet) -> Tensor:
         DataError: The crops carry no class.
     """
     if images.labels is None:
-        raise DataError("the crops carry no class", where="task 'photos'", mend="take them from `split`")
+        raise DataError("the crops carry no class", where="task 'photos'", hint="take them from `split`")
     return images.labels // len(SIDES)
 
 

@@ -16,7 +16,7 @@ from leakgauge.benchmarks.tasks.public_questions.question_files import (
     picture_file,
     read_mapping,
 )
-from leakgauge.harness.contracts.questions import Asked
+from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import DataError
 
 QUESTIONS = "testdev_balanced_questions.json"
@@ -70,7 +70,7 @@ class Gqa(PicturedQuestions):
             found.pictures.setdefault(image, Picture(image, None))
         return found
 
-    def is_right(self, written: str, question: Asked) -> bool:
+    def is_right(self, written: str, question: Question) -> bool:
         """Tells whether an answer is the right one after ``normalise_answer``."""
         return normalise_answer(written) == question.answer.strip().lower()
 
@@ -79,11 +79,11 @@ def _add_all(found: QuestionFiles, rows: Iterable[tuple[str, Mapping[str, Any]]]
     """Adds questions as GQA writes them, by identifier."""
     for number, row in rows:
         if not isinstance(row, Mapping):
-            raise DataError(f"question {number!r} is no mapping", where=found.where, mend="take the official file")
+            raise DataError(f"question {number!r} is no mapping", where=found.where, hint="take the official file")
         text, answer, image = (part(row, key, str, number=number, where=found.where) for key in _PARTS)
         kinds = part(row, "types", dict, number=number, where=found.where)
         kind = part(kinds, "structural", str, number=number, where=found.where)
-        found.add(number, image, Asked(f"{text}{SHORT_ANSWER}" if text.strip() else "", answer, kind))
+        found.add(number, image, Question(f"{text}{SHORT_ANSWER}" if text.strip() else "", answer, kind))
 
 
 _PARTS = ("question", "answer", "imageId")

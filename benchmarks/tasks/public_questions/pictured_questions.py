@@ -40,7 +40,7 @@ from leakgauge.benchmarks.victims.loading.llava_model import (
     llava_side,
     load_llava,
 )
-from leakgauge.harness.contracts.questions import Asked, QuestionTask
+from leakgauge.harness.contracts.questions import Question, QuestionTask
 from leakgauge.harness.contracts.reading import Preprocessing, Reading, weights_of
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import ConfigError, DataError, suggest
@@ -107,7 +107,7 @@ class PicturedQuestions(QuestionTask):
         check_counts(per_split or {})
         if PROBE_SPLIT in (per_split or {}):
             what = "no probe is fitted here"
-            raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", mend="leave it out")
+            raise ConfigError(what, where=f"per_split.{PROBE_SPLIT}", hint="leave it out")
         self.model = model if pretrained else str(Path(model).expanduser())
         self._asking: dict[str, Any] = {
             **{"pretrained": pretrained, "dtype": dtype, "device_map": device_map},
@@ -115,12 +115,12 @@ class PicturedQuestions(QuestionTask):
         }
         check_llava_options(self.model, **self._asking)
         if crop_share is not None and fit != "crop":
-            raise ConfigError("nothing is cropped", where="crop_share", mend="leave it out, or set `fit: crop`")
+            raise ConfigError("nothing is cropped", where="crop_share", hint="leave it out, or set `fit: crop`")
         self._normalised: dict[str, Any] = {"mean": mean, "std": std}
         self._interpolation, self._crop_share = interpolation, crop_share
         self.path = None if path == HUB else Path(path).expanduser()
         if self.path is not None and not self.path.is_dir():
-            raise DataError("no such folder", where=str(self.path), mend=f"check `path`, or take `path: {HUB}`")
+            raise DataError("no such folder", where=str(self.path), hint=f"check `path`, or take `path: {HUB}`")
         self.per_split, self.questions_per_image = dict(per_split or {}), questions_per_image
         self.fit, self.image_px, self.skip_missing = fit, image_px, skip_missing
         self.background = as_colour(background)
@@ -179,7 +179,7 @@ class PicturedQuestions(QuestionTask):
         return llava_side(self.model, pretrained=self._pretrained, image_px=self.image_px)
 
     @cached_property
-    def _loaded(self) -> tuple[dict[str, ImageSet], dict[str, tuple[Asked, ...]]]:
+    def _loaded(self) -> tuple[dict[str, ImageSet], dict[str, tuple[Question, ...]]]:
         """Decodes the images once and divides them; returns the splits, and the questions by image identifier."""
         files = self.find()
         self.left_out["without image"] = files.without_missing(skip=self.skip_missing)
@@ -197,7 +197,7 @@ class PicturedQuestions(QuestionTask):
             counts = split_counts(len(images), self.per_split, probe=False)
             divided = assign(stratified_order(images.ids, None, images.groups.tolist()), counts)
         except DataError as error:
-            raise DataError(error.what, where=files.where, mend=error.mend) from error
+            raise DataError(error.what, where=files.where, hint=error.hint) from error
         self.left_out["surplus"] = len(images) - sum(counts.values())
         return {name: images.select(rows) for name, rows in divided.items()}, asked
 
@@ -217,7 +217,7 @@ class PicturedQuestions(QuestionTask):
                 f"{len(names)} images of {self._side} px need {size / 2**30:.1f} GiB of at most "
                 f"{MAX_DECODED_BYTES >> 30}",
                 where=files.where,
-                mend="give all counts of `per_split`, or a smaller `image_px`",
+                hint="give all counts of `per_split`, or a smaller `image_px`",
             )
         pixels = torch.empty(len(names), 3, self._side, self._side, dtype=torch.uint8)
         for i, name in enumerate(names):
@@ -229,11 +229,11 @@ class PicturedQuestions(QuestionTask):
                 raise DataError(
                     f"the image {picture.place} cannot be decoded: {str(error) or type(error).__name__}",
                     where=files.where,
-                    mend="download it again",
+                    hint="download it again",
                 ) from error
         return pixels
 
-    def _capped(self, asked: list[tuple[str, Asked]]) -> tuple[Asked, ...]:
+    def _capped(self, asked: list[tuple[str, Question]]) -> tuple[Question, ...]:
         """Returns an image's questions by identifier, each once, evenly thinned to the cap."""
         ordered = sorted(asked, key=lambda one: natural(one[0]))
         questions = list(dict.fromkeys(question for _, question in ordered))
@@ -261,14 +261,14 @@ class PicturedQuestions(QuestionTask):
     def split(self, name: SplitName) -> ImageSet:
         """Returns the images of a split; they carry no labels."""
         if name not in SPLITS:
-            raise ConfigError(f"unknown split {name!r}", mend=suggest(name, [*SPLITS]))
+            raise ConfigError(f"unknown split {name!r}", hint=suggest(name, [*SPLITS]))
         return self._loaded[0][name]
 
-    def asked(self, image_id: str) -> tuple[Asked, ...]:
+    def asked(self, image_id: str) -> tuple[Question, ...]:
         """Returns the questions about an image."""
         found = self._loaded[1].get(image_id)
         if found is None:
-            raise DataError(f"no image {image_id!r}", where=f"task {self.name!r}", mend="take images from `split`")
+            raise DataError(f"no image {image_id!r}", where=f"task {self.name!r}", hint="take images from `split`")
         return found
 
     def read(self, tokens: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from leakgauge.harness.contracts.questions import Asked
+from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import ConfigError, DataError, StoreError
 from leakgauge.harness.system.files.bounded_file import MIB, read_json
 from leakgauge.harness.values.decoding import MAX_FILE_BYTES
@@ -38,9 +38,9 @@ class QuestionFiles:
 
     where: str
     pictures: dict[str, Picture] = field(default_factory=dict)
-    asked: dict[str, list[tuple[str, Asked]]] = field(default_factory=dict)
+    asked: dict[str, list[tuple[str, Question]]] = field(default_factory=dict)
 
-    def add(self, number: str, image: str, question: Asked) -> None:
+    def add(self, number: str, image: str, question: Question) -> None:
         """Adds a question about an image.
 
         Args:
@@ -53,7 +53,7 @@ class QuestionFiles:
         """
         for what, text in question._asdict().items():
             if not text.strip():
-                raise DataError(f"question {number!r} has an empty {what}", where=self.where, mend="restore the file")
+                raise DataError(f"question {number!r} has an empty {what}", where=self.where, hint="restore the file")
         self.asked.setdefault(image, []).append((number, question))
 
     def without_missing(self, *, skip: bool) -> int:
@@ -70,10 +70,10 @@ class QuestionFiles:
         if missing and not skip:
             count = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
             what = f"the image {self.pictures[missing[0]].place} is missing{count} ({questions} questions)"
-            raise DataError(what, where=self.where, mend="download the images, or set `skip_missing: true`")
+            raise DataError(what, where=self.where, hint="download the images, or set `skip_missing: true`")
         if len(missing) == len(self.asked):
             what = f"no image is there for {questions} questions" if missing else "no question is about an image"
-            raise DataError(what, where=self.where, mend="check `path`")
+            raise DataError(what, where=self.where, hint="check `path`")
         for name in missing:
             del self.asked[name]
         return questions
@@ -102,7 +102,7 @@ def part(row: Mapping[str, Any], key: str, kind: type, *, number: str, where: st
         raise DataError(
             f"question {number!r} has {key} = {value!r}, not {kind.__name__}",
             where=where,
-            mend="take the official file",
+            hint="take the official file",
         )
     return value
 
@@ -114,13 +114,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
         DataError: The file is missing, no JSON, or holds something else.
     """
     if not path.exists():
-        raise DataError("no such file", where=str(path), mend="download it, or check `path`")
+        raise DataError("no such file", where=str(path), hint="download it, or check `path`")
     try:
-        data = read_json(path, MAX_QUESTION_BYTES, mend="download it again")
+        data = read_json(path, MAX_QUESTION_BYTES, hint="download it again")
     except StoreError as error:
-        raise DataError(f"cannot be read as JSON: {error.what}", where=str(path), mend="download it again") from error
+        raise DataError(f"cannot be read as JSON: {error.what}", where=str(path), hint="download it again") from error
     if not isinstance(data, dict):
-        raise DataError("the file holds no mapping", where=str(path), mend="take the official file")
+        raise DataError("the file holds no mapping", where=str(path), hint="take the official file")
     return data
 
 
@@ -131,13 +131,13 @@ def find_first(root: Path, names: Iterable[str]) -> Path:
         DataError: The folder is missing, or none of them is in it.
     """
     if not root.is_dir():
-        raise DataError("no such folder", where=str(root), mend=f"check `path`, or take `path: {HUB}`")
+        raise DataError("no such folder", where=str(root), hint=f"check `path`, or take `path: {HUB}`")
     candidates = [root / name for name in names]
     for path in candidates:
         if path.is_file():
             return path
     shown = " nor ".join(path.relative_to(root).as_posix() for path in candidates)
-    raise DataError(f"the folder holds no {shown}", where=str(root), mend="download it there, or check `path`")
+    raise DataError(f"the folder holds no {shown}", where=str(root), hint="download it there, or check `path`")
 
 
 def picture_file(root: Path, names: Iterable[str]) -> Picture:
@@ -194,7 +194,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Any:
         raise ConfigError(
             "data sets of the hub need the library `datasets`, which is not installed",
             where=f"path: {HUB}",
-            mend='pip install "leakgauge[data]", or give a local folder',
+            hint='pip install "leakgauge[data]", or give a local folder',
         ) from error
     try:
         rows = datasets.load_dataset(name, config, split=split)
@@ -204,7 +204,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Any:
         raise DataError(
             f"the data set cannot be loaded: {first_line}",
             where=f"{name} on the hub",
-            mend="check the network, or download the official files and give their folder",
+            hint="check the network, or download the official files and give their folder",
         ) from error
 
 

@@ -19,7 +19,7 @@ from leakgauge.benchmarks.tasks.public_questions.question_files import (
 from leakgauge.benchmarks.tasks.public_questions.square_images import Fit
 from leakgauge.benchmarks.victims.loading.input_settings import Interpolation, MeanOption, StdOption
 from leakgauge.benchmarks.victims.loading.llava_model import Dtype
-from leakgauge.harness.contracts.questions import Asked
+from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import ConfigError, DataError, suggest
 from leakgauge.harness.suite.options import ColourOption, Count, FilePath, KeptShare
 
@@ -116,7 +116,7 @@ class ScienceQa(PicturedQuestions):
             crop_share,
         )
         if self.path is None and split not in HUB_SPLITS:
-            raise ConfigError(f"unknown {split!r}", where="split", mend=suggest(str(split), [*HUB_SPLITS]))
+            raise ConfigError(f"unknown {split!r}", where="split", hint=suggest(str(split), [*HUB_SPLITS]))
         self.official_split = split
 
     def find(self) -> QuestionFiles:
@@ -130,13 +130,13 @@ class ScienceQa(PicturedQuestions):
         problems, splits = read_mapping(file), read_mapping(splits_file)
         numbers = splits.get(self.official_split)
         if not isinstance(numbers, list):
-            mend = suggest(self.official_split, [*splits])
-            raise ConfigError(f"{splits_file} has no split {self.official_split!r}", where="split", mend=mend)
+            hint = suggest(self.official_split, [*splits])
+            raise ConfigError(f"{splits_file} has no split {self.official_split!r}", where="split", hint=hint)
         found = QuestionFiles(str(file))
         for number in map(str, numbers):
             row = problems.get(number)
             if not isinstance(row, dict):
-                raise DataError(f"question {number!r} is missing", where=found.where, mend="take the official file")
+                raise DataError(f"question {number!r} is missing", where=found.where, hint="take the official file")
             if not row.get("image"):
                 continue
             image = part(row, "image", str, number=number, where=found.where)
@@ -155,21 +155,21 @@ class ScienceQa(PicturedQuestions):
                 found.add(number, number, _asked(row, number, found.where))
         return found
 
-    def is_right(self, written: str, question: Asked) -> bool:
+    def is_right(self, written: str, question: Question) -> bool:
         """Tells whether an answer chooses the right letter; see ``chosen_letter``."""
         return chosen_letter(written.strip()) == question.answer
 
 
-def _asked(row: Mapping[str, Any], number: str, where: str) -> Asked:
+def _asked(row: Mapping[str, Any], number: str, where: str) -> Question:
     """Reads a question as ScienceQA writes it."""
     text, subject = (part(row, key, str, number=number, where=where) for key in ("question", "subject"))
     choices: list[str] = part(row, "choices", list, number=number, where=where)
     answer: int = part(row, "answer", int, number=number, where=where)
     if not 2 <= len(choices) <= len(LETTERS) or not all(isinstance(one, str) and one.strip() for one in choices):
         what = f"question {number!r} has the choices {choices!r}, not 2 to {len(LETTERS)} texts"
-        raise DataError(what, where=where, mend="take the official file")
+        raise DataError(what, where=where, hint="take the official file")
     if not 0 <= answer < len(choices):
         what = f"question {number!r} has answer {answer} of {len(choices)} choices"
-        raise DataError(what, where=where, mend="take the official file")
+        raise DataError(what, where=where, hint="take the official file")
     hint = row.get("hint") or ""
-    return Asked(question_text(str(hint).strip(), text, choices) if text.strip() else "", LETTERS[answer], subject)
+    return Question(question_text(str(hint).strip(), text, choices) if text.strip() else "", LETTERS[answer], subject)

@@ -74,18 +74,18 @@ def check_llava_options(
     """
     check_asking(LLAVA_PROMPT if prompt is None else prompt, max_new_tokens)
     if dtype not in get_args(Dtype):
-        raise ConfigError(f"unknown {dtype!r}", where="dtype", mend=suggest(str(dtype), [*get_args(Dtype)]))
+        raise ConfigError(f"unknown {dtype!r}", where="dtype", hint=suggest(str(dtype), [*get_args(Dtype)]))
     if device_map is not None and importlib.util.find_spec("accelerate") is None:
         raise ConfigError(
             "spreading a model over devices needs accelerate, which is not installed",
             where="device_map",
-            mend="pip install accelerate, or leave `device_map` out",
+            hint="pip install accelerate, or leave `device_map` out",
         )
     if not pretrained:
         check_model_folder(Path(name))
     elif Path(name).exists():
         what = f"{name!r} is a local folder, but `pretrained: true` asks for a name on the hub"
-        raise ConfigError(what, where="pretrained", mend="leave it out to load the folder")
+        raise ConfigError(what, where="pretrained", hint="leave it out to load the folder")
 
 
 def llava_side(name: str, *, pretrained: bool = False, image_px: int | None = None) -> int:
@@ -196,7 +196,7 @@ def _config(name: str, pretrained: bool) -> Any:
         config = transformers.AutoConfig.from_pretrained(name, **_source(pretrained))
     if config.model_type not in CLASSES:
         raise ConfigError(
-            f"{config.model_type!r} is no LLaVA", where=f"model {name!r}", mend=f"take one of {', '.join(CLASSES)}"
+            f"{config.model_type!r} is no LLaVA", where=f"model {name!r}", hint=f"take one of {', '.join(CLASSES)}"
         )
     return config
 
@@ -207,7 +207,7 @@ def _side(config: Any, image_px: int | None) -> int:
         return image_px or 2 * own
     if image_px not in {None, own}:
         what = f"the model takes images of {own} px, not {image_px}"
-        raise ConfigError(what, where="image_px", mend="leave it out, or take a LLaVA-NeXT")
+        raise ConfigError(what, where="image_px", hint="leave it out, or take a LLaVA-NeXT")
     return own
 
 
@@ -221,7 +221,7 @@ def _default_prompt(config: Any) -> str:
     if family == "llama" and config.text_config.vocab_size <= VICUNA_TOKENS:
         return VICUNA_PROMPT
     raise ConfigError(
-        f"the chat form of this {family!r} is not known", where="prompt", mend="set `prompt` as its model card says"
+        f"the chat form of this {family!r} is not known", where="prompt", hint="set `prompt` as its model card says"
     )
 
 
@@ -232,16 +232,16 @@ def _tokenizer(name: str, pretrained: bool, config: Any) -> Any:
     with one_line(name, "the tokenizer cannot be read"), quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **_source(pretrained))
         vocabulary = tokenizer.get_vocab()
-    mend = "put the model's own tokenizer files into the folder"
+    hint = "put the model's own tokenizer files into the folder"
     if vocabulary.get(IMAGE) != config.image_token_id:
         raise DataError(
             f"{IMAGE} is token {vocabulary.get(IMAGE)} of the tokenizer, but {config.image_token_id} of the model",
             where=f"model {name!r}",
-            mend=mend,
+            hint=hint,
         )
     if max(vocabulary.values()) >= config.text_config.vocab_size:
         what = f"the tokenizer has {len(vocabulary)} tokens, the model {config.text_config.vocab_size}"
-        raise DataError(what, where=f"model {name!r}", mend=mend)
+        raise DataError(what, where=f"model {name!r}", hint=hint)
     return tokenizer
 
 
@@ -260,13 +260,13 @@ def _model(name: str, pretrained: bool, config: Any, dtype: str, device_map: Any
         raise DataError(
             f"the weights do not fit {kind.__name__}: {missing[0]!r} is missing",
             where=name,
-            mend="restore the files, or check `model_type` in config.json",
+            hint="restore the files, or check `model_type` in config.json",
         )
     # Weights that accelerate put aside on disk are not here to be looked at.
     held = (tensor for tensor in model.state_dict().values() if not tensor.is_meta)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in held):
-        mend = "restore the file" + (", or take `dtype: bfloat16`" if dtype == "float16" else "")
-        raise DataError("the weights hold NaN or infinite values", where=name, mend=mend)
+        hint = "restore the file" + (", or take `dtype: bfloat16`" if dtype == "float16" else "")
+        raise DataError("the weights hold NaN or infinite values", where=name, hint=hint)
     return model.eval().requires_grad_(False)
 
 

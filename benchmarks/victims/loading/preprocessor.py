@@ -37,7 +37,7 @@ def preprocessor_settings(name: str, pretrained: bool) -> dict[str, Any] | None:
         found = cached_file(name, file, local_files_only=not pretrained, _raise_exceptions_for_missing_entries=False)
         data = json.loads(Path(found).read_text(encoding="utf-8")) if found else None
         if found and not isinstance(data, dict):
-            raise DataError("not a mapping", where=f"{name}/{file}", mend="restore the file")
+            raise DataError("not a mapping", where=f"{name}/{file}", hint="restore the file")
         if data is not None and (part is None or isinstance(data.get(part), dict)):
             settings: dict[str, Any] = data if part is None else data[part]
             return settings
@@ -65,18 +65,18 @@ def normalisation(
             raise DataError(
                 f"how to normalise images for {family!r} is not known",
                 where=name,
-                mend=f"set `mean` and `std`, or add a {PREPROCESSOR} with `image_mean` and `image_std`",
+                hint=f"set `mean` and `std`, or add a {PREPROCESSOR} with `image_mean` and `image_std`",
             )
         return Normalisation(*NORMALISATION[family], f"{ASSUMED}: no {PREPROCESSOR}")
     where = f"{name}/{PREPROCESSOR}"
     if not data.get("do_rescale", True) or abs(float(data.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-3:
-        raise DataError("pixels are not scaled to [0, 1]", where=where, mend="take a model that is fed such pixels")
+        raise DataError("pixels are not scaled to [0, 1]", where=where, hint="take a model that is fed such pixels")
     if not data.get("do_normalize", True):
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), f"from {PREPROCESSOR}")
     if "image_mean" in data and "image_std" in data:
         mean, std = (_channels(data[key], where) for key in ("image_mean", "image_std"))
         if min(std) <= 0:
-            raise DataError(f"a deviation of {min(std):g} divides by nothing", where=where, mend="restore the file")
+            raise DataError(f"a deviation of {min(std):g} divides by nothing", where=where, hint="restore the file")
         return Normalisation(mean, std, f"from {PREPROCESSOR}")
     return normalisation(None, family, name)._replace(source=f"{ASSUMED}: {PREPROCESSOR} has none")
 
@@ -84,5 +84,5 @@ def normalisation(
 def _channels(values: Any, where: str) -> Channels:
     """Reads one number a channel."""
     if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise DataError(f"{values!r} is not three numbers, one a channel", where=where, mend="restore the file")
+        raise DataError(f"{values!r} is not three numbers, one a channel", where=where, hint="restore the file")
     return float(values[0]), float(values[1]), float(values[2])

@@ -47,11 +47,11 @@ def check_model_name(name: str) -> None:
     if known and timm.models.is_model_in_modules(name, MODULES):
         return
     close = difflib.get_close_matches(name.partition(".")[0], sorted(usable_models()), n=1, cutoff=0.6)
-    mend = f"did you mean {close[0]!r}?" if close else "`leakgauge list models` lists them"
+    hint = f"did you mean {close[0]!r}?" if close else "`leakgauge list models` lists them"
     if known:
-        mend = "take a plain vision transformer: ViT, DeiT, DINO, DINOv2, MAE, or a CLIP or SigLIP tower"
-        raise ConfigError(f"{name!r} is no model that can be split", where="model", mend=mend)
-    raise ConfigError(f"timm knows no model {name!r}", where="model", mend=mend)
+        hint = "take a plain vision transformer: ViT, DeiT, DINO, DINOv2, MAE, or a CLIP or SigLIP tower"
+        raise ConfigError(f"{name!r} is no model that can be split", where="model", hint=hint)
+    raise ConfigError(f"timm knows no model {name!r}", where="model", hint=hint)
 
 
 def load_timm_model(
@@ -93,10 +93,10 @@ def load_timm_model(
         raise DataError(
             f"the weights do not fit {name!r}: {_mismatch(model, state)}",
             where=where,
-            mend="name the model that they were trained for",
+            hint="name the model that they were trained for",
         ) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-        raise DataError("the weights hold NaN or infinite values", where=where, mend="restore the file")
+        raise DataError("the weights hold NaN or infinite values", where=where, hint="restore the file")
     config = resolve_model_data_config(model)
     found, own = _settings(config, checkpoint, name)
     fed = found.stated(mean, std)
@@ -142,19 +142,19 @@ def _beside(checkpoint: Path) -> dict[str, Any] | None:
     path = checkpoint.parent / CONFIG
     if not path.is_file():
         return None
-    mend = "restore it, or move the checkpoint to a folder of its own"
+    hint = "restore it, or move the checkpoint to a folder of its own"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError("it cannot be read as JSON", where=str(path), mend=mend) from error
+        raise DataError("it cannot be read as JSON", where=str(path), hint=hint) from error
     settings = data.get("pretrained_cfg", data) if isinstance(data, dict) else None
     if not isinstance(settings, dict):
-        raise DataError("it is no mapping of settings", where=str(path), mend=mend)
+        raise DataError("it is no mapping of settings", where=str(path), hint=hint)
     for key in ("mean", "std"):
         values = settings.get(key)
         numbers = isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
         if values is not None and (not numbers or len(values) != 3 or (key == "std" and min(values) <= 0)):
-            raise DataError(f"{key!r} is not three numbers, one a channel", where=str(path), mend=mend)
+            raise DataError(f"{key!r} is not three numbers, one a channel", where=str(path), hint=hint)
     return {key: value for key, value in settings.items() if value is not None}
 
 
@@ -172,37 +172,37 @@ def _build(name: str, classes: int, image_px: int | None, *, averages: bool) -> 
         raise ConfigError(
             f"{name!r} cannot take images of {image_px} px: {error}",
             where="image_px",
-            mend="leave it out, or name another model",
+            hint="leave it out, or name another model",
         ) from error
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if image_px is not None and patch and (image_px % patch[0] or image_px % patch[1]):
         raise ConfigError(
             f"{image_px} is not a multiple of the patch size {patch[0]}",
             where="image_px",
-            mend=f"try {max(1, round(image_px / patch[0])) * patch[0]}",
+            hint=f"try {max(1, round(image_px / patch[0])) * patch[0]}",
         )
     return model
 
 
 def _read(path: Path) -> State:
     """Reads a checkpoint as tensors by name, in float32; never runs code that it holds."""
-    mend = "give a .safetensors file, or a torch file that holds tensors only"
+    hint = "give a .safetensors file, or a torch file that holds tensors only"
     try:
         if path.suffix == ".safetensors":
             data: Any = load_file(path)
         else:
             data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise DataError("no such checkpoint", where=str(path), mend="check `checkpoint`") from error
+        raise DataError("no such checkpoint", where=str(path), hint="check `checkpoint`") from error
     except Exception as error:  # unpickling raises many kinds for broken data
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise DataError(f"the checkpoint cannot be read: {first_line}", where=str(path), mend=mend) from error
+        raise DataError(f"the checkpoint cannot be read: {first_line}", where=str(path), hint=hint) from error
     for key in _WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]
             break
     if not isinstance(data, dict) or not data or not all(isinstance(value, Tensor) for value in data.values()):
-        raise DataError("the checkpoint is not a mapping of names to tensors", where=str(path), mend=mend)
+        raise DataError("the checkpoint is not a mapping of names to tensors", where=str(path), hint=hint)
     return {str(key).removeprefix("module."): _as_float32(value) for key, value in data.items()}
 
 
@@ -215,7 +215,7 @@ def _download(name: str) -> State:
         raise DataError(
             f"the weights cannot be downloaded: {first_line}",
             where=f"pretrained weights of {name!r}",
-            mend="without network, download them elsewhere and give `checkpoint` instead of `pretrained`",
+            hint="without network, download them elsewhere and give `checkpoint` instead of `pretrained`",
         ) from error
     return {key: _as_float32(value) for key, value in state.items()}
 

@@ -53,16 +53,16 @@ class _Input(NamedTuple):
 
 def check_model_folder(folder: Path) -> None:
     """Raises DataError where a folder lacks the files that ``save_pretrained`` writes."""
-    mend = "give a folder as `save_pretrained` writes it, or set `pretrained: true` for a name on the hub"
+    hint = "give a folder as `save_pretrained` writes it, or set `pretrained: true` for a name on the hub"
     if not folder.is_dir():
-        raise DataError("no such model folder", where=str(folder), mend=mend)
+        raise DataError("no such model folder", where=str(folder), hint=hint)
     if not (folder / CONFIG).is_file():
-        raise DataError(f"the folder holds no {CONFIG}", where=str(folder), mend=mend)
+        raise DataError(f"the folder holds no {CONFIG}", where=str(folder), hint=hint)
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise DataError(
             f"the folder holds no {WEIGHTS[0]}; other formats can run code and are not read",
             where=str(folder),
-            mend="load it where you trust it, and call `save_pretrained` again",
+            hint="load it where you trust it, and call `save_pretrained` again",
         )
 
 
@@ -116,13 +116,13 @@ def load_transformers_model(
         raise DataError(
             f"the weights do not fit {kind.__name__}: {missing[0]!r} is missing",
             where=name,
-            mend="check `architectures` in config.json",
+            hint="check `architectures` in config.json",
         )
     if fed.px != side:
         model = _resized(model, fed.px, name)
     state = model.state_dict()
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-        raise DataError("the weights hold NaN or infinite values", where=name, mend="restore the file")
+        raise DataError("the weights hold NaN or infinite values", where=name, hint="restore the file")
     head = kind.__name__.endswith("ForImageClassification")
     digest = _digest(state, model.config, normalised, fed.px)
     return LoadedModel(
@@ -150,7 +150,7 @@ def one_line(name: str, what: str) -> Iterator[None]:
         raise DataError(
             f"{what}: {first_line}",
             where=f"model {name!r}",
-            mend="restore the files; without network, download the model elsewhere and give its folder",
+            hint="restore the files; without network, download the model elsewhere and give its folder",
         ) from error
 
 
@@ -193,7 +193,7 @@ def _no_image_model(config: Any, architectures: list[str]) -> ConfigError:
     return ConfigError(
         f"{named} is no image model of transformers that can be loaded alone and split",
         where="model",
-        mend=f"take one of the families {', '.join(NORMALISATION)}",
+        hint=f"take one of the families {', '.join(NORMALISATION)}",
     )
 
 
@@ -216,7 +216,7 @@ def _square(size: Any, where: str) -> int:
     sides = set(size) if isinstance(size, list | tuple) else {size}
     side = sides.pop()
     if sides or not isinstance(side, int) or side < 1:
-        raise DataError(f"image size {size!r} is not a square", where=where, mend="take a model for square images")
+        raise DataError(f"image size {size!r} is not a square", where=where, hint="take a model for square images")
     return side
 
 
@@ -227,7 +227,7 @@ def _resized(model: Any, px: int, name: str) -> Any:
     patch = _square(vision.patch_size, name)
     if px % patch:
         what, better = f"{px} is not a multiple of the patch size {patch}", max(1, round(px / patch)) * patch
-        raise ConfigError(what, where="image_px", mend=f"try {better}")
+        raise ConfigError(what, where="image_px", hint=f"try {better}")
     state = model.state_dict()
     found = [
         (key, module)
@@ -236,7 +236,7 @@ def _resized(model: Any, px: int, name: str) -> Any:
         if hasattr(module, "interpolate_pos_encoding") and key.removeprefix(".") in state
     ]
     if len(found) != 1:
-        raise ConfigError(f"the model takes images of {vision.image_size} px only", where="image_px", mend="take these")
+        raise ConfigError(f"the model takes images of {vision.image_size} px only", where="image_px", hint="take these")
     key, embeddings = found[0][0].removeprefix("."), found[0][1]
     places, width = state[key].shape[-2:]
     places += (px // patch) ** 2 - (_square(vision.image_size, name) // patch) ** 2

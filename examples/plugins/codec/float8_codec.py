@@ -17,8 +17,8 @@ class Float8(Codec):
     def decode(self, data, count, width):
         # Whoever sends chooses `data`: believe nothing of it.
         if len(data) != count * width:
-            raise PayloadError(f"{len(data)} bytes, expected {count * width}", mend="send it again")
+            raise PayloadError(f"{len(data)} bytes, expected {count * width}", hint="send it again")
         values = torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(torch.float8_e4m3fn).float()
         if not values.isfinite().all():
-            raise PayloadError("a value is not finite", mend="send it again")
+            raise PayloadError("a value is not finite", hint="send it again")
         return values.reshape(count, width)

@@ -15,7 +15,7 @@ from leakgauge.harness.cli.reference.docstrings import body_of, meanings_of
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.run.suite_options import SUPPLIED
 from leakgauge.harness.search.space import Space
-from leakgauge.harness.suite.hints import parts_of
+from leakgauge.harness.suite.annotations import parts_of
 from leakgauge.harness.suite.options import NestedPlugin, Option, adapter_of, is_plain_data, signature_of
 from leakgauge.harness.suite.registry import load, plugins
 from leakgauge.harness.suite.schema import Suite
@@ -138,11 +138,11 @@ def _options(group: str, name: str) -> tuple[str, Schema]:
 
 
 def _option(option: Option) -> Schema:
-    groups = sorted(set(_nested(option.hint)))
+    groups = sorted(set(_nested(option.annotation)))
     if groups:
         one = [{"$ref": f"#/$defs/{group}"} for group in groups]
         return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}}, {"type": "null"}]}
-    adapter = adapter_of(option.hint)
+    adapter = adapter_of(option.annotation)
     try:
         said = {} if adapter is None else adapter.json_schema()
     except Exception:  # a type that JSON cannot say
@@ -155,8 +155,8 @@ def _option(option: Option) -> Schema:
     return {"anyOf": [said, {"const": option.default}], "default": option.default} if said else {}
 
 
-def _nested(hint: Any) -> Iterator[str]:
-    inner, metadata = parts_of(hint)
+def _nested(annotation: Any) -> Iterator[str]:
+    inner, metadata = parts_of(annotation)
     yield from (mark.group for mark in metadata if isinstance(mark, NestedPlugin))
     for part in get_args(inner):
         yield from _nested(part)

@@ -31,7 +31,7 @@ def list_(
 ) -> None:
     """Lists installed plug-ins, shipped suites and spaces, samplers and commands; victims with `list models`."""
     if group is not None and group not in (*LISTED, *ASKED):
-        raise ConfigError(f"unknown group {group!r}", where="list", mend=suggest(group, [*LISTED, *ASKED]))
+        raise ConfigError(f"unknown group {group!r}", where="list", hint=suggest(group, [*LISTED, *ASKED]))
     found = {name: _rows(name) for name in ([group] if group else LISTED)}
     if as_json:
         print_json({name: dict(rows) for name, rows in found.items()})

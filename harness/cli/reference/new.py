@@ -27,9 +27,9 @@ def new(
 ) -> None:
     """Writes a commented suite to start from, and beside it the schema by which editors complete it."""
     if file.suffix not in {".yaml", ".yml"}:
-        raise ConfigError("a suite's file ends in .yaml", where=str(file), mend=f"write {file.stem or 'suite'}.yaml")
+        raise ConfigError("a suite's file ends in .yaml", where=str(file), hint=f"write {file.stem or 'suite'}.yaml")
     if file.exists() or file.is_symlink():
-        raise ConfigError("the file is there, and is not overwritten", where=str(file), mend="choose another name")
+        raise ConfigError("the file is there, and is not overwritten", where=str(file), hint="choose another name")
     check_file_free(file)
     made = new_suite(file.stem, task, options or [], str(file))
     write_atomic(file, made.text.encode())

@@ -107,11 +107,11 @@ def new_suite(name: str, task: str, options: list[str], file: str) -> NewSuite:
 def _option(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise ConfigError(f"{quoted(text)} is not of the form key=value", where="--option", mend="write path=photos")
+        raise ConfigError(f"{quoted(text)} is not of the form key=value", where="--option", hint="write path=photos")
     try:
         return key, read_yaml(value)
     except ValueError as error:
-        raise ConfigError(f"{quoted(text)}: {error}", where="--option", mend="write the value as YAML") from error
+        raise ConfigError(f"{quoted(text)}: {error}", where="--option", hint="write the value as YAML") from error
 
 
 def _task_lines(plugin: Any, task: str, stated: dict[str, Any]) -> list[str]:

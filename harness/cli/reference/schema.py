@@ -16,5 +16,5 @@ KINDS = ("suite", "space")
 def schema(kind: Annotated[str, typer.Argument(help="suite or space.")] = "suite") -> None:
     """Prints the JSON Schema of suites or spaces, with the installed plug-ins and their options, for editors."""
     if kind not in KINDS:
-        raise ConfigError(f"no schema of {kind!r}", where="schema", mend=suggest(kind, list(KINDS)))
+        raise ConfigError(f"no schema of {kind!r}", where="schema", hint=suggest(kind, list(KINDS)))
     typer.echo(json.dumps(schema_of(cast(Literal["suite", "space"], kind)), indent=2))

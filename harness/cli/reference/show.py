@@ -12,8 +12,8 @@ from leakgauge.harness.cli.reference.docstrings import body_of, meanings_of
 from leakgauge.harness.cli.reference.list import TEXTS
 from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.run.suite_options import SUPPLIED
+from leakgauge.harness.suite.annotations import describe
 from leakgauge.harness.suite.configuration import shipped
-from leakgauge.harness.suite.hints import describe
 from leakgauge.harness.suite.options import shown, signature_of
 from leakgauge.harness.suite.registry import GROUPS, load, plugins
 from leakgauge.harness.system import console
@@ -30,11 +30,11 @@ def show(
     """Shows a plug-in: what it does, what it needs to know, and its options; of a suite, its YAML."""
     known = {**{one.removesuffix("s"): one for one in (*GROUPS, "spaces")}, **{one: one for one in (*GROUPS, "spaces")}}
     if group not in known:
-        raise ConfigError(f"unknown group {group!r}", where="show", mend=suggest(group, list(known)))
+        raise ConfigError(f"unknown group {group!r}", where="show", hint=suggest(group, list(known)))
     if known[group] in TEXTS:
         texts = shipped(known[group])
         if name not in texts:
-            raise ConfigError(f"unknown {group} {name!r}", where="show", mend=suggest(name, list(texts)))
+            raise ConfigError(f"unknown {group} {name!r}", where="show", hint=suggest(name, list(texts)))
         typer.echo(texts[name].rstrip("\n"))
         return
     facts = facts_of(known[group], name)
@@ -67,7 +67,7 @@ def facts_of(group: str, name: str) -> dict[str, Any]:
     facts["options"] = [
         {
             "name": option.name,
-            "is": describe(option.hint) if option.checked else "anything",
+            "is": describe(option.annotation) if option.checked else "anything",
             "default": "must be given" if option.required else shown(option.default),
             "means": plain(meanings.get(option.name, "")),
         }

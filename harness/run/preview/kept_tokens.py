@@ -24,7 +24,7 @@ def kept_tokens(bench: Bench) -> Iterator[tuple[str, int, float]]:
         LeakgaugeError: A defense cannot run, or what is to be kept cannot be reached.
     """
     suite = bench.suite
-    images = bench.task.split("calibration").spread(LOOKED_AT).clone()
+    images = bench.task.split("calibration").evenly_spaced(LOOKED_AT).clone()
     rng = Streams(suite.seeds[0], ("evaluation",)).child("encode")
     for point in suite.operating_points:
         config = defense_config(suite, point, suite.channels[0])

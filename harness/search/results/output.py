@@ -59,7 +59,7 @@ def write_results(
     if not kept and failed and not records:
         raise ConfigError(f"all {len(failed)} trials failed, the first with: {failed[0].reason}", where=space.name)
     if not kept:
-        raise ConfigError(_nearest_miss(records), where=f"{space.name}: constraints", mend="relax that limit")
+        raise ConfigError(_nearest_miss(records), where=f"{space.name}: constraints", hint="relax that limit")
     front = Front(
         space=space.name,
         task=space.task,

@@ -41,7 +41,7 @@ def choose(front: Front, limits: Limits) -> FrontPoint:
     for name in (*limits.most, *(["quality"] if limits.min_quality is not None else [])):
         if any(name not in point.metrics for point in points):
             raise ConfigError(
-                f"the front does not say what {name} its points have", where=front.space, mend=f"search with {name}"
+                f"the front does not say what {name} its points have", where=front.space, hint=f"search with {name}"
             )
     fitting = [point for point in points if not _excess(point, limits)]
     if not fitting:
@@ -54,7 +54,7 @@ def choose(front: Front, limits: Limits) -> FrontPoint:
         raise ConfigError(
             f"no point qualifies; the nearest, {nearest.name}, {has}",
             where=front.space,
-            mend="relax that limit, or search again with it as a constraint",
+            hint="relax that limit, or search again with it as a constraint",
         )
     return min(fitting, key=lambda point: (-point.metrics["quality"], _bytes(point)))
 
@@ -70,7 +70,7 @@ def _check(limits: Limits) -> None:
     stated = {"snr_db": limits.snr_db, "quality": limits.min_quality, **limits.most}
     for name, limit in stated.items():
         if limit is not None and math.isnan(limit):
-            raise ConfigError(f"the limit on {name} is no number", where="choose", mend="give a number")
+            raise ConfigError(f"the limit on {name} is no number", where="choose", hint="give a number")
 
 
 def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
@@ -80,7 +80,7 @@ def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
         ConfigError: The front is empty, or was not measured at any SNR as low, or at several and none was asked for.
     """
     if not front.points:
-        raise ConfigError("the front is empty", where=front.space, mend="search again")
+        raise ConfigError("the front is empty", where=front.space, hint="search again")
     measured = sorted({point.snr_db for point in front.points if point.snr_db is not None})
     if snr_db is None:
         channels = dict.fromkeys(str(point.channel) for point in front.points)
@@ -88,7 +88,7 @@ def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
             raise ConfigError(
                 f"the front holds {len(channels)} channels: {', '.join(channels)}",
                 where=front.space,
-                mend="give --snr-db",
+                hint="give --snr-db",
             )
         return front.points
     below = [value for value in measured if value <= snr_db]
@@ -97,7 +97,7 @@ def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
         raise ConfigError(
             f"the front was measured {what}, not at {snr_db:g} dB",
             where=front.space,
-            mend="search with --set 'channel={name: awgn, snr_db: ...}' at that SNR or below",
+            hint="search with --set 'channel={name: awgn, snr_db: ...}' at that SNR or below",
         )
     return [point for point in front.points if point.snr_db == below[-1]]
 

@@ -158,7 +158,7 @@ def _botorch(seed: int, objectives: int) -> BaseSampler:
         extra = import_module("optuna_integration.botorch.botorch")
     except ImportError as error:
         raise ConfigError(
-            "sampler 'botorch' is not installed", where="sampler", mend="pip install 'leakgauge[botorch]'"
+            "sampler 'botorch' is not installed", where="sampler", hint="pip install 'leakgauge[botorch]'"
         ) from error
     # Its own warnings come from inside every call.
     warnings.filterwarnings("ignore", category=ExperimentalWarning, module="optuna_integration")
@@ -213,7 +213,7 @@ def make_sampler(space: Space, schedule: Schedule, objectives: Objectives | None
         raise ConfigError(
             f"{space.trials} trials are more than the {GP_MOST_TRIALS} that a Gaussian process can afford",
             where="trials",
-            mend="take --sampler nsga2 or tpe, or fewer trials",
+            hint="take --sampler nsga2 or tpe, or fewer trials",
         )
     if name == "sweep":
         return Scheduled(schedule, lambda place: _sweep(schedule, low, high, place))

@@ -52,7 +52,7 @@ class Schedule:
         self._space, self._cut = space, cut
         self.blocks = max(space.choices.cut, default=cut)
         if max(self.blocks, 1) < 2 and space.schedule == "parametric":
-            raise ConfigError("a line needs two blocks", where="schedule", mend="take schedule: shared")
+            raise ConfigError("a line needs two blocks", where="schedule", hint="take schedule: shared")
         self._codecs = {str(codec): codec for codec in space.choices.codec}
         self._channels = {str(channel): channel for channel in space.channels}
 
@@ -106,7 +106,7 @@ class Schedule:
         """
         if self._space.schedule == "shared":
             if start != end:
-                raise ConfigError("one share for all blocks is no line", where="sampler", mend="take sampler: sweep")
+                raise ConfigError("one share for all blocks is no line", where="sampler", hint="take sampler: sweep")
             return {"share": start}
         if self._space.schedule == "parametric":
             return {"share_start": start, "share_end": end}

@@ -70,11 +70,11 @@ class Evaluator:
         self._task: Task = create("tasks", space.task.name, space.task.options, where="task")
         self._victim = self._task.victim()
         self._victim.to(device)
-        self.images = self._task.split("search").spread(space.search_images)
+        self.images = self._task.split("search").evenly_spaced(space.search_images)
         check_questions(self._victim, self._task, self.images)
         split, wanted = self._task.split("calibration"), space.calibration.images
         first = wanted is not None and space.calibration.pick == "first"
-        self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.spread(wanted)
+        self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.evenly_spaced(wanted)
         self._root = self._build({})
         self.cut = tunable(self._root, space.defense.name).cut
         self._proxy = (
@@ -99,9 +99,9 @@ class Evaluator:
             try:
                 root.tuned(**options)
             except LeakgaugeError as error:
-                raise ConfigError(error.what, where=where, mend=error.mend) from error
+                raise ConfigError(error.what, where=where, hint=error.hint) from error
             except TypeError as error:
-                raise ConfigError(str(error).split("() ")[-1], where=where, mend="check the options") from error
+                raise ConfigError(str(error).split("() ")[-1], where=where, hint="check the options") from error
 
     @property
     def data(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class Evaluator:
         values = list(candidate.shares)
         if self.space.family == "threshold":
             key = {"options": options, "shares": values}
-            found = self._memo.recall(self._key("thresholds", key), lambda: {"tau": self._calibrate(options, values)})
+            found = self._memo.cached(self._key("thresholds", key), lambda: {"tau": self._calibrate(options, values)})
             values = [float(tau) for tau in found["tau"]]
         name, option = _OPTION[self.space.family]
         return {**options, "reduction": {"name": name, option: values}}
@@ -160,9 +160,9 @@ class Evaluator:
         key: dict[str, Any] = {"options": options, "channel": channel.model_dump()}
         images = self.images
         if share < 1:
-            images = images.spread(max(2, round(share * len(images))))
+            images = images.evenly_spaced(max(2, round(share * len(images))))
             key["images"] = len(images)
-        return self._memo.recall(self._key("metrics", key), lambda: self._measure(options, channel, images))
+        return self._memo.cached(self._key("metrics", key), lambda: self._measure(options, channel, images))
 
     def _key(self, what: str, key: dict[str, Any]) -> str:
         unused = _UNUSED | {"share", "schedule", "choices", "constraints", "reference"}

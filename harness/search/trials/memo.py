@@ -30,7 +30,7 @@ class Memo:
         self._known: dict[str, dict[str, Any]] = {}
         self.misses = 0
 
-    def recall(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def cached(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns the result for ``key``, computed where it is not known or cannot be read."""
         if key not in self._known:
             self._known[key] = self._read(key) or self._computed(key, compute)

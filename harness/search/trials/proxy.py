@@ -47,7 +47,7 @@ class LeakageProxy:
             raise ConfigError(
                 "the proxy has a number of images of its own",
                 where="proxy.threat_model.auxiliary.n",
-                mend="write proxy: {auxiliary: 512}",
+                hint="write proxy: {auxiliary: 512}",
             )
         named = self._proxy.threat_model.name
         self.auxiliary = auxiliary_images(task, granted.model_copy(update={"n": self._proxy.auxiliary}), named)
@@ -58,12 +58,12 @@ class LeakageProxy:
     def _check(self, config: NamedPlugin) -> None:
         missing = missing_grant(needed_knowledge(config), self._proxy.threat_model)
         if missing:
-            raise ConfigError(f"attack {config.label!r} needs the {missing}", where="proxy", mend="grant it there")
+            raise ConfigError(f"attack {config.label!r} needs the {missing}", where="proxy", hint="grant it there")
         if self._proxy.threat_model.observer != "server":
-            raise ConfigError("the proxy observes as the server", where="proxy.threat_model", mend="observer: server")
+            raise ConfigError("the proxy observes as the server", where="proxy.threat_model", hint="observer: server")
         if not isinstance(build_attack(config), Attack):
             raise ConfigError(
-                f"{config.label!r} rebuilds no images", where="proxy", mend="name a reconstruction attack"
+                f"{config.label!r} rebuilds no images", where="proxy", hint="name a reconstruction attack"
             )
 
     def leakage(self, defense: Defense, sent: Transmission, output: Tensor, preparation: Preparation | None) -> float:

@@ -54,7 +54,7 @@ def _engine_url(url: str) -> str:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            f"{url!r} is no database address", where="--storage", mend="write postgresql://user@host/database, say"
+            f"{url!r} is no database address", where="--storage", hint="write postgresql://user@host/database, say"
         ) from error
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername=POSTGRES_DRIVER)
@@ -74,7 +74,7 @@ def _grace_s() -> int:
     """
     text = os.environ.get(GRACE_VARIABLE, str(GRACE_S))
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{text!r} is no number of seconds", where=GRACE_VARIABLE, mend="give 60, say")
+        raise ConfigError(f"{text!r} is no number of seconds", where=GRACE_VARIABLE, hint="give 60, say")
     return int(text)
 
 
@@ -112,14 +112,14 @@ def open_storage(url: str, grace_s: int | None = None) -> RDBStorage:
         raise ConfigError(
             "the database driver is not installed",
             where=f"--storage {_shown(url)}",
-            mend="pip install 'leakgauge[postgres]' for PostgreSQL",
+            hint="pip install 'leakgauge[postgres]' for PostgreSQL",
         ) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         cause = getattr(error, "orig", None) or error
         raise StoreError(
             f"the database cannot be used: {str(cause).strip().splitlines()[0]}",
             where=f"--storage {_shown(url)}",
-            mend="check that the server runs and that the address, user and password are right",
+            hint="check that the server runs and that the address, user and password are right",
         ) from error
 
 
@@ -134,7 +134,7 @@ def _alone(address: str) -> Iterator[None]:
         with FileLock(f"{file}.lock", timeout=SQLITE_WAIT_S):
             yield
     except Timeout as error:
-        raise StoreError("another process holds the database", where=file, mend="try again") from error
+        raise StoreError("another process holds the database", where=file, hint="try again") from error
 
 
 def _repeated(make: Callable[[], T]) -> T:
@@ -162,12 +162,12 @@ def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection])
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=storage)
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise StoreError(f"the database fails: {type(error).__name__}", where="--storage", mend="try again") from error
+        raise StoreError(f"the database fails: {type(error).__name__}", where="--storage", hint="try again") from error
     if list(study.directions) != directions:
         raise StoreError(
             f"the study {name!r} has other objectives",
             where="--storage",
-            mend="choose another --out or rename the space",
+            hint="choose another --out or rename the space",
         )
     return study
 

@@ -75,7 +75,7 @@ class TrialRecord:
             raise StoreError(
                 f"trial {trial.number} cannot be read: {type(error).__name__}",
                 where="the database of the search",
-                mend="restore it, or choose another --out",
+                hint="restore it, or choose another --out",
             ) from error
 
 
@@ -119,7 +119,7 @@ def finished(study: Study) -> list[TrialRecord]:
         raise StoreError(
             f"its trials cannot be read: {type(error).__name__}",
             where="the database of the search",
-            mend="restore it, or choose another --out",
+            hint="restore it, or choose another --out",
         ) from error
     return [TrialRecord.of(trial) for trial in trials]
 

@@ -16,13 +16,13 @@ MAX_DEPTH = 40
 MAX_DIGITS = 19
 
 
-def read_bytes(path: Path, most: int, *, mend: str) -> bytes:
+def read_bytes(path: Path, most: int, *, hint: str) -> bytes:
     """Reads a whole file.
 
     Args:
         path: The file.
         most: Bytes that it may have.
-        mend: What to do where it cannot be read.
+        hint: What to do where it cannot be read.
 
     Raises:
         StoreError: It is missing, no ordinary file, unreadable, or larger.
@@ -30,41 +30,41 @@ def read_bytes(path: Path, most: int, *, mend: str) -> bytes:
     where = str(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever, a device never end
-            raise StoreError("cannot read: no ordinary file", where=where, mend=mend)
+            raise StoreError("cannot read: no ordinary file", where=where, hint=hint)
         with path.open("rb") as stream:
             # As much as there is: a read of so many bytes would ask for memory for all that there may be.
             data = stream.read(min(most, path.stat().st_size + MIB) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         what = (error.strerror if isinstance(error, OSError) else None) or error
-        raise StoreError(f"cannot read: {what}", where=where, mend=mend) from error
+        raise StoreError(f"cannot read: {what}", where=where, hint=hint) from error
     if len(data) > most:
-        raise StoreError(f"cannot read: larger than {most // MIB} MiB", where=where, mend=mend)
+        raise StoreError(f"cannot read: larger than {most // MIB} MiB", where=where, hint=hint)
     return data
 
 
-def read_text(path: Path, most: int, *, mend: str) -> str:
+def read_text(path: Path, most: int, *, hint: str) -> str:
     """Reads UTF-8, with or without a byte order mark; raises what ``read_bytes`` does, and where it is no such text."""
-    data = read_bytes(path, most, mend=mend)
+    data = read_bytes(path, most, hint=hint)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"cannot read: no UTF-8 text (byte {error.start})"
-        raise StoreError(what, where=str(path), mend=mend) from error
+        raise StoreError(what, where=str(path), hint=hint) from error
 
 
-def read_json(path: Path, most: int, *, mend: str, unscored: bool = False) -> Any:
+def read_json(path: Path, most: int, *, hint: str, unscored: bool = False) -> Any:
     """Reads JSON within bounds. Keys occur once; texts have no control characters or lone surrogates left.
 
     Args:
         path: The file.
         most: Bytes that it may have.
-        mend: What to do where it cannot be read.
+        hint: What to do where it cannot be read.
         unscored: Whether NaN may stand where a number is unscored.
 
     Raises:
         StoreError: It cannot be read, is no JSON, or is deeper or longer in its numbers than the bounds of this module.
     """
-    text = read_text(path, most, mend=mend)
+    text = read_text(path, most, hint=hint)
     try:
         data = json.loads(
             text,
@@ -75,9 +75,9 @@ def read_json(path: Path, most: int, *, mend: str, unscored: bool = False) -> An
         )
         return _checked(data, 0)
     except RecursionError as error:
-        raise StoreError(f"no JSON: nested deeper than {MAX_DEPTH} levels", where=str(path), mend=mend) from error
+        raise StoreError(f"no JSON: nested deeper than {MAX_DEPTH} levels", where=str(path), hint=hint) from error
     except ValueError as error:
-        raise StoreError(f"no JSON: {error}", where=str(path), mend=mend) from error
+        raise StoreError(f"no JSON: {error}", where=str(path), hint=hint) from error
 
 
 def _integer(digits: str) -> int:

@@ -33,11 +33,11 @@ def exclusive(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         raise StoreError(
             "another leakgauge is at work in this folder",
             where=str(folder),
-            mend="wait for it to end, or choose another --out",
+            hint="wait for it to end, or choose another --out",
         ) from error
     except OSError as error:
         raise StoreError(
-            f"cannot write: {error.strerror or error}", where=str(folder), mend="choose another --out"
+            f"cannot write: {error.strerror or error}", where=str(folder), hint="choose another --out"
         ) from error
     try:
         yield

@@ -9,7 +9,7 @@ from leakgauge.harness.errors import StoreError
 
 _HOLDS = {"run.json": "a run", "study.json": "a search"}
 _OF_A_RUN = frozenset({"parts", "reconstructions", "attacks"})
-_MEND = "choose another --out, RUN/report say"
+_HINT = "choose another --out, RUN/report say"
 
 
 def check_folder_free(out: Path, holds: Iterable[str] = tuple(_HOLDS)) -> None:
@@ -24,9 +24,9 @@ def check_folder_free(out: Path, holds: Iterable[str] = tuple(_HOLDS)) -> None:
     """
     for name in holds:
         if _there(out / name):
-            raise StoreError(f"the folder holds {_HOLDS[name]}, which would be overwritten", where=str(out), mend=_MEND)
+            raise StoreError(f"the folder holds {_HOLDS[name]}, which would be overwritten", where=str(out), hint=_HINT)
     if _run_folder_above(out / "anything") is not None:
-        raise StoreError("the folder belongs to a run", where=str(out), mend=_MEND)
+        raise StoreError("the folder belongs to a run", where=str(out), hint=_HINT)
 
 
 def check_file_free(path: Path, inputs: Iterable[Path] = (), option: str = "--out") -> None:
@@ -35,14 +35,14 @@ def check_file_free(path: Path, inputs: Iterable[Path] = (), option: str = "--ou
     Raises:
         StoreError: It would.
     """
-    mend = f"choose another file for {option}"
+    hint = f"choose another file for {option}"
     own = path.parent / "run.json"
     written = {"run.json", "cells.csv", "images.parquet", "quality_by_kind.csv", "log", "study.json", "trials.db"}
     if (path.name in written and (_there(own) or _there(path.parent / "study.json"))) or _run_folder_above(path):
-        raise StoreError("that file belongs to a run or a search", where=str(path), mend=mend)
+        raise StoreError("that file belongs to a run or a search", where=str(path), hint=hint)
     for other in inputs:
         if _same(path, other):
-            raise StoreError("that file is read by this command", where=str(path), mend=mend)
+            raise StoreError("that file is read by this command", where=str(path), hint=hint)
 
 
 def check_still_there(paths: Iterable[Path], out: Path) -> None:
@@ -57,7 +57,7 @@ def check_still_there(paths: Iterable[Path], out: Path) -> None:
         raise StoreError(
             f"of {len(written)} files {len(gone)} were taken away while others were written: {gone[0].name} first",
             where=str(out),
-            mend="write them again with the same command",
+            hint="write them again with the same command",
         )
 
 

@@ -47,7 +47,7 @@ def read_sheet(path: Path, size: tuple[int, int], count: int, key: str) -> NDArr
         StoreError: It is no such PNG, it has changed since it was written, or it is that of another key. PNGs of
             earlier versions carry no checksum.
     """
-    data = read_bytes(path, MAX_SHEET_BYTES, mend="run it again")
+    data = read_bytes(path, MAX_SHEET_BYTES, hint="run it again")
     try:
         _check_chunks(data)
         # Not Image.open, which refuses large sheets: how large this one may be is known.
@@ -59,16 +59,16 @@ def read_sheet(path: Path, size: tuple[int, int], count: int, key: str) -> NDArr
                 canvas = np.asarray(image.convert("RGB"))
     except Exception as error:  # PIL raises many kinds for damaged files
         what = f"cannot read the images: {error or type(error).__name__}"
-        raise StoreError(what, where=str(path), mend="run it again") from error
+        raise StoreError(what, where=str(path), hint="run it again") from error
     if found == size:
         if stated is not None and stated != _checksum(key, canvas):
             raise StoreError(
                 "cannot read the images: their checksum fails",
                 where=str(path),
-                mend="run it again to measure them again",
+                hint="run it again to measure them again",
             )
         return canvas
-    raise StoreError(f"a sheet of {found} pixels does not hold {count} images", where=str(path), mend="run it again")
+    raise StoreError(f"a sheet of {found} pixels does not hold {count} images", where=str(path), hint="run it again")
 
 
 def _check_chunks(data: bytes) -> None:

