@@ -10,7 +10,6 @@ from torch import Tensor
 
 from leakgauge.defenses.backbones.exactness import check_exact
 from leakgauge.defenses.backbones.families import adapt
-from leakgauge.defenses.channels.analog import restored_tokens
 from leakgauge.defenses.nested import build_nested
 from leakgauge.defenses.ragged.calibration import calibrate_thresholds, calibrated, wish_of
 from leakgauge.defenses.ragged.differentiation import differentiable_tokens
@@ -19,22 +18,19 @@ from leakgauge.defenses.ragged.embeddings import Embeddings
 from leakgauge.defenses.ragged.flops import FlopTable, Reducing, counts_by_tokens, method_of
 from leakgauge.defenses.ragged.layer_views import inspect_layers
 from leakgauge.defenses.ragged.precision import Precision, dtype_of
-from leakgauge.defenses.wire.payload import Serialised
-from leakgauge.defenses.wire.serialisation import check_symbols, encoded_tokens
-from leakgauge.defenses.wire.transport import NoValues, OnLoss, Placeholder, mean_placeholder, packed, unpacked
+from leakgauge.defenses.wire.link import Link
+from leakgauge.defenses.wire.transport import OnLoss
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import (
     Channel,
-    Codec,
     Encoded,
     PacketChannel,
     Perturbation,
-    SymbolCodec,
     Transmission,
 )
 from leakgauge.harness.contracts.reduction import Reduction
 from leakgauge.harness.contracts.victim import Victim
-from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.scoring.compute import Flops
 from leakgauge.harness.suite.options import Count, NestedPlugin, Spec
 from leakgauge.harness.values.images import ImageSet
@@ -94,24 +90,19 @@ class SplitPipeline(Defense):
                 f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", hint=f"give 1 to {depth}"
             )
         self.grid = self._backbone.grid
-        self.channel: Channel = build_nested("channels", channel)
+        self._wire = Link(build_nested("channels", channel), build_nested("codecs", codec), packet_tokens, on_loss)
+        self.channel = self._wire.channel
         self._reduction: Reduction = build_nested("reductions", reduction)
         self._reduction.check(self.cut)
         self._stated = self._reduction
         self._resolved: dict[str, Any] = {}
-        self._codec: Codec | SymbolCodec = build_nested("codecs", codec)
-        check_symbols(self._codec, self.channel)
-        self._learned_codec = isinstance(self._codec, SymbolCodec) or type(self._codec).prepare is not Codec.prepare
-        self._fits_link = self._learned_codec or isinstance(self.channel, PacketChannel)
         self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
-        self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
         self._link |= {"packet_tokens": packet_tokens, "on_loss": on_loss}
         self._options = {**self._link, "reduction": reduction, "proportional_attention": proportional_attention}
         self._options |= {"send_sizes": send_sizes, "perturb": perturb}
         self._embeddings = Embeddings(self._backbone, victim, device)
         self._flop_table = FlopTable(self._backbone, victim, device)
-        self._placeholder: Placeholder | None = None
         self._proportional = self._reduction.proportional if proportional_attention is None else proportional_attention
         self._dtype = dtype_of(precision, device)
         self._send_sizes = send_sizes if self._reduction.merges else False
@@ -216,7 +207,7 @@ class SplitPipeline(Defense):
     @property
     def needs_calibration(self) -> bool:
         """Whether thresholds are calibrated, the codec is fitted, or lost tokens are stood in for."""
-        return wish_of(self._stated) is not None or self._fits_link
+        return wish_of(self._stated) is not None or self._wire.needs_tokens
 
     def unreduced(self) -> SplitPipeline:
         """Returns the pipeline with neither reduction nor perturbations, all else equal; unprepared."""
@@ -229,15 +220,11 @@ class SplitPipeline(Defense):
         count = min(PREPARATION_IMAGES, len(calibration))
         images = calibration.select(torch.linspace(0, len(calibration) - 1, count).round().long())
         self._reduction, self._resolved = self._calibrate(images)
-        if not self._fits_link:
+        if not self._wire.needs_tokens:
             return
         batch = self.edge(images, self._reduction, rng)[0].to("cpu")
         batch = batch.with_tokens(batch.tokens.float())
-        self._placeholder = mean_placeholder(batch)
-        if isinstance(self._codec, SymbolCodec):
-            self._codec.prepare(batch.tokens, rng.child("codec"))
-        elif self._learned_codec:
-            self._codec.prepare(batch.tokens)
+        self._wire.prepare(batch, rng)
 
     def _calibrate(self, images: ImageSet) -> tuple[Reduction, dict[str, Any]]:
         """Returns the reduction with the thresholds that a suite leaves to these images, and what was found."""
@@ -269,13 +256,7 @@ class SplitPipeline(Defense):
         return self._serialised(batch, images.ids, counts)
 
     def _serialised(self, batch: TokenBatch, ids: tuple[str, ...], counts: Tensor) -> Encoded:
-        return encoded_tokens(batch, self.packets(batch, self.sizes_sent), self._codec, ids, counts, self.sizes_sent)
-
-    def packets(self, batch: TokenBatch, sizes_sent: bool) -> list[list[Serialised]]:
-        """Serialises the tokens of each image: one packet, or for a packet channel several."""
-        codec = NoValues() if isinstance(self._codec, SymbolCodec) else self._codec
-        step = self._packet_tokens if isinstance(self.channel, PacketChannel) else None
-        return packed(batch, sizes_sent, codec, step)
+        return self._wire.encode(batch, ids, counts, self.sizes_sent)
 
     def inspect(self, image: ImageSet, rng: Streams) -> tuple[LayerView, ...]:
         """Looks at one image after every edge block."""
@@ -283,7 +264,7 @@ class SplitPipeline(Defense):
         self._targets(image, self._reduction, rng)
 
         def size(batch: TokenBatch, blocks: int) -> int:
-            return sum(len(packet.data) for packet in self.packets(batch, self._sizes_sent_at(blocks))[0])
+            return sum(len(packet.data) for packet in self._wire.packets(batch, self._sizes_sent_at(blocks))[0])
 
         return inspect_layers(lambda see: self.edge(image, self._reduction, rng, see), size)
 
@@ -293,30 +274,8 @@ class SplitPipeline(Defense):
             return differentiable_tokens(self._victim.model, self._backbone, self._victim.normalise(images), self.cut)
 
     def send(self, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
-        """Sends packets, or over an analog channel token values as symbols.
-
-        Over an analog channel counts, sizes and scale are assumed to arrive.
-        """
-        channel = channel or self.channel
-        if isinstance(channel, PacketChannel):
-            return self._send_packets(encoded, rng, channel)
-        if encoded.symbols is None:
-            received = channel.apply(encoded.decoded, encoded.ids, rng)
-            return Transmission(encoded, received.tokens, received.channel_uses, received.state)
-        assert isinstance(self._codec, SymbolCodec)
-        received = channel.apply(encoded.symbols, encoded.ids, rng)
-        tokens = encoded.decoded.with_tokens(restored_tokens(encoded.symbols, received, self._codec))
-        return Transmission(encoded, tokens, received.channel_uses, received.state)
-
-    def _send_packets(self, encoded: Encoded, rng: Streams, channel: PacketChannel) -> Transmission:
-        """Sends packets and puts together what arrives."""
-        check_symbols(self._codec, channel)
-        assert isinstance(self._codec, Codec)
-        if self._placeholder is None:
-            raise PluginError("what stands in for lost tokens is not known", hint="call prepare() first")
-        delivered = channel.carry(encoded.packets, encoded.ids, rng)
-        batch, lost = unpacked(delivered.packets, encoded.decoded, self._codec, self._placeholder, self._on_loss)
-        return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)
+        """Sends payloads once, through the pipeline's channel or an eavesdropper's."""
+        return self._wire.send(encoded, rng, channel)
 
     def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
         """Runs the server blocks and the head on what was received."""

@@ -256,7 +256,7 @@ class VqaPipeline(SplitPipeline):
         self, images: ImageSet, transmission: Transmission, questions: Any = None, output: Tensor | None = None
     ) -> Flops | None:
         """Returns what measuring each image alone would; None where counts do not decide."""
-        if not self._counts_by_tokens or self._learned_codec or self._tiles > 1 or output is None:
+        if not self._counts_by_tokens or self._wire.learned or self._tiles > 1 or output is None:
             return None
         parts = self.server_flops(transmission, questions, output)
         if parts is None:

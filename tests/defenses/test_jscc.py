@@ -155,7 +155,7 @@ def sent_through(pipeline, tokens, codec, channel, length):
     batch = TokenBatch.from_uniform(tokens.view(-1, length, tokens.shape[1]), prefix=0)
     ids, none = tuple(map(str, range(len(batch)))), torch.zeros(len(batch), dtype=torch.long)
     symbols = batch.with_tokens(codec.to_symbols(batch.tokens))
-    pipeline._codec = codec
+    pipeline._wire.codec = codec
     return pipeline.send(Encoded(ids, batch, none, none, none[:, None], False, symbols=symbols), RNG, channel)
 
 
