@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, QUESTION_COSTS
 from leakgauge.harness.store import RunFolder
 from leakgauge.reports.html import write_html
@@ -34,6 +36,7 @@ def test_what_it_lacks_is_nan_and_no_question_was_asked() -> None:
     assert run.kinds().empty
 
 
+@pytest.mark.slow
 def test_it_is_reported(tmp_path: Path) -> None:
     run = RunFolder.open(STORED)
     for path in (*write_html([run], tmp_path), *write_markdown([run], tmp_path)):
