@@ -127,6 +127,7 @@ def test_a_crippled_attacker_is_not_called_converged(victim, auxiliary):
     assert plateau_failure(curve)
 
 
+@pytest.mark.slow
 def test_conv_inverse_trains(victim, photographs, auxiliary):
     attack = ConvInverse(epochs=12, channels=[16, 8, 8])
     curve = attack.fit(view_of(victim), auxiliary, RNG)

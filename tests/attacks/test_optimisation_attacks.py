@@ -54,7 +54,10 @@ QUICK = {
         }
     ),
 }
-every_attack = pytest.mark.parametrize("name", QUICK)
+SLOWEST = "diffusion"
+every_attack = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == SLOWEST else name for name in QUICK]
+)
 
 
 def fitted(name, victim, auxiliary, model=None, **options):

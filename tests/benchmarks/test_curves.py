@@ -26,6 +26,7 @@ def measured():
     return found
 
 
+@pytest.mark.slow
 def test_controls_send_exactly_as_many_tokens_as_their_reference(measured):
     by = {(p.method, p.strength): p for p in measured}
     for share in ("10%", "40%"):
@@ -34,6 +35,7 @@ def test_controls_send_exactly_as_many_tokens_as_their_reference(measured):
             assert by[control, f"as threshold at {share}"].tokens == reference.tokens
 
 
+@pytest.mark.slow
 def test_shares_are_of_the_unreduced_model(measured):
     base = measured[0]
     assert (base.method, base.flops_share, base.tokens_share, base.bytes_share) == ("none", 1.0, 1.0, 1.0)
@@ -45,11 +47,13 @@ def test_shares_are_of_the_unreduced_model(measured):
         assert point.bytes_share < 1
 
 
+@pytest.mark.slow
 def test_a_control_is_not_charged_for_its_reference(measured):
     by = {(p.method, p.strength): p for p in measured}
     assert by["random_drop", "as threshold at 40%"].gflops < by["threshold", "40% of matches"].gflops * 1.001
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn(measured, tmp_path):
     draw_curves([Panel("photos", "top-1 accuracy", measured)], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 20_000
@@ -71,6 +75,7 @@ def test_tasks_are_read(tmp_path):
     assert (title, task.name) == ("Crops", "photos")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(measured, tmp_path, monkeypatch):
     tasks = tmp_path / "tasks.yaml"
     tasks.write_text("- {title: One, name: photos}\n- {title: Two, name: photos}\n")

@@ -140,6 +140,7 @@ def test_answers_are_balanced_by_kind():
         assert max(answers["count"].values()) < 0.35 * IMAGES[split]
 
 
+@pytest.mark.slow
 def test_private_attributes_are_balanced_and_independent_of_questions_and_answers():
     for split in ("attacker", "evaluation"):
         attributes = scene_split(split).attributes()

@@ -188,6 +188,7 @@ def test_the_shipped_weights_are_those_of_the_record(shipped):
     assert record["evaluation_accuracy"]["all"] >= 0.85
 
 
+@pytest.mark.slow
 def test_the_victim_answers_scenes_that_it_was_not_trained_on(shipped):
     images, texts, answers = asked("evaluation", 120)
     right = []

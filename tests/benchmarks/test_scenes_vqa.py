@@ -82,6 +82,7 @@ def test_the_victim_is_asked_about_reconstructions(run):
     assert agreement[("undefended", "ridge")] > agreement[("undefended", "floor_mean")]
 
 
+@pytest.mark.slow
 def test_the_report_tells_of_questions(run, tmp_path):
     page = write_html([run], tmp_path)[0].read_text(encoding="utf-8")
     text = write_markdown([run], tmp_path)[0].read_text(encoding="utf-8")

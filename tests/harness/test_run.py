@@ -111,6 +111,7 @@ def test_images_average_to_cells(smoke):
         assert len(rows) == 48
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_numbers(small, elsewhere, tmp_path, monkeypatch):
     plan, run = small
     monkeypatch.syspath_prepend(elsewhere[0].parent / "plugins")  # workers search where this process does

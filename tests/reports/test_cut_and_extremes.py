@@ -48,6 +48,7 @@ def test_one_cut_makes_no_curve(tmp_path):
     assert cut_lines(run.suite, point_rows(run), SETTING) == []
 
 
+@pytest.mark.slow
 def test_the_figure_is_in_the_page_and_beside_the_markdown(cuts, tmp_path):
     page = write_html([cuts.folder], tmp_path)[0].read_text()
     assert "by cut layer" in page
@@ -96,6 +97,7 @@ def test_leakage_is_drawn_against_quality(tmp_path):
     assert "Leakage against quality" in write_html([run.folder], tmp_path)[0].read_text()
 
 
+@pytest.mark.slow
 def test_runs_of_all_schema_versions_share_a_page(tmp_path):
     Simulation().write(tmp_path / "current")
     stored = Path(__file__).parent

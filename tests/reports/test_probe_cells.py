@@ -124,6 +124,7 @@ def test_answers_are_in_the_table_of_cells_where_there_are_any(run: RunFolder, p
     assert "Attribute" not in [heading.text for heading in cells_grid(load_runs([plain])[0]).headings]
 
 
+@pytest.mark.slow
 def test_every_writer_copes(run: RunFolder, tmp_path: Path) -> None:
     page = write_html([run], tmp_path)[0].read_text(encoding="utf-8")
     text = write_markdown([run], tmp_path)[0].read_text(encoding="utf-8")

@@ -211,6 +211,7 @@ def test_csv(run: RunFolder, tmp_path: Path) -> None:
     assert "NaN" in cells.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_same_run_gives_same_bytes(run: RunFolder, tmp_path: Path) -> None:
     for writer in (write_html, write_markdown, write_csv, write_figures):
         first = writer([run], tmp_path / "a")

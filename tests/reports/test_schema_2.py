@@ -46,6 +46,7 @@ def test_missing_numbers_are_nan_and_missing_texts_are_empty() -> None:
     assert done[["payload_bytes", "air_time_ms", "psnr_db", "reid_top1"]].notna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_it_is_reported(tmp_path: Path) -> None:
     run = RunFolder.open(STORED)
     table = operating_points(run).set_index("operating_point")

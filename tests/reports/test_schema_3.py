@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+<<<<<<< HEAD
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, QUESTION_COSTS
 from leakgauge.reports.writers.html import write_html
 from leakgauge.reports.writers.markdown import write_markdown
+=======
+import pytest
+
+from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, QUESTION_COSTS
+from leakgauge.harness.store import RunFolder
+from leakgauge.reports.html import write_html
+from leakgauge.reports.markdown import write_markdown
+>>>>>>> main
 
 # Written by the conftest of the last commit whose SCHEMA_VERSION was 3, without its pictures and curves.
 STORED = Path(__file__).parent / "schema_3"
@@ -34,6 +43,7 @@ def test_what_it_lacks_is_nan_and_no_question_was_asked() -> None:
     assert run.kinds().empty
 
 
+@pytest.mark.slow
 def test_it_is_reported(tmp_path: Path) -> None:
     run = RunFolder.open(STORED)
     for path in (*write_html([run], tmp_path), *write_markdown([run], tmp_path)):

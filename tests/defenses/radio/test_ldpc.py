@@ -138,6 +138,7 @@ def test_sionna_is_imported_only_when_used():
     assert run_python(code + "print('sionna' in sys.modules)") == ["False"]
 
 
+@pytest.mark.slow
 def test_importing_sionna_leaves_the_global_generator_alone():
     code = "import torch\ntorch.manual_seed(5)\nprint(torch.rand(1).item())\ntorch.manual_seed(5)\n"
     code += "from leakgauge.defenses.radio.sionna_import import sionna_module\nsionna_module('mapping')\n"

@@ -175,7 +175,7 @@ def test_a_proxy_that_rebuilds_nothing_is_refused():
         ({"baselines": [{"name": "b", "reduction": {"name": "tome", "r": -1}}]}, "baselines: b.*: r = -1"),
         ({"baselines": [{"name": "b", "reducton": "none"}]}, "baselines: b.*'reducton'"),
         ({"choices": {"cut": [2, 9]}}, "choices.cut: 9: cut = 9"),
-        ({"choices": {"codec": ["float61"]}}, "choices.codec: unknown codec .float61"),
+        ({"choices": {"codec": ["float61"]}}, "choices.codec: float61: unknown codec .float61"),
     ],
 )
 def test_bad_options_show_before_the_first_trial(changes, said):

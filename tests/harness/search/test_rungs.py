@@ -19,6 +19,7 @@ def searched(out, **changes):
     return ready, run_search(ready, out, CPU, 1, None, lambda done, total: None)
 
 
+@pytest.mark.slow
 def test_trials_that_fall_behind_are_given_up(tmp_path):
     ready, study = searched(tmp_path / "rungs", rungs=[0.25, 0.5])
     given_up = study.get_trials(states=(TrialState.PRUNED,))

@@ -69,6 +69,7 @@ def test_the_warm_start_comes_first(tmp_path, sampler):
     assert drawn(records)[:3] == ready.schedule.warm_start(3)
 
 
+@pytest.mark.slow
 def test_seeds_matter_where_there_is_chance(tmp_path):
     first, other = (searched(tmp_path / str(seed), seed=seed)[1] for seed in (0, 1))
     assert drawn(first) != drawn(other)
