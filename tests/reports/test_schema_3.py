@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-<<<<<<< HEAD
+import pytest
+
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, QUESTION_COSTS
 from leakgauge.reports.writers.html import write_html
 from leakgauge.reports.writers.markdown import write_markdown
-=======
-import pytest
-
-from leakgauge.harness.results import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, QUESTION_COSTS
-from leakgauge.harness.store import RunFolder
-from leakgauge.reports.html import write_html
-from leakgauge.reports.markdown import write_markdown
->>>>>>> main
 
 # Written by the conftest of the last commit whose SCHEMA_VERSION was 3, without its pictures and curves.
 STORED = Path(__file__).parent / "schema_3"
