@@ -1,1 +1,1 @@
-"""What token reductions cost a real model, quality over FLOPs and tokens: ``python -m leakgauge.benchmarks.curves``."""
+"""What token reductions cost a real model: ``python -m leakgauge.benchmarks.studies.curves``."""

@@ -1,4 +1,4 @@
-"""Command line of the curves: ``python -m leakgauge.benchmarks.curves TASKS.yaml --out DIR``."""
+"""Command line of the curves: ``python -m leakgauge.benchmarks.studies.curves TASKS.yaml --out DIR``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Speed of ragged token merging, as ratios to baselines in the same run: ``python -m leakgauge.benchmarks.speed``."""
+"""Speed of ragged token merging, as ratios: ``python -m leakgauge.benchmarks.studies.speed``."""

@@ -1,4 +1,4 @@
-"""Command line of the speed benchmark: ``python -m leakgauge.benchmarks.speed --out DIR``."""
+"""Command line of the speed benchmark: ``python -m leakgauge.benchmarks.studies.speed --out DIR``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,177 @@
+"""The plan of the house: rooms above all that they import, no circle, folders that fit on a screen, one word one meaning."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("harness", "defenses", "attacks", "benchmarks", "reports")
+FLOORS = (
+    ("system", "errors"),
+    ("values",),
+    ("contracts",),
+    ("suite",),
+    ("scoring",),
+    ("store",),
+    ("measurement",),
+    ("run",),
+    ("search",),
+    ("cli",),
+)
+"""Rooms of ``harness`` from the ground; each may import what is below it and beside it."""
+MOST_ENTRIES = 12
+MAY_BE_LONGER = {"attacks", "attacks/networks", "defenses/reductions"}
+LEAST_LINES = 40
+STANDS_APART = {
+    "leakgauge.harness.search.known_samplers": "names for `list`, which must not import what builds samplers",
+    "leakgauge.defenses.nested": "the wire and both pipelines build plug-ins alike",
+    "leakgauge.defenses.ragged.precision": "number types of every edge",
+    "leakgauge.harness.run.preview.kept_tokens": "one of the questions that `validate` asks",
+}
+"""Small modules that one other imports, and why they are apart."""
+RESERVED = {
+    "mend": "hint",
+    "doubt": "caveat",
+    "lessons": "training_data",
+    "twin": "branch",
+    "stand": "placeholder",
+    "recall": "cached",
+    "attempt": "attack_run",
+    "asked_of": "questions",
+}
+"""Words that no parameter, function or class bears, and the one that says the same."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(("leakgauge", *parts)).removesuffix(".__init__")] = path
+    return found | {f"leakgauge.{path.stem}": path for path in (ROOT / "leakgauge").glob("*.py")}
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> set[str]:
+    """All of a module's imports of ours, those within functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(MODULES)
+
+
+GRAPH = {name: imports(path) - {name} for name, path in MODULES.items()}
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Names on a circle: those that are left when all that imports nothing, or is imported by nothing, is taken away."""
+    left = {name: set(below) for name, below in graph.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        ends = {name for name, below in left.items() if not below or name not in imported}
+        if not ends:
+            return sorted(left)
+        left = {name: below - ends for name, below in left.items() if name not in ends}
+
+
+def floor(module: str) -> int:
+    room = module.split(".")[2]
+    return next(height for height, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_no_import_runs_in_a_circle():
+    assert circles(GRAPH) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c"], "it finds them"
+
+
+def test_no_import_runs_upwards():
+    inside = {name: below for name, below in GRAPH.items() if name.startswith("leakgauge.harness.")}
+    upwards = [
+        f"{name} -> {other}"
+        for name, below in inside.items()
+        for other in below
+        if other.startswith("leakgauge.harness.") and floor(other) > floor(name)
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_fits_on_a_screen(folder):
+    for path in [ROOT / folder, *(p for p in (ROOT / folder).rglob("*") if p.is_dir())]:
+        if path.name == "__pycache__" or not list(path.glob("*.py")):
+            continue
+        entries = [p.name for p in path.iterdir() if p.name not in {"__init__.py", "__pycache__"}]
+        if str(path.relative_to(ROOT)) not in MAY_BE_LONGER:
+            assert len(entries) <= MOST_ENTRIES, (path, sorted(entries))
+
+
+def test_no_small_module_serves_one_other_alone():
+    users: dict[str, set[str]] = {}
+    for name, below in GRAPH.items():
+        for other in below:
+            users.setdefault(other, set()).add(name)
+    points = {point.value.partition(":")[0] for point in distribution("leakgauge").entry_points}
+    small = {
+        name
+        for name, path in MODULES.items()
+        if path.name not in {"__init__.py", "__main__.py"}
+        and name not in points
+        and len(users.get(name, ())) <= 1
+        and len(path.read_text(encoding="utf-8").splitlines()) < LEAST_LINES
+    }
+    assert small <= set(STANDS_APART)
+
+
+def named(tree: ast.Module) -> set[str]:
+    """Names of parameters, functions and classes."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_one_word_has_one_meaning(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        words = {word.strip("_").lower() for word in named(ast.parse(path.read_text(encoding="utf-8")))}
+        assert not words & set(RESERVED), path
+
+
+def test_one_public_class_has_one_name():
+    homes: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    twice = {name: places for name, places in homes.items() if len(places) > 1}
+    assert twice == {}
+
+
+def test_the_walks_are_counted():
+    sys.path.insert(0, str(ROOT / "tests" / "house"))
+    try:
+        import walks
+    finally:
+        sys.path.pop(0)
+    house = walks.House(ROOT)
+    [start] = [(name, "run_suite") for name in house.files if name.endswith("harness.run.runner")]
+    files, again, deepest = house.walk(start)
+    assert files > 10
+    assert again > files
+    assert 5 < deepest < 40
+    assert not re.search(r"import leakgauge", (ROOT / "tests" / "house" / "walks.py").read_text(encoding="utf-8"))
