@@ -38,6 +38,8 @@ def view(
         raise ConfigError(f"{host!r} is not this machine alone", where="--host", hint=hint)
     entries = RunEntries(folder)
     with (
+        suppress(KeyboardInterrupt),
+        _ended_by(signal.SIGINT, signal.SIGTERM),  # before there is a folder that a signal could leave behind
         tempfile.TemporaryDirectory(prefix="leakgauge-view-", ignore_cleanup_errors=True) as cache,
         Server(Site(entries, ReportCache(Path(cache))), port) as server,
     ):
@@ -45,9 +47,8 @@ def view(
         _out.print(f"{folder}: {address} -- Ctrl-C ends it", highlight=False, soft_wrap=True)
         if open_ and _has_desktop():
             webbrowser.open(address)
-        with _ended_by(signal.SIGINT, signal.SIGTERM), suppress(KeyboardInterrupt):
-            server.serve_forever(poll_interval=0.2)
-        _out.print("ended")
+        server.serve_forever(poll_interval=0.2)
+    _out.print("ended")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Opened:
         page.on("request", lambda request: self._asked(request.url, own))
         page.goto(own)
         for frontier in page.query_selector_all(".frontier:not([hidden])"):
-            frontier.wait_for_selector(".canvas svg, .chart > p")
+            frontier.wait_for_selector(".canvas svg, .chart > p, .nothing")
 
     def _asked(self, url: str, own: str) -> None:
         if url.partition("#")[0] != own and not url.startswith(("data:", "blob:")):

@@ -167,9 +167,23 @@ def test_a_link_leads_to_the_same_view(page, browser, path):
         fresh.page.reload()
         fresh.page.wait_for_selector(".pinned table")
         assert own.get_by_role("link", name="Link to this view").get_attribute("href") == link
+        twice = f"{link}&{link[link.index('pin=') :]}"
+        fresh.page.evaluate("link => { location.hash = link; }", twice)
+        assert own.locator(".pinned thead th").count() == 2
         hostile = link.partition("&pin=")[0] + "&pin=__proto__&pin=constructor&attack=valueOf"
         fresh.page.evaluate("link => { location.hash = link; }", hostile)
         fresh.page.wait_for_function("() => !document.querySelector('.pinned table')")
+
+
+@pytest.mark.parametrize(("attacks", "why"), [(4, "no attack is scored (flat: not run"), (1, "blind guess")])
+def test_where_nothing_is_scored_a_sentence_stands_alone(browser, make_run, tmp_path, attacks, why):
+    run = make_run(tmp_path / "run", SUITE.model_copy(update={"attacks": SUITE.attacks[:attacks]}))
+    if attacks > 1:
+        run.write_tables([], [])
+    with opened(browser, write_html([run], tmp_path / "out")[0]) as found:
+        frontier = found.page.locator(".frontier")
+        assert why in frontier.inner_text()
+        assert frontier.locator("input, select, .chart").count() == 0
 
 
 def test_the_explorer_shows_any_image_point_and_attack(page):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from simulated_runs import SCRIPT, Simulation, suite_of
 
 from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.reports.view import command
 from leakgauge.reports.view.entries import RunEntries
 from leakgauge.reports.view.policy import report_policy
 from leakgauge.reports.view.report_cache import ReportCache
@@ -236,6 +238,29 @@ def test_the_command_serves_until_it_is_told_and_leaves_nothing(tmp_path, how):
         process.kill()
     assert (process.returncode, errors) == (0, "")
     assert said == "ended\n"
+    assert not list(tmp_path.glob("leakgauge-view-*"))
+
+
+def test_a_signal_before_it_serves_leaves_nothing_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = []
+
+    def signalled(*_):
+        made.extend(tmp_path.glob("leakgauge-view-*"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # A signal that the command leaves to the process must fail this test, not end all of them.
+    def unanswered(*_):
+        pytest.fail("SIGTERM was left to the process")
+
+    before = signal.signal(signal.SIGTERM, unanswered)
+    try:
+        monkeypatch.setattr(command, "Server", signalled)
+        command.view(tmp_path, 0, "localhost", open_=False)
+        assert signal.getsignal(signal.SIGTERM) is unanswered
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert made
     assert not list(tmp_path.glob("leakgauge-view-*"))
 
 
