@@ -20,7 +20,7 @@ from leakgauge.harness.suite.configuration import description_of, shipped
 from leakgauge.harness.suite.registry import plugins
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS, KIND_COLUMNS, SCHEMA_VERSION, Column
-from leakgauge.harness.values.stored_shapes import Curve, Manifest, Part
+from leakgauge.harness.values.stored_shapes import Curve, Manifest, StoredPart
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -246,7 +246,7 @@ def run_folder_page() -> str:
             table(("file", "holds"), rows),
             "Below is what readers rely on; a file may hold more.",
             model_tables(Manifest).replace("## Manifest", "## run.json { #manifest }", 1),
-            model_tables(Part).replace("## Part", "## parts/CELL.json { #part }", 1),
+            model_tables(StoredPart).replace("## Part", "## parts/CELL.json { #part }", 1),
             model_tables(Curve)
             .replace("## Curve", "## attacks/CELL.json { #curve }", 1)
             .replace("## CurvePoint", "## CurvePoint { #curvepoint }"),

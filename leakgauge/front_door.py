@@ -25,7 +25,7 @@ from leakgauge.harness.system.files.locking import exclusive
 from leakgauge.harness.system.files.output_paths import check_folder_free
 from leakgauge.harness.system.files.sweeping import sweep
 from leakgauge.harness.system.machine import choose_device
-from leakgauge.notebook import Bar, Markup, shown_gallery
+from leakgauge.notebook import Markup, NotebookBar, shown_gallery
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, load_runs
 from leakgauge.reports.comparison.compare import Comparison
@@ -210,7 +210,7 @@ def run(
     folder = Path(tempfile.mkdtemp(prefix="leakgauge-")) / "run" if out is None else Path(out)
     with staying(resolved.name):
         count = default_workers(chosen) if workers is None else workers
-        store = run_suite(prepare(resolved, chosen), folder, chosen, count, progress or Bar())
+        store = run_suite(prepare(resolved, chosen), folder, chosen, count, progress or NotebookBar())
     return Run(store.path)
 
 
@@ -311,5 +311,5 @@ def search(
     with staying(str(space)), exclusive(folder):
         sweep(folder, *memo_folder(folder).glob("*"))
         prepared = prepare_search(load_space(str(space), list(overrides)), chosen, Memo(memo_folder(folder)))
-        study = run_search(prepared, folder, chosen, workers, None, progress or Bar())
+        study = run_search(prepared, folder, chosen, workers, None, progress or NotebookBar())
         return write_results(prepared, finished(study), folder, failures(study))

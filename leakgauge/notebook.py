@@ -19,7 +19,7 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-class Bar:
+class NotebookBar:
     """Shows how much is done, of cells or trials: IPython's own bar in a notebook, nothing elsewhere."""
 
     def __init__(self) -> None:

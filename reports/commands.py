@@ -20,7 +20,7 @@ from leakgauge.reports.analysis.run_list import runs_data, runs_grid
 from leakgauge.reports.comparison.compare import Comparison
 from leakgauge.reports.comparison.compare import compare as compare_runs
 from leakgauge.reports.comparison.output import compare_grid, compare_summary, comparison_data, write_comparison
-from leakgauge.reports.gate.baseline import Baseline, Point, baseline_of, read_baseline, write_baseline
+from leakgauge.reports.gate.baseline import Baseline, BaselinePoint, baseline_of, read_baseline, write_baseline
 from leakgauge.reports.gate.check import Gate
 from leakgauge.reports.gate.ci import add_step_summary, annotation_lines, gate_sarif, on_github
 from leakgauge.reports.gate.gate import judge
@@ -126,7 +126,7 @@ def baseline(
             _out.print(f"note: {place} is {_worded(point.verdict)}: {point.reason}", markup=False, soft_wrap=True)
 
 
-def _point_data(point: Point) -> dict[str, Any]:
+def _point_data(point: BaselinePoint) -> dict[str, Any]:
     names = ("operating_point", "channel", "threat_model", "verdict", "reason")
     return {name: getattr(point, name) for name in names}
 

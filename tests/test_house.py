@@ -1,4 +1,4 @@
-"""The plan of the house: rooms above all that they import, no circle, folders that fit on a screen, one word one meaning."""
+"""The plan of the house: rooms above all that they import, no circle, small folders, one word one meaning."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ GRAPH = {name: imports(path) - {name} for name, path in MODULES.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """Names on a circle: those that are left when all that imports nothing, or is imported by nothing, is taken away."""
+    """Names on a circle: what is left when all that imports nothing, or is imported by nothing, is taken away."""
     left = {name: set(below) for name, below in graph.items()}
     while True:
         imported = set().union(*left.values()) if left else set()

@@ -16,7 +16,7 @@ from leakgauge.harness.errors import ConfigError, InterruptError
 from leakgauge.harness.run.run_summary import check_none_failed
 from leakgauge.harness.search.results.front import Front, FrontPoint, read_front
 from leakgauge.harness.search.results.output import RESULTS, write_results
-from leakgauge.harness.search.results.policy import Limits
+from leakgauge.harness.search.results.policy import PolicyLimits
 from leakgauge.harness.search.results.policy import choose as choose_point
 from leakgauge.harness.search.results.remeasure import EVALUATION, remeasure_front
 from leakgauge.harness.search.space import Space, load_space
@@ -184,7 +184,7 @@ def choose(
     }
     most = {name: limit for name, limit in stated.items() if limit is not None}
     read: Front = read_front(front)
-    point = choose_point(read, Limits(snr_db, most, min_quality))
+    point = choose_point(read, PolicyLimits(snr_db, most, min_quality))
     names = tuple(name for name in _HEADINGS if name in point.metrics)
     stated_point = _stated(read, point)
     if as_json:

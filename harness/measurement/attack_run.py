@@ -33,7 +33,7 @@ NO_CLASSES = "the victim's answer is no vector of classes"
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttackRun:
     """What an attack faces.
 
     Args:
@@ -234,13 +234,13 @@ def run_attack(
     attacker = build_attack(cell.attack)
     streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
     auxiliary = bench.auxiliary(cell.exposure.threat_model)
-    attempt = Attempt(bench, cell, observation, view, auxiliary, streams, hides)
+    one = AttackRun(bench, cell, observation, view, auxiliary, streams, hides)
     if isinstance(attacker, AttributeProbe):
-        outcome = attempt.attribute(attacker, store)
+        outcome = one.attribute(attacker, store)
     elif isinstance(attacker, IdentityProbe):
-        outcome = attempt.identity(attacker, store)
+        outcome = one.identity(attacker, store)
     else:
-        outcome = attempt.reconstruction(attacker, store)
+        outcome = one.reconstruction(attacker, store)
     return {**outcome, "lower_bound": outcome.get("lower_bound") or _unadapted(bench, cell, attacker)}
 
 

@@ -95,7 +95,7 @@ class Described(NamedTuple):
         return Described(self.brightness[rows], self.colour[rows], self.flat[rows])
 
 
-class Pair(NamedTuple):
+class CopyPair(NamedTuple):
     """Two positions that hold the same picture, and how the second differs: ``mirrored``, say."""
 
     first: int
@@ -246,7 +246,7 @@ class Bank:
         self.images = images
         self._coarse = {place: _coarse(images.brightness, place) for place in dict.fromkeys(way[1] for way in WAYS)}
 
-    def search(self, few: Described, skip: Tensor | None = None) -> list[Pair]:
+    def search(self, few: Described, skip: Tensor | None = None) -> list[CopyPair]:
         """Finds the near copies of few images.
 
         Args:
@@ -267,13 +267,15 @@ class Bank:
         same_colour = torch.cdist(few.colour, many.colour, p=float("inf")) < FLAT_DIFFERENCE
         structured = ~(few.flat[:, None] | many.flat)
         keep = torch.ones_like(flat) if skip is None else ~skip
-        pairs = [Pair(i, j, "flat, of the same colour") for i, j in torch.nonzero(flat & same_colour & keep).tolist()]
+        pairs = [
+            CopyPair(i, j, "flat, of the same colour") for i, j in torch.nonzero(flat & same_colour & keep).tolist()
+        ]
         candidates = torch.nonzero((coarse > COARSE_SIMILARITY) & structured & keep)
         for start in range(0, len(candidates), CANDIDATES):
             pairs += self._decided(few, candidates[start : start + CANDIDATES], own)
         return sorted(pairs)
 
-    def _decided(self, few: Described, candidates: Tensor, own: Sequence[dict[Place, Tensor]]) -> list[Pair]:
+    def _decided(self, few: Described, candidates: Tensor, own: Sequence[dict[Place, Tensor]]) -> list[CopyPair]:
         """Returns those of the candidates (P, 2) that are near copies: as they are, or in the way that fits best."""
         i, j = candidates.T
         tried = [(view, way) for view in range(len(VIEWS)) for way in _ways(VIEWS[view])]
@@ -298,7 +300,7 @@ class Bank:
         same = _alike(_cut(a[likely], in_a[likely], SIDE), _cut(b[likely], in_b[likely], SIDE), smooth=False)
         for k in likely[same].tolist():
             kinds[int(rows[k])] = _kind(VIEWS[int(view[k])], float(in_a[k, 2]), float(in_b[k, 2]))
-        return [Pair(int(i[row]), int(j[row]), kind) for row, kind in enumerate(kinds) if kind]
+        return [CopyPair(int(i[row]), int(j[row]), kind) for row, kind in enumerate(kinds) if kind]
 
 
 def _ways(view: tuple[bool, int]) -> tuple[tuple[Place, Place], ...]:

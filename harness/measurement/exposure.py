@@ -39,7 +39,7 @@ Kinds = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class PointMeasurement:
     """An exposure as measured: per-image costs, quality, and what the attacker observes of the evaluation images.
 
     ``preparation`` is what the defense was prepared with, None where it needs none; ``kinds`` is empty where the task
@@ -100,7 +100,7 @@ def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Cache
     return cached
 
 
-def measure_exposure(bench: Bench, exposure: Exposure, cached: Cached = compute_anew) -> Measured:
+def measure_exposure(bench: Bench, exposure: Exposure, cached: Cached = compute_anew) -> PointMeasurement:
     """Transmits the evaluation images once and measures quality, compute and bandwidth.
 
     All of these are the server's; only the observation is an eavesdropper's, where the threat model has one.
@@ -139,7 +139,7 @@ def measure_exposure(bench: Bench, exposure: Exposure, cached: Cached = compute_
     if questions is not None:
         costs["questions"] = torch.tensor(questions.counts)
     kinds = answers_by_kind(bench, output)
-    return Measured(defense, preparation, costs, latency_ms, seen, kinds, hides, defense.resolved())
+    return PointMeasurement(defense, preparation, costs, latency_ms, seen, kinds, hides, defense.resolved())
 
 
 def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
@@ -276,7 +276,7 @@ def run_exposure(
     )
 
 
-def _view(bench: Bench, exposure: Exposure, measured: Measured, cached: Cached) -> GrantedView:
+def _view(bench: Bench, exposure: Exposure, measured: PointMeasurement, cached: Cached) -> GrantedView:
     height, width = bench.evaluation.pixels.shape[2:]
     return GrantedView(
         bench.victim,

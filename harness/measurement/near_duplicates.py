@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.measurement.copies import CHUNK, LOOKED_FOR, Bank, Described, Pair, describe
+from leakgauge.harness.measurement.copies import CHUNK, LOOKED_FOR, Bank, CopyPair, Described, describe
 from leakgauge.harness.values.images import ImageSet
 
 __all__ = ["LOOKED_FOR", "Copies", "check_disjoint", "duplicate_groups", "find_copies", "near_duplicates"]
@@ -30,11 +30,11 @@ class Copies(NamedTuple):
     found: Counter[str]
 
 
-def _pairs(few: Described, bank: Bank, chunk: int) -> list[Pair]:
-    found = list[Pair]()
+def _pairs(few: Described, bank: Bank, chunk: int) -> list[CopyPair]:
+    found = list[CopyPair]()
     for start in range(0, len(few.flat), chunk):
         rows = torch.arange(start, min(start + chunk, len(few.flat)))
-        found += [Pair(start + i, j, kind) for i, j, kind in bank.search(few.select(rows))]
+        found += [CopyPair(start + i, j, kind) for i, j, kind in bank.search(few.select(rows))]
     return sorted(found)
 
 
@@ -104,14 +104,14 @@ def check_disjoint(sets: Mapping[str, ImageSet]) -> None:
     for name_a, name_b in combinations(described, 2):
         a, b = sets[name_a], sets[name_b]
         position = {image_id: i for i, image_id in enumerate(a.ids)}
-        pairs = [Pair(position[image_id], j, "") for j, image_id in enumerate(b.ids) if image_id in position]
+        pairs = [CopyPair(position[image_id], j, "") for j, image_id in enumerate(b.ids) if image_id in position]
         what = "the same image"
         if not pairs:
             # The larger set is prepared once, the smaller one searched through it.
             if len(a) < len(b):
                 pairs = _pairs(described[name_a], banks[name_b], CHUNK)
             else:
-                pairs = sorted(Pair(j, i, kind) for i, j, kind in _pairs(described[name_b], banks[name_a], CHUNK))
+                pairs = sorted(CopyPair(j, i, kind) for i, j, kind in _pairs(described[name_b], banks[name_a], CHUNK))
             what = f"near duplicates ({pairs[0].kind})" if pairs else ""
         if pairs:
             i, j, _ = pairs[0]

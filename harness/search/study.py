@@ -25,7 +25,7 @@ from leakgauge.harness.errors import LeakgaugeError, PluginError, StoreError
 from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.search.objectives import Objectives, directions
 from leakgauge.harness.search.sampling.samplers import make_sampler, quiet
-from leakgauge.harness.search.sampling.schedule import Schedule
+from leakgauge.harness.search.sampling.schedule import TrialSchedule
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.space_options import check_space
 from leakgauge.harness.search.trials.evaluation import Evaluator
@@ -69,7 +69,7 @@ class Prepared:
 
     space: Space
     evaluator: Evaluator
-    schedule: Schedule
+    schedule: TrialSchedule
     objectives: Objectives
     undefended: dict[str, float]
     key: str
@@ -90,7 +90,7 @@ def prepare_search(space: Space, device: torch.device, memo: Memo) -> Prepared:
     with naming_lines(space.source), one_thread():
         check_space(space)
         evaluator = Evaluator(space, device, memo)
-        schedule = Schedule(space, evaluator.cut)
+        schedule = TrialSchedule(space, evaluator.cut)
         make_sampler(space, schedule)
         undefended = evaluator.measure({"reduction": "none"}, space.channels[0])
     shown = {"name", "description", "trials", "baselines", "remeasure", "reference"}

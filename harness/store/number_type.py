@@ -130,10 +130,10 @@ def measure(use: Use, tries: int = TRIES) -> float:
     with _one_thread():
         single, half = work(torch.float32), work(torch.bfloat16)
         best = {"single": float("inf"), "half": float("inf")}
-        for attempt in range(tries):
+        for one in range(tries):
             best["single"] = min(best["single"], _seconds(single))
             best["half"] = min(best["half"], _seconds(half))
-            if attempt and best["half"] > 4 * best["single"]:
+            if one and best["half"] > 4 * best["single"]:
                 break
     return best["single"] / best["half"]
 

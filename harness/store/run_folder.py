@@ -40,7 +40,7 @@ from leakgauge.harness.values.columns import (
     required_columns,
 )
 from leakgauge.harness.values.learning_curve import LearningCurve
-from leakgauge.harness.values.stored_shapes import Curve, Manifest, Part, check_shape
+from leakgauge.harness.values.stored_shapes import Curve, Manifest, StoredPart, check_shape
 
 
 class Frames(NamedTuple):
@@ -211,7 +211,7 @@ class RunFolder:
             StoreError: There is no such part, or it is damaged or that of another cell.
         """
         hint = "run again to measure the cell again"
-        part = self._json(self._part(key), Part, "part cannot be read", hint, MAX_PART_BYTES)
+        part = self._json(self._part(key), StoredPart, "part cannot be read", hint, MAX_PART_BYTES)
         # Parts of earlier versions have no checksum.
         stated = part.pop("checksum", None)
         if stated is not None and stated != _checksum(json.dumps(part)):

@@ -32,7 +32,7 @@ _WEBP_FLAGS, _ORIENTATION = 20, 0x0112
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT, _WHITE_IS_ZERO, _SIGNED = 262, 339, 0, 2
 
 
-class Picture(NamedTuple):
+class DecodedPicture(NamedTuple):
     """An image as it is seen: RGB, upright and opaque; and what had to be done to it, in words."""
 
     image: Image.Image
@@ -62,7 +62,7 @@ def colour_name(colour: Colour) -> str:
     return "white" if colour == WHITE else f"#{bytes(colour).hex()}"
 
 
-def read_picture(data: bytes, background: Colour = WHITE) -> Picture:
+def read_picture(data: bytes, background: Colour = WHITE) -> DecodedPicture:
     """Decodes one image: its first frame, turned upright as its EXIF orientation says, over one background.
 
     Colours behind transparent pixels cannot be seen, so they never become image content.
@@ -92,7 +92,7 @@ def read_picture(data: bytes, background: Colour = WHITE) -> Picture:
                 done.append(what)
         if "16" in rawmode or mode.startswith("I"):
             done.append(DEEP)
-        return Picture(opaque, tuple(done))
+        return DecodedPicture(opaque, tuple(done))
 
 
 def _with_alpha(data: bytes) -> bytes:

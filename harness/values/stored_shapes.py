@@ -50,7 +50,7 @@ class Provenance(_Open):
     packages: dict[Label, Any] | None = None
 
 
-class Session(_Open):
+class StoredSession(_Open):
     """One start of a run."""
 
     command: Text | list[Text] | None = None
@@ -69,7 +69,7 @@ class Manifest(_Open):
     cells: list[Key] | None = None
     operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
     provenance: Provenance | None = None
-    sessions: list[Session] | None = None
+    sessions: list[StoredSession] | None = None
 
 
 class Identity(_Open):
@@ -94,7 +94,7 @@ class KindCounts(_Open):
     questions: list[Number]
 
 
-class Part(_Open):
+class StoredPart(_Open):
     """What was measured for one cell."""
 
     identity: Identity
@@ -114,7 +114,7 @@ class Part(_Open):
     chance: dict[Label, Number] = Field(default_factory=dict)
 
 
-class CurvePoint(_Open):
+class StoredCurvePoint(_Open):
     """One evaluation of a learning curve."""
 
     step: Count
@@ -126,10 +126,10 @@ class Curve(_Open):
     """A learning curve."""
 
     planned_steps: Count
-    points: list[CurvePoint]
+    points: list[StoredCurvePoint]
     doubling_gain_db: Number | None = None
-    half_budget: CurvePoint | None = None
-    quarter_budget: CurvePoint | None = None
+    half_budget: StoredCurvePoint | None = None
+    quarter_budget: StoredCurvePoint | None = None
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def measure_of(name: str, own: Collection[Score] = ()) -> Measure:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPoint:
     """An operating point over one channel under one threat model.
 
     Args:
@@ -160,7 +160,7 @@ def doubts(cells: Collection[Row]) -> str:
     return "; ".join(found)
 
 
-def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[Measured]:
+def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[MeasuredPoint]:
     """Returns what a run measured, a value an image.
 
     Leakage, PSNR, SSIM and LPIPS are of the strongest attack on each image by that score; re-identification and
@@ -179,7 +179,7 @@ def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[Mea
     return found
 
 
-def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[str] | None) -> Measured | None:
+def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[str] | None) -> MeasuredPoint | None:
     cells = [
         cell
         for cell in run.cells_at(setting, point)
@@ -210,7 +210,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
                 columns[f"{PROBE}{label}"] = asked
     groups = rows.groupby("image", sort=False)["group"].first()
     images = pd.DataFrame({"group": groups, **columns}).reindex(groups.index)
-    return Measured(point, setting, images, tuple(labels), *verdict_of(run, cells))
+    return MeasuredPoint(point, setting, images, tuple(labels), *verdict_of(run, cells))
 
 
 def _of_the_best(rows: pd.DataFrame, name: str) -> pd.Series[float]:

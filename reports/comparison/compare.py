@@ -12,7 +12,7 @@ from leakgauge.harness.scoring.statistics import holm
 from leakgauge.harness.store.code_digest import Code, differences
 from leakgauge.reports.analysis.difference import Difference, paired_difference
 from leakgauge.reports.analysis.judge import judge_of, other_judge
-from leakgauge.reports.analysis.measures import Measure, Measured, measure_of, measured
+from leakgauge.reports.analysis.measures import Measure, MeasuredPoint, measure_of, measured
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.gate.baseline import IDENTITIES, grants_of, identity_of, metrics_stated, other_metric
 
@@ -120,7 +120,9 @@ def code_notes(base: Code, new: Code, base_name: str, new_name: str) -> list[str
     return [f"the code differs: {found}"] if found else []
 
 
-def _rows(base: Measured, new: Measured, reason: str, runs: tuple[LoadedRun, LoadedRun]) -> Iterator[Compared]:
+def _rows(
+    base: MeasuredPoint, new: MeasuredPoint, reason: str, runs: tuple[LoadedRun, LoadedRun]
+) -> Iterator[Compared]:
     own = (*runs[1].own_scores, *runs[0].own_scores)
     stated = [metrics_stated(run) for run in runs]
     grants = _other_grants(new.setting.threat_model, *runs)
@@ -174,7 +176,7 @@ def _unscored(means: list[float]) -> str:
 
 
 def _judged(
-    rows: list[Compared], base: dict[tuple[str, Setting], Measured], new: dict[tuple[str, Setting], Measured]
+    rows: list[Compared], base: dict[tuple[str, Setting], MeasuredPoint], new: dict[tuple[str, Setting], MeasuredPoint]
 ) -> list[Compared]:
     places = {m.place: key for key, m in new.items()}
     adjusted = holm([row.p for row in rows])
@@ -186,7 +188,7 @@ def _judged(
     return found
 
 
-def _outcome(row: Compared, p: float, base: Measured, new: Measured) -> tuple[Outcome, str]:
+def _outcome(row: Compared, p: float, base: MeasuredPoint, new: MeasuredPoint) -> tuple[Outcome, str]:
     difference = row.difference
     if row.outcome == "not comparable" or difference is None:
         return "not comparable", row.why

@@ -36,7 +36,7 @@ TOLD = ("worse", "better", "not comparable")
 
 
 @dataclass(frozen=True)
-class Pair:
+class RunPair:
     """A run against the first."""
 
     id: str
@@ -115,9 +115,9 @@ def unlike(found: Comparison) -> str:
     return f"Between {found.base} and {found.new}, {'; '.join(said)}." if said else ""
 
 
-def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> Pair:
+def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> RunPair:
     grids = {outcome: compare_grid(found, outcome) for outcome in OUTCOMES if found.of(outcome)}
-    return Pair(
+    return RunPair(
         id=f"pair{number}",
         base=base.label,
         new=new.label,

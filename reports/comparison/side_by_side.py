@@ -13,7 +13,7 @@ from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
 from leakgauge.reports.comparison.compare import Compared, Comparison
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
 from leakgauge.reports.tables.table import Tone
-from leakgauge.reports.writers.first_screen import Bar, leakage_bar, shown_verdict
+from leakgauge.reports.writers.first_screen import LeakageBar, leakage_bar, shown_verdict
 from leakgauge.reports.writers.gallery import Picture, PictureFiles, evenly, image_order
 
 PICTURES, WORST = 5, 6
@@ -38,7 +38,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunRow:
     """One run's row at a place."""
 
     run: str
@@ -46,7 +46,7 @@ class Entry:
     payload: str
     leakage: str
     interval: str
-    bar: Bar | None
+    bar: LeakageBar | None
     verdict: str
     tone: Tone
     reason: str
@@ -62,7 +62,7 @@ class Shared:
     where: str
     anchor: str
     originals: tuple[Picture, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[RunRow, ...]
 
 
 def _places(runs: Sequence[LoadedRun]) -> list[Place]:
@@ -167,10 +167,10 @@ def _place_of(row: Row) -> Place:
 
 def _entry(
     run: LoadedRun, row: Row, place: Place, widest: float, change: Change | None, chosen: Sequence[str]
-) -> Entry:
+) -> RunRow:
     lo, hi = row.get("strongest_leakage_lo"), row.get("strongest_leakage_hi")
     verdict, tone = shown_verdict(row)
-    return Entry(
+    return RunRow(
         run=run.label,
         quality=f"{number(row['quality'], 1, scale=100)} %" if is_number(row["quality"]) else UNSCORED,
         payload=f"{number(row['payload_bytes'], 0)}" if is_number(row["payload_bytes"]) else UNSCORED,

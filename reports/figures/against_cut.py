@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.reports.analysis.run import Row, Setting
-from leakgauge.reports.figures.palette import COLOURS, INK, MARKERS, MUTED, Mark
+from leakgauge.reports.figures.palette import COLOURS, INK, MARKERS, MUTED, Marker
 from leakgauge.reports.notation import is_number
 
 MIN_CUTS = 2
@@ -69,7 +69,7 @@ def cut_lines(suite: Suite, rows: Sequence[Row], setting: Setting) -> list[CutLi
     return found
 
 
-def _draw(axes: Any, line: CutLine, name: str, scale: float, look: Mark, shift: float) -> bool:
+def _draw(axes: Any, line: CutLine, name: str, scale: float, look: Marker, shift: float) -> bool:
     """Draws one line of a panel; returns whether every row of it could be drawn."""
     scored = [(cut + shift, row) for cut, row in zip(line.cuts, line.rows, strict=True) if is_number(row[name])]
     axes.plot([x for x, _ in scored], [float(row[name]) * scale for _, row in scored], color=look.colour, linewidth=1.3)
@@ -103,7 +103,7 @@ def against_cut(lines: Sequence[CutLine]) -> tuple[Figure, list[str]]:
     figure = Figure(figsize=(7.4, 6.6), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2, 2]})
     looks = [
-        Mark(INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(lines))
+        Marker(INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(lines))
     ]
     missing: dict[str, None] = {}
     for axes, (name, scale, label) in zip(panels, _PANELS, strict=True):

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.reports.analysis.run import Row
-from leakgauge.reports.figures.palette import INK, MUTED, Mark
+from leakgauge.reports.figures.palette import INK, MUTED, Marker
 from leakgauge.reports.notation import is_number
 
 MIN_SNRS = 3
@@ -30,7 +30,7 @@ _LOG_FROM = 8.0
 
 
 @dataclass(frozen=True)
-class Line:
+class SnrLine:
     """One operating point over one path, its rows in order of SNR."""
 
     point: str
@@ -51,7 +51,7 @@ def paths(suite: Suite) -> dict[str, str]:
     return named
 
 
-def snr_lines(suite: Suite, rows: Sequence[Row], threat_model: str) -> list[Line]:
+def snr_lines(suite: Suite, rows: Sequence[Row], threat_model: str) -> list[SnrLine]:
     """Groups operating-point rows of a threat model into lines; empty unless one of them has ``MIN_SNRS`` SNRs."""
     path_of = paths(suite)
     grouped: dict[tuple[str, str], dict[float, Row]] = {}
@@ -60,11 +60,11 @@ def snr_lines(suite: Suite, rows: Sequence[Row], threat_model: str) -> list[Line
         if row["threat_model"] == threat_model and path is not None and is_number(row["snr_db"]):
             # One row an SNR: channels that differ in nothing that a path is named by are told apart elsewhere.
             grouped.setdefault((str(row["operating_point"]), path), {}).setdefault(float(row["snr_db"]), row)
-    lines = [Line(*key, tuple(by_snr[snr] for snr in sorted(by_snr))) for key, by_snr in grouped.items()]
+    lines = [SnrLine(*key, tuple(by_snr[snr] for snr in sorted(by_snr))) for key, by_snr in grouped.items()]
     return lines if any(len(line.rows) >= MIN_SNRS for line in lines) else []
 
 
-def _draw(axes: Any, line: Line, shift: float, panel: tuple[str, float, str], mark: Mark, style: Any) -> bool:
+def _draw(axes: Any, line: SnrLine, shift: float, panel: tuple[str, float, str], mark: Marker, style: Any) -> bool:
     """Draws one line of a panel; returns whether every row of it could be drawn."""
     name, scale, _ = panel
     scored = [row for row in line.rows if is_number(row[name])]
@@ -89,7 +89,7 @@ def _draw(axes: Any, line: Line, shift: float, panel: tuple[str, float, str], ma
     return len(scored) == len(line.rows)
 
 
-def _legend(figure: Figure, lines: Sequence[Line], styles: dict[str, Any], marks: dict[str, Mark]) -> None:
+def _legend(figure: Figure, lines: Sequence[SnrLine], styles: dict[str, Any], marks: dict[str, Marker]) -> None:
     """Shows points by colour and marker, paths by line style."""
     points = dict.fromkeys(line.point for line in lines)
     handles = [
@@ -100,7 +100,7 @@ def _legend(figure: Figure, lines: Sequence[Line], styles: dict[str, Any], marks
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
 
 
-def against_snr(lines: Sequence[Line], marks: dict[str, Mark]) -> tuple[Figure, list[str]]:
+def against_snr(lines: Sequence[SnrLine], marks: dict[str, Marker]) -> tuple[Figure, list[str]]:
     """Draws leakage, quality and channel uses over the server's SNR.
 
     Args:

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from leakgauge.harness.values.learning_curve import LearningCurve
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.figures.palette import Mark
+from leakgauge.reports.figures.palette import Marker
 
 _COLUMNS = 2
 _LEAST_SPAN_DB = 1.0
@@ -28,7 +28,7 @@ def curves_at(run: LoadedRun, setting: Setting) -> dict[str, list[tuple[Row, Lea
     return found
 
 
-def _panel(axes: Any, attack: str, curves: list[tuple[Row, LearningCurve]], marks: dict[str, Mark]) -> None:
+def _panel(axes: Any, attack: str, curves: list[tuple[Row, LearningCurve]], marks: dict[str, Marker]) -> None:
     for cell, curve in curves:
         mark = marks[str(cell["operating_point"])]
         axes.plot(
@@ -56,7 +56,7 @@ def _readable(axes: Any) -> None:
 
 
 def learning_curves(
-    curves: dict[str, list[tuple[Row, LearningCurve]]], marks: dict[str, Mark], points: list[str]
+    curves: dict[str, list[tuple[Row, LearningCurve]]], marks: dict[str, Marker], points: list[str]
 ) -> Figure:
     """Draws a panel an attack, a line an operating point; a dashed line marks an inconclusive cell."""
     columns = min(_COLUMNS, len(curves))

@@ -18,7 +18,7 @@ from leakgauge.reports.figures.against_cut import against_cut, cut_lines
 from leakgauge.reports.figures.against_snr import against_snr, snr_lines
 from leakgauge.reports.figures.curves import curves_at, learning_curves
 from leakgauge.reports.figures.frontier import against_quality, frontier
-from leakgauge.reports.figures.palette import GRID, INK, MUTED, SETTINGS, Mark, marks
+from leakgauge.reports.figures.palette import GRID, INK, MUTED, SETTINGS, Marker, marks
 from leakgauge.reports.figures.spread_figure import leakage_spread
 from leakgauge.reports.notation import is_number
 
@@ -131,7 +131,7 @@ def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     return drawn
 
 
-def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Mark], place: str) -> list[Plot]:
+def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Marker], place: str) -> list[Plot]:
     figure = leakage_spread(run, setting, looks)
     if figure is None:
         return []

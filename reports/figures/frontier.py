@@ -11,7 +11,7 @@ from matplotlib.ticker import StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from leakgauge.reports.analysis.run import Row
-from leakgauge.reports.figures.palette import INK, MUTED, Mark
+from leakgauge.reports.figures.palette import INK, MUTED, Marker
 from leakgauge.reports.notation import is_number
 
 _SIDES = ((7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
@@ -48,7 +48,7 @@ class Label(NamedTuple):
     verdict: str = "conclusive"
 
 
-def _draw(axes: Any, label: Label, mark: Mark, filled: bool) -> None:
+def _draw(axes: Any, label: Label, mark: Marker, filled: bool) -> None:
     axes.plot([label.x, label.x], [label.lo, label.hi], color=mark.colour, linewidth=1.2, zorder=2)
     axes.plot(
         [label.x],
@@ -131,7 +131,9 @@ def _label(figure: Figure, axes: Any, labels: list[Label], *, floor: bool = Fals
         taken.append(best[3])
 
 
-def _panel(axes: Any, placed: list[tuple[Row, float]], name: str, scale: float, marks: dict[str, Mark]) -> list[Label]:
+def _panel(
+    axes: Any, placed: list[tuple[Row, float]], name: str, scale: float, marks: dict[str, Marker]
+) -> list[Label]:
     """Draws one panel and returns the labels that it still needs."""
     labels: list[Label] = []
     for row, x in placed:
@@ -166,7 +168,7 @@ def _floor_line(axes: Any) -> None:
     )
 
 
-def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark]) -> tuple[Figure, list[str]]:
+def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Marker]) -> tuple[Figure, list[str]]:
     """Draws leakage over quality, sharing the cost axis.
 
     Args:
@@ -203,7 +205,7 @@ def frontier(rows: list[Row], x_name: str, x_label: str, marks: dict[str, Mark])
     return figure, missing
 
 
-def against_quality(rows: list[Row], marks: dict[str, Mark]) -> tuple[Figure, list[str]]:
+def against_quality(rows: list[Row], marks: dict[str, Marker]) -> tuple[Figure, list[str]]:
     """Draws leakage against task quality, both with their intervals.
 
     Args:

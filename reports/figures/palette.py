@@ -46,16 +46,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Mark(NamedTuple):
+class Marker(NamedTuple):
     """How an operating point is drawn everywhere in a report."""
 
     colour: str
     marker: str
 
 
-def marks(points: list[str], baseline: str) -> dict[str, Mark]:
+def marks(points: list[str], baseline: str) -> dict[str, Marker]:
     """Gives each operating point a colour and a marker that no other of the first 42 shares; the baseline is ink."""
-    found = {baseline: Mark(INK, "*")}
+    found = {baseline: Marker(INK, "*")}
     for index, point in enumerate(p for p in points if p != baseline):
-        found[point] = Mark(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
+        found[point] = Marker(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
     return found

@@ -8,10 +8,10 @@ from matplotlib.ticker import PercentFormatter
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.strongest import strongest_per_image
 from leakgauge.reports.analysis.worst_cases import PERCENTILE, ecdf
-from leakgauge.reports.figures.palette import MUTED, Mark
+from leakgauge.reports.figures.palette import MUTED, Marker
 
 
-def leakage_spread(run: LoadedRun, setting: Setting, marks: dict[str, Mark]) -> Figure | None:
+def leakage_spread(run: LoadedRun, setting: Setting, marks: dict[str, Marker]) -> Figure | None:
     """Draws the share of images that leak at least so much, a line an operating point; None where nothing is scored.
 
     A line far to the right at its foot gives some images away, whatever its mean. Dotted stands the share that leaks

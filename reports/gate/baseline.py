@@ -18,7 +18,7 @@ from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.store.versioned import read_versioned
 from leakgauge.reports.analysis.difference import interval_over
 from leakgauge.reports.analysis.judge import judge_of
-from leakgauge.reports.analysis.measures import MEASURES, PROBE, Measured, measure_of, measured
+from leakgauge.reports.analysis.measures import MEASURES, PROBE, MeasuredPoint, measure_of, measured
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.worst_cases import MARKS
 
@@ -69,7 +69,7 @@ def _over(name: str, values: list[float]) -> float:
 MeasureName = Annotated[str, BeforeValidator(_known)]
 
 
-class Point(_Strict):
+class BaselinePoint(_Strict):
     """One operating point over one channel under one threat model."""
 
     operating_point: str
@@ -119,7 +119,7 @@ class Baseline(_Strict):
     seeds: tuple[int, ...]
     counted: tuple[str, ...] | None = None
     images: tuple[str, ...]
-    points: tuple[Point, ...]
+    points: tuple[BaselinePoint, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -135,7 +135,7 @@ class Baseline(_Strict):
                     raise ValueError(f"{point.operating_point!r}: {name} has no value for each image")
         return self
 
-    def values(self, point: Point, name: str) -> pd.Series[float] | None:
+    def values(self, point: BaselinePoint, name: str) -> pd.Series[float] | None:
         """Returns a measure's value an image, by image; None where only the mean is recorded."""
         images = point.images_of(name)
         if images is None:
@@ -215,8 +215,8 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
     )
 
 
-def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
-    return Point(
+def _point(run: LoadedRun, one: MeasuredPoint, images: Sequence[str]) -> BaselinePoint:
+    return BaselinePoint(
         operating_point=one.point,
         channel=one.setting.channel,
         threat_model=one.setting.threat_model,
@@ -231,7 +231,7 @@ def _point(run: LoadedRun, one: Measured, images: Sequence[str]) -> Point:
     )
 
 
-def _recorded(one: Measured, name: str, images: Sequence[str], own: Sequence[Score]) -> Recorded:
+def _recorded(one: MeasuredPoint, name: str, images: Sequence[str], own: Sequence[Score]) -> Recorded:
     measure = measure_of(name, own)
     values, digits = one.images[name], measure.digits if _built_in(name) else OWN_DIGITS
     interval = interval_over(values, one.images["group"], measure)
@@ -292,7 +292,7 @@ def _with_worst_cases(old: Baseline) -> Baseline:
     return old.model_copy(update={"points": points, "schema_version": BASELINE_VERSION})
 
 
-def _worst_cases(old: Baseline, point: Point) -> dict[str, Recorded]:
+def _worst_cases(old: Baseline, point: BaselinePoint) -> dict[str, Recorded]:
     found = {"leakage_p95": old.values(point, "leakage")}
     for mark in MARKS:
         values = old.values(point, mark.score)

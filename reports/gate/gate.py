@@ -11,13 +11,13 @@ import pandas as pd
 from leakgauge.harness.scoring.statistics import holm
 from leakgauge.reports.analysis.difference import images_for, interval_over, paired_difference
 from leakgauge.reports.analysis.judge import judge_of, other_judge
-from leakgauge.reports.analysis.measures import Measure, Measured, measured
+from leakgauge.reports.analysis.measures import Measure, MeasuredPoint, measured
 from leakgauge.reports.analysis.run import NOT_RUN, LoadedRun
 from leakgauge.reports.comparison.compare import code_notes
 from leakgauge.reports.gate.baseline import (
     IDENTITIES,
     Baseline,
-    Point,
+    BaselinePoint,
     attacks_of,
     grants_of,
     identity_of,
@@ -87,7 +87,7 @@ def _doubts_of_all(run: LoadedRun, baseline: Baseline | None) -> Iterator[str]:
 
 
 def _against(
-    run: LoadedRun, baseline: Baseline, point: Point, mine: Measured | None, limits: Limits
+    run: LoadedRun, baseline: Baseline, point: BaselinePoint, mine: MeasuredPoint | None, limits: Limits
 ) -> Iterator[Check]:
     """Checks an operating point against the baseline."""
     place = f"{point.operating_point}, channel {point.channel}, threat model {point.threat_model}"
@@ -115,11 +115,11 @@ def _against(
         yield check
 
 
-def _rest(mine: Measured) -> str:
+def _rest(mine: MeasuredPoint) -> str:
     return "" if mine.conclusive else mine.verdict
 
 
-def _unproven(mine: Measured, limits: Limits) -> str:
+def _unproven(mine: MeasuredPoint, limits: Limits) -> str:
     """Says why leakage within the limits proves nothing; empty where it does, or where that is accepted."""
     stated = {"inconclusive": limits.inconclusive, "lower bound": limits.lower_bounds}
     why = f"{mine.verdict}: {mine.reason}; {_NOT_BY_IMAGES}"
@@ -127,7 +127,13 @@ def _unproven(mine: Measured, limits: Limits) -> str:
 
 
 def _of_measure(
-    check: Check, measure: Measure, baseline: Baseline, point: Point, mine: Measured, allowed: float, limits: Limits
+    check: Check,
+    measure: Measure,
+    baseline: Baseline,
+    point: BaselinePoint,
+    mine: MeasuredPoint,
+    allowed: float,
+    limits: Limits,
 ) -> Check:
     """Judges one measure by what the baseline recorded of it."""
     now = mine.images.get(measure.name)
@@ -146,7 +152,9 @@ def _of_measure(
     return _by_means(check, measure, allowed)
 
 
-def _unrecorded(run: LoadedRun, place: str, point: Point, mine: Measured, limits: Limits) -> Iterator[Check]:
+def _unrecorded(
+    run: LoadedRun, place: str, point: BaselinePoint, mine: MeasuredPoint, limits: Limits
+) -> Iterator[Check]:
     """Checks that the baseline holds every limited measure that the run scores: what it lacks would go unchecked."""
     for name in mine.names:
         measure = measure_here(name, run)
@@ -155,7 +163,7 @@ def _unrecorded(run: LoadedRun, place: str, point: Point, mine: Measured, limits
             yield Check(place, measure, "recorded", "cannot tell", "the baseline does not hold it; write it again")
 
 
-def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) -> str:
+def _weakened(check: Check, measure: Measure, mine: MeasuredPoint, allowed: float) -> str:
     """Says that an attack that is not conclusive rebuilt clearly less, which a weaker one would too; else empty."""
     most = max(measure.sign * check.lo, measure.sign * check.hi)
     if mine.conclusive or not most < -allowed:
@@ -165,7 +173,7 @@ def _weakened(check: Check, measure: Measure, mine: Measured, allowed: float) ->
     return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
 
 
-def _lost(run: LoadedRun, mine: Measured) -> str:
+def _lost(run: LoadedRun, mine: MeasuredPoint) -> str:
     """Says which attacks failed or did not run: no lower bound either, so ``inconclusive: judge`` does not cover it."""
     cells = [cell for cell in run.cells_at(mine.setting, mine.point) if cell["attack"] in mine.attacks]
     lost = [cell for cell in cells if cell["status"] != "done"]
@@ -173,7 +181,7 @@ def _lost(run: LoadedRun, mine: Measured) -> str:
     return f"not measured: {names} ({lost[0]['status']}: {lost[0]['reason'] or 'no reason given'})" if lost else ""
 
 
-def _leakage_doubt(run: LoadedRun, point: Point, mine: Measured, limits: Limits) -> str:
+def _leakage_doubt(run: LoadedRun, point: BaselinePoint, mine: MeasuredPoint, limits: Limits) -> str:
     """Says why leakage that seems unchanged proves nothing; empty where it proves something."""
     missing = [label for label in point.attacks if label not in mine.attacks]
     if missing:
@@ -196,7 +204,7 @@ def _by_means(check: Check, measure: Measure, allowed: float) -> Check:
 
 
 def _paired(
-    check: Check, measure: Measure, values: pd.Series[float], mine: Measured, allowed: float, least: int
+    check: Check, measure: Measure, values: pd.Series[float], mine: MeasuredPoint, allowed: float, least: int
 ) -> Check:
     found = paired_difference(values, mine.images[measure.name], mine.images["group"], measure, allowed)
     check = replace(check, change=found.mean, lo=found.lo, hi=found.hi, p=found.p_worse, n=found.n)
@@ -212,7 +220,7 @@ def _paired(
     return _bounded(_between(check, measure.sign, allowed), measure, mine)
 
 
-def _bounded(check: Check, measure: Measure, mine: Measured) -> Check:
+def _bounded(check: Check, measure: Measure, mine: MeasuredPoint) -> Check:
     """Lets no percentile pass of so few independent images that they cannot bound it from above."""
     if measure.percentile is None or check.outcome != "pass":
         return check
@@ -238,7 +246,7 @@ def _between(check: Check, sign: int, allowed: float) -> Check:
     return replace(check, outcome="cannot tell", why=why, images_needed=needed)
 
 
-def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits: Limits) -> Iterator[Check]:
+def _absolute(run: LoadedRun, ours: Sequence[MeasuredPoint], limit: Absolute, limits: Limits) -> Iterator[Check]:
     covered = [m for m in ours if limit.covers(m.point, m.setting.channel, m.setting.threat_model)]
     if not covered:
         place = f"{limit.operating_point}, channel {limit.channel}, threat model {limit.threat_model}"
@@ -268,7 +276,7 @@ def _absolute(run: LoadedRun, ours: Sequence[Measured], limit: Absolute, limits:
         yield check
 
 
-def _passing_doubt(run: LoadedRun, one: Measured, measure: Measure, unscored: int, limits: Limits) -> str:
+def _passing_doubt(run: LoadedRun, one: MeasuredPoint, measure: Measure, unscored: int, limits: Limits) -> str:
     """Says why what is within its limit proves nothing; empty where it proves something."""
     if unscored:
         return f"{unscored} of {len(one.images)} images are unscored"
@@ -279,7 +287,7 @@ def _passing_doubt(run: LoadedRun, one: Measured, measure: Measure, unscored: in
     return _unproven(one, limits)
 
 
-def _changed(run: LoadedRun, point: Point, mine: Measured) -> list[str]:
+def _changed(run: LoadedRun, point: BaselinePoint, mine: MeasuredPoint) -> list[str]:
     """Says what else is not as it was when the baseline was written."""
     notes = []
     if options_of(run, point.operating_point) != point.options:

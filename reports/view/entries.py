@@ -23,7 +23,7 @@ _WATCHED = ("run.json", "cells.csv", "images.parquet", "parts")
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """One run of the list.
 
     Args:
@@ -69,9 +69,9 @@ class RunEntries:
             raise StoreError("no such folder", where=str(folder), hint="name a folder that holds runs")
         self.folder, self._clock, self._lock = folder.resolve(), clock, threading.Lock()
         self._looked = -FRESH_S
-        self._known: dict[str, Entry] = {}
+        self._known: dict[str, RunEntry] = {}
 
-    def look(self) -> dict[str, Entry]:
+    def look(self) -> dict[str, RunEntry]:
         """Returns the runs by key, in the order of their folders."""
         with self._lock:
             if self._clock() - self._looked >= FRESH_S:
@@ -87,30 +87,30 @@ class RunEntries:
         # Links to folders are not followed: what is shown lies below the folder that was named.
         return sorted(path.parent for path in self.folder.rglob("run.json") if "parts" not in path.parts)
 
-    def _entry(self, path: Path) -> Entry:
+    def _entry(self, path: Path) -> RunEntry:
         name = str(path.relative_to(self.folder)) if path != self.folder else path.name
         key, stamp = _digest(name), _digest(repr([_stamp(path / watched) for watched in _WATCHED]))
         known = self._known.get(key)
-        return known if known is not None and known.stamp == stamp else _read(Entry(key, plain(name), path, stamp))
+        return known if known is not None and known.stamp == stamp else _read(RunEntry(key, plain(name), path, stamp))
 
 
-def _read(entry: Entry) -> Entry:
+def _read(entry: RunEntry) -> RunEntry:
     """Reads what the list shows of a run; says why where that cannot be."""
     try:
         if not (entry.path / "run.json").resolve().is_relative_to(entry.path):
             raise StoreError("run.json is a link that leads out of its folder", where=entry.name)  # noqa: TRY301
         run = load_runs([RunFolder.open(entry.path)])[0]
     except LeakgaugeError as error:
-        return Entry(entry.key, entry.name, entry.path, entry.stamp, status="cannot be read", error=str(error))
+        return RunEntry(entry.key, entry.name, entry.path, entry.stamp, status="cannot be read", error=str(error))
     except Exception as error:  # a page of many runs must not be lost by one of them
         said = f"cannot be read: {type(error).__name__}: {shortened(plain(str(error), keep=''), 120)}"
-        return Entry(entry.key, entry.name, entry.path, entry.stamp, status="cannot be read", error=said)
+        return RunEntry(entry.key, entry.name, entry.path, entry.stamp, status="cannot be read", error=said)
     cells = run.cells
     there = cells[cells["status"] != NOT_RUN]
     failed = int((there["status"] == "failed").sum())
     counts = {name: int(((there["status"] == "done") & (there["verdict"] == name)).sum()) for name in VERDICTS}
     told = {**counts, "failed": failed}
-    return Entry(
+    return RunEntry(
         entry.key,
         entry.name,
         entry.path,

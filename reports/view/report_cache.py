@@ -12,7 +12,7 @@ from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.registry import load
 from leakgauge.harness.system.containment import contained
-from leakgauge.reports.view.entries import Entry
+from leakgauge.reports.view.entries import RunEntry
 
 Writer = Callable[[list[RunFolder], Path], list[Path]]
 
@@ -44,10 +44,10 @@ class ReportCache:
         self._folder, self._writer = folder, writer
         self._made: dict[str, Made] = {}
         self._asked: dict[str, str] = {}
-        self._lock, self._waiting = threading.Lock(), queue.SimpleQueue[Entry]()
+        self._lock, self._waiting = threading.Lock(), queue.SimpleQueue[RunEntry]()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def get(self, entry: Entry) -> Made | None:
+    def get(self, entry: RunEntry) -> Made | None:
         """Returns the latest report of a run, None before the first; has another made where the run has changed."""
         with self._lock:
             made = self._made.get(entry.key)
@@ -63,7 +63,7 @@ class ReportCache:
             with self._lock:
                 self._made[entry.key] = made
 
-    def _make(self, entry: Entry) -> Made:
+    def _make(self, entry: RunEntry) -> Made:
         try:
             with contained("report", entry.name):
                 writer: Writer = self._writer or load("reports", "html")

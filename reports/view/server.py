@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leakgauge.harness.errors import ConfigError
-from leakgauge.reports.view.entries import Entry, RunEntries
+from leakgauge.reports.view.entries import RunEntries, RunEntry
 from leakgauge.reports.view.policy import ADDRESS, OWN_PAGE, headers, is_local, report_policy
 from leakgauge.reports.view.report_cache import ReportCache
 
@@ -61,20 +61,20 @@ class Site:
             return self._missing("There is no such page.")
         return {"run": self._frame, "report": self._report, "state": self._state}[found[1]](entry)
 
-    def _frame(self, entry: Entry) -> Answer:
+    def _frame(self, entry: RunEntry) -> Answer:
         made = self._reports.get(entry)
         return self._page("run", entry=entry, made=made, state=self._told(entry))
 
-    def _report(self, entry: Entry) -> Answer:
+    def _report(self, entry: RunEntry) -> Answer:
         made = self._reports.get(entry)
         if made is None or made.error:
             return self._missing(made.error if made else "The report is being made.")
         return Answer(made.page, policy=report_policy(made.page))
 
-    def _state(self, entry: Entry) -> Answer:
+    def _state(self, entry: RunEntry) -> Answer:
         return Answer(self._told(entry).encode(), TEXT)
 
-    def _told(self, entry: Entry) -> str:
+    def _told(self, entry: RunEntry) -> str:
         """Returns what changes when there is something new to show: another report, or an error of another kind."""
         made = self._reports.get(entry)
         return "making" if made is None else made.stamp

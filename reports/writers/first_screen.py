@@ -22,7 +22,7 @@ _OPEN = {
 
 
 @dataclass(frozen=True)
-class Bar:
+class LeakageBar:
     """Leakage as a bar: where it ends and its interval, in per cent of the widest bar of the run."""
 
     end: float
@@ -31,7 +31,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class PointLine:
     """An operating point: pictures, costs against the baseline's, leakage in dB above the best floor, verdict."""
 
     name: str
@@ -43,21 +43,21 @@ class Line:
     flops_share: str
     leakage: str
     interval: str
-    bar: Bar | None
+    bar: LeakageBar | None
     verdict: str
     tone: Tone
     reason: str
 
 
 @dataclass(frozen=True)
-class Part:
+class ScreenPart:
     """What holds over one channel, against one threat model; ``floor`` shows guesses that look at no payload."""
 
     place: str
     channel: str
     threat_model: str
     floor: Strip | None
-    lines: tuple[Line, ...]
+    lines: tuple[PointLine, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FirstScreen:
     open: str
     quality_name: str
     originals: tuple[Picture, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ScreenPart, ...]
 
 
 def _value(row: Row, name: str, digits: int, unit: str = "", *, signed: bool = False, scale: float = 1.0) -> str:
@@ -98,19 +98,19 @@ def shown_verdict(row: Row) -> tuple[str, Tone]:
     return verdict, TONES.get(verdict, "bad")
 
 
-def leakage_bar(row: Row, widest: float) -> Bar | None:
+def leakage_bar(row: Row, widest: float) -> LeakageBar | None:
     """Returns leakage as a bar, ``widest`` dB long at most; None where it is unscored."""
     if not is_number(row.get("strongest_leakage")) or widest <= 0:
         return None
     mean = float(row["strongest_leakage"])
     lo, hi = (float(row[f"strongest_leakage_{end}"]) for end in ("lo", "hi"))
     ends = [mean, *((lo, hi) if is_number(lo) and is_number(hi) else (mean, mean))]
-    return Bar(*(round(100.0 * min(max(end, 0.0), widest) / widest, 2) for end in ends))
+    return LeakageBar(*(round(100.0 * min(max(end, 0.0), widest) / widest, 2) for end in ends))
 
 
-def _line(row: Row, base: Row | None, pictures: tuple[Picture, ...], widest: float, anchor: str) -> Line:
+def _line(row: Row, base: Row | None, pictures: tuple[Picture, ...], widest: float, anchor: str) -> PointLine:
     lo, hi = row.get("strongest_leakage_lo"), row.get("strongest_leakage_hi")
-    return Line(
+    return PointLine(
         name=str(row["operating_point"]),
         anchor=anchor,
         pictures=() if row["verdict"] == "not attacked" else pictures,
@@ -195,7 +195,7 @@ def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
     rebuilt = _to_show(rows)
     ends = [row.get(f"strongest_leakage{end}") for row in rebuilt for end in ("", "_hi")]
     widest = max((float(end) for end in ends if is_number(end) and end is not None), default=0.0)
-    parts = list[Part]()
+    parts = list[ScreenPart]()
     for setting, group in groupby(rebuilt, key=lambda row: (row["channel"], row["threat_model"])):
         own = list(group)
         base = next((row for row in (*own, *rows) if row["baseline"] == "yes"), None)
@@ -206,7 +206,7 @@ def first_screen(run: LoadedRun, rows: list[Row], key: str) -> FirstScreen:
             for number_, row in enumerate(own, start=1 + sum([len(part.lines) for part in parts]))
         )
         guess = floor if floor is not None and floor.name == "Best floor" else None
-        parts.append(Part(place, str(setting[0]), str(setting[1]), guess, lines))
+        parts.append(ScreenPart(place, str(setting[0]), str(setting[1]), guess, lines))
     quality_name = str(run.task.get("quality_name", "quality"))
     first = [row for row in rebuilt if (row["channel"], row["threat_model"]) == _setting(rebuilt)]
     return FirstScreen(

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from leakgauge.reports.analysis.measures import NOT_ATTACKED
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.analysis.strongest import Estimate, candidates, estimate, image_rows
-from leakgauge.reports.figures.palette import Mark, marks
+from leakgauge.reports.figures.palette import Marker, marks
 from leakgauge.reports.notation import is_number
 from leakgauge.reports.tables.table import Value, figure, ranged
-from leakgauge.reports.writers.first_screen import FirstScreen, Line, Part
+from leakgauge.reports.writers.first_screen import FirstScreen, PointLine, ScreenPart
 
 STRONGEST = "strongest on each image"
 
@@ -87,7 +87,7 @@ def _by_attack(run: LoadedRun, row: Row) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _facts(row: Row, line: Line, quality_name: str) -> list[list[str]]:
+def _facts(row: Row, line: PointLine, quality_name: str) -> list[list[str]]:
     """Returns what a reader compares two points by: name, value, smaller words."""
     shares = {"Bytes": line.payload_share, "FLOPs": line.flops_share}
     values: dict[str, Value] = {
@@ -107,7 +107,7 @@ def _facts(row: Row, line: Line, quality_name: str) -> list[list[str]]:
     ]
 
 
-def _point(run: LoadedRun, row: Row, part: Part, line: Line, mark: Mark) -> dict[str, Any]:
+def _point(run: LoadedRun, row: Row, part: ScreenPart, line: PointLine, mark: Marker) -> dict[str, Any]:
     attacked = row["reason"] != NOT_ATTACKED
     ends = Estimate(*(row[f"strongest_leakage{end}"] for end in ("", "_lo", "_hi")))
     leaks = {"": _leak(ends, str(row["verdict"]), str(row["reason"])), **_by_attack(run, row)} if attacked else {}

@@ -16,7 +16,7 @@ from leakgauge.attacks.surrogate import Surrogate, without_prefix
 from leakgauge.attacks.training.loop import mean_psnr_db
 from leakgauge.attacks.white_box.descent import Descent, left_over
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.measurement.attack_run import Attempt
+from leakgauge.harness.measurement.attack_run import AttackRun
 from leakgauge.harness.scoring.metrics import ImageScores
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import PluginConfig
@@ -151,7 +151,7 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
         )
         store = SimpleNamespace(write_images=lambda key, pixels: rebuilt.append(pixels), write_curve=lambda *_: None)
         cell = SimpleNamespace(key="cell")
-        attempt = Attempt(bench, cell, seen_of(victim, images), view_of(victim), auxiliary, RNG)
+        attempt = AttackRun(bench, cell, seen_of(victim, images), view_of(victim), auxiliary, RNG)
         part = attempt.reconstruction(QUICK[name](), store)
         scores.append(sum(part["scores"]["psnr_db"]))
     assert (rebuilt[0] == rebuilt[1]).all()

@@ -11,7 +11,7 @@ from leakgauge.benchmarks.studies.speed.cases import Setup, best_micro_batch, vi
 from leakgauge.benchmarks.studies.speed.padded import padded_forward
 from leakgauge.benchmarks.studies.speed.photographs import photographs
 from leakgauge.benchmarks.studies.speed.timing import Ratio, gflops_of, paired_seconds
-from leakgauge.benchmarks.studies.speed.training import Row, steps_per_second, table
+from leakgauge.benchmarks.studies.speed.training import TrainingRow, steps_per_second, table
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.values.seeding import Streams
@@ -129,5 +129,5 @@ def test_steps_a_second_are_those_of_the_attacker(monkeypatch):
 
 
 def test_every_setting_stands_in_the_table_and_the_choice_is_marked():
-    rows = [Row("AVX2", "float32", 21.5, True), Row("AVX2", "bfloat16", 3.25, False)]
+    rows = [TrainingRow("AVX2", "float32", 21.5, True), TrainingRow("AVX2", "bfloat16", 3.25, False)]
     assert table(rows).splitlines()[2:] == ["| AVX2 | float32 * | 21.50 |", "| AVX2 | bfloat16 | 3.25 |"]

@@ -37,7 +37,7 @@ from simulated_runs import Simulation  # noqa: E402
 from leakgauge.harness.errors import LeakgaugeError  # noqa: E402
 from leakgauge.harness.run.inspect import read_photograph  # noqa: E402
 from leakgauge.harness.search.results.front import Front, read_front, write_front  # noqa: E402
-from leakgauge.harness.search.results.policy import Limits as Chosen  # noqa: E402
+from leakgauge.harness.search.results.policy import PolicyLimits as Chosen  # noqa: E402
 from leakgauge.harness.search.results.policy import choose  # noqa: E402
 from leakgauge.harness.search.space import load_space  # noqa: E402
 from leakgauge.harness.search.trials.storage import open_storage, open_study, sqlite_url  # noqa: E402

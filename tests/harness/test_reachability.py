@@ -16,7 +16,7 @@ from toy_task import register
 
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
-from leakgauge.harness.measurement.attack_run import Attempt
+from leakgauge.harness.measurement.attack_run import AttackRun
 from leakgauge.harness.measurement.context import Bench
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import plan
@@ -192,7 +192,7 @@ def test_no_evaluation_image_can_be_reached(bench, spies):
 def test_neither_the_bench_nor_the_task_can_be_reached(bench, spies):
     for spy in spies:
         found = reachable(*spy.handed)
-        assert not [thing for thing in found if isinstance(thing, Bench | Attempt) or thing is bench.task]
+        assert not [thing for thing in found if isinstance(thing, Bench | AttackRun) or thing is bench.task]
 
 
 def test_nothing_is_left_behind_of_the_candidates(bench, spies):

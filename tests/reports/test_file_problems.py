@@ -8,7 +8,14 @@ import pytest
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError
 from leakgauge.harness.search.results.front import read_front
-from leakgauge.reports.gate.baseline import BASELINE_VERSION, Baseline, Point, Recorded, read_baseline, write_baseline
+from leakgauge.reports.gate.baseline import (
+    BASELINE_VERSION,
+    Baseline,
+    BaselinePoint,
+    Recorded,
+    read_baseline,
+    write_baseline,
+)
 from leakgauge.reports.gate.limits import parse_limits, read_limits
 
 LIMITS = """\
@@ -32,7 +39,7 @@ def here(monkeypatch, tmp_path):
 @pytest.fixture
 def baseline(tmp_path):
     """Returns the text of a baseline of one operating point."""
-    point = Point(
+    point = BaselinePoint(
         operating_point="half",
         channel="ideal",
         threat_model="server",

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from leakgauge.benchmarks.studies.command_line import start
 from leakgauge.benchmarks.studies.curves.drawing import Panel, draw_curves
-from leakgauge.benchmarks.studies.curves.points import Point, measure_curves
+from leakgauge.benchmarks.studies.curves.points import StudyPoint, measure_curves
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.suite.registry import create
@@ -70,18 +70,18 @@ def _identity(task: Task) -> str:
     return "-".join((task.name, str(task.version), *parts))
 
 
-def _measured(out: Path) -> dict[str, list[Point]]:
+def _measured(out: Path) -> dict[str, list[StudyPoint]]:
     """Returns the points that an earlier run into the same folder measured, by what decides them."""
     path = out / "curves.json"
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[StudyPoint]] = {}
     if path.exists():
-        names = [field.name for field in fields(Point)]
+        names = [field.name for field in fields(StudyPoint)]
         for row in json.loads(path.read_text(encoding="utf-8"))["points"]:
-            found.setdefault(row["identity"], []).append(Point(**{name: row[name] for name in names}))
+            found.setdefault(row["identity"], []).append(StudyPoint(**{name: row[name] for name in names}))
     return found
 
 
-def _say(point: Point) -> None:
+def _say(point: StudyPoint) -> None:
     _err.print(
         f"  {point.method} {point.strength}: quality {point.quality:.3f}, {point.flops_share:.0%} of the FLOPs, "
         f"{point.tokens_share:.0%} of the tokens",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 
-from leakgauge.benchmarks.studies.curves.points import METHODS, Point
+from leakgauge.benchmarks.studies.curves.points import METHODS, StudyPoint
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -28,7 +28,7 @@ class Panel(NamedTuple):
 
     title: str
     quality: str
-    points: list[Point]
+    points: list[StudyPoint]
     identity: str = ""
 
 

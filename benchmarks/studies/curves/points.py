@@ -30,7 +30,7 @@ METHODS = ("threshold", "threshold_late", "proportion", "tome", "random_merge", 
 
 
 @dataclass(frozen=True)
-class Point:
+class StudyPoint:
     """One operating point, means over the evaluation images.
 
     Args:
@@ -63,8 +63,8 @@ class Point:
 
 
 def measure_curves(
-    task: Task, device: torch.device, say: Callable[[Point], None], known: Iterable[Point] = ()
-) -> list[Point]:
+    task: Task, device: torch.device, say: Callable[[StudyPoint], None], known: Iterable[StudyPoint] = ()
+) -> list[StudyPoint]:
     """Measures every method at every strength; thresholds are calibrated on the task's calibration split.
 
     Args:
@@ -116,7 +116,9 @@ def _settings(plain: Any, calibration: ImageSet) -> Iterator[tuple[str, str, dic
         yield "top_k", f"keeps {keep:.0%} three times", {"name": "top_k", "keep": keep}
 
 
-def _measure(task: Task, pipeline: Any, images: ImageSet, method: str, strength: str, base: Point | None) -> Point:
+def _measure(
+    task: Task, pipeline: Any, images: ImageSet, method: str, strength: str, base: StudyPoint | None
+) -> StudyPoint:
     """Measures one operating point over all images."""
     quality, tokens, sizes, flops = [], 0, 0, 0
     rng = Streams(0).child("curves")
@@ -133,7 +135,7 @@ def _measure(task: Task, pipeline: Any, images: ImageSet, method: str, strength:
     interval = mean_interval(torch.cat(quality), images.groups, rng)
     count = len(images)
     gflops, mean_tokens, mean_bytes = flops / count / 1e9, tokens / count, sizes / count
-    return Point(
+    return StudyPoint(
         method=method,
         strength=strength,
         images=count,

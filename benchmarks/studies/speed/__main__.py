@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from leakgauge.benchmarks.studies.command_line import start
-from leakgauge.benchmarks.studies.speed.cases import SHARES, Row, Setup, measure, victim_of
+from leakgauge.benchmarks.studies.speed.cases import SHARES, CaseRow, Setup, measure, victim_of
 from leakgauge.benchmarks.studies.speed.photographs import photographs
 from leakgauge.benchmarks.studies.speed.presentation import conditions, table, write
 from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
@@ -42,7 +42,7 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
-    rows: list[Row] = []
+    rows: list[CaseRow] = []
     about = conditions(chosen, repetitions, cpu_time=cpu_time)
     for position, name in enumerate(model or MODELS):
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ SPANS = ("leakgauge.match", "leakgauge.merge")
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseRow:
     """One line of the table: a strategy against the best unmerged batch size of the unmodified model.
 
     Args:
@@ -130,7 +130,7 @@ def best_micro_batch(setup: Setup, images: ImageSet) -> int:
 
 def measure(
     setup: Setup, images: ImageSet, calibration: ImageSet, say: Callable[[str], None] = lambda _: None
-) -> list[Row]:
+) -> list[CaseRow]:
     """Times all strategies on one batch.
 
     Args:
@@ -155,7 +155,7 @@ def measure(
         spans = span_shares(run, SPANS) if name.startswith("packed") else {}
         tokens = case.tokens[name].double()
         rows.append(
-            Row(
+            CaseRow(
                 model=setup.name,
                 batch=len(images),
                 strategy=name,

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
-from leakgauge.benchmarks.studies.speed.cases import Row
+from leakgauge.benchmarks.studies.speed.cases import CaseRow
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -35,7 +35,7 @@ def conditions(device: torch.device, repetitions: int, *, cpu_time: bool) -> dic
     }
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[CaseRow]) -> str:
     """Returns the rows as a Markdown table."""
     lines = [HEADER, "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
@@ -49,7 +49,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: list[Row], about: dict[str, Any], out: Path) -> None:
+def write(rows: list[CaseRow], about: dict[str, Any], out: Path) -> None:
     """Writes speed.json, speed.md and speed.png into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     document = {"conditions": about, "rows": [asdict(row) for row in rows]}
@@ -66,7 +66,7 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _plot(rows: list[Row], path: Path) -> None:
+def _plot(rows: list[CaseRow], path: Path) -> None:
     """Draws speedup over FLOP reduction; the diagonal is the limit."""
     figure, axes = plt.subplots(figsize=(6.4, 5.2), dpi=150)
     highest = max([row.flop_ratio for row in rows] + [row.speedup.high for row in rows]) * 1.08

@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """Steps a second of one setting, and whether it is the one that leakgauge chooses there."""
 
     mask: str
@@ -80,7 +80,7 @@ def steps_per_second(steps: int, spec: dict[str, Any] = DECODER, images: int = I
     return (steps - steps // 2) / max(whole - half, 1e-9)
 
 
-def timed(mask: str, name: str, steps: int) -> Row:
+def timed(mask: str, name: str, steps: int) -> TrainingRow:
     """Times one setting in a process of its own."""
     environment = {key: value for key, value in os.environ.items() if key != number_type.VARIABLE} | MASKS[mask]
     code = (
@@ -96,10 +96,10 @@ def timed(mask: str, name: str, steps: int) -> Row:
     if done.returncode:
         raise PluginError(f"timing failed: {done.stderr.strip().splitlines()[-1:]}", where=f"{mask}, {name}")
     told, rate = json.loads(done.stdout.splitlines()[-1])
-    return Row(mask, name, rate, {"none": "float32"}.get(told, "bfloat16") == name)
+    return TrainingRow(mask, name, rate, {"none": "float32"}.get(told, "bfloat16") == name)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[TrainingRow]) -> str:
     """Returns the rows as a Markdown table."""
     lines = ["| instruction sets | number type | steps a second |", "| --- | --- | ---: |"]
     return "\n".join(

@@ -26,7 +26,7 @@ RELATION_PX = 8.0
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles"}
 
 
-class Question(NamedTuple):
+class SceneQuestion(NamedTuple):
     """One question: its text, its answer of one word, and its kind."""
 
     text: str
@@ -45,36 +45,36 @@ def _named(wanted: tuple[str | None, str | None, str | None]) -> str:
     return " ".join(word for word in (size, colour, shape or "thing") if word)
 
 
-def _count(scene: Scene) -> Iterator[Question]:
+def _count(scene: Scene) -> Iterator[SceneQuestion]:
     """Asks for the number of things of one shape, colour or size that occurs."""
     for field, words in enumerate((SIZES, COLOURS, SHAPES)):
         for word in words:
             number = sum(thing.words[field] == word for thing in scene.things)
             if number:
                 text = PLURALS.get(word, f"{word} things")
-                yield Question(f"how many {text} are there?", NUMBERS[number - 1], "count")
+                yield SceneQuestion(f"how many {text} are there?", NUMBERS[number - 1], "count")
 
 
 def _only(scene: Scene, wanted: tuple[str | None, str | None, str | None]) -> bool:
     return sum(_fits(thing, wanted) for thing in scene.things) == 1
 
 
-def _colour(scene: Scene) -> Iterator[Question]:
+def _colour(scene: Scene) -> Iterator[SceneQuestion]:
     """Asks for the colour of the only thing of its shape, its size, or both."""
     for thing in scene.things:
         size, colour, shape = thing.words
         for wanted in ((None, None, shape), (size, None, None), (size, None, shape)):
             if _only(scene, wanted):
-                yield Question(f"what colour is the {_named(wanted)}?", colour, "colour")
+                yield SceneQuestion(f"what colour is the {_named(wanted)}?", colour, "colour")
 
 
-def _shape(scene: Scene) -> Iterator[Question]:
+def _shape(scene: Scene) -> Iterator[SceneQuestion]:
     """Asks for the shape of the only thing of its colour, its size, or both."""
     for thing in scene.things:
         size, colour, shape = thing.words
         for wanted in ((None, colour, None), (size, None, None), (size, colour, None)):
             if _only(scene, wanted):
-                yield Question(f"what shape is the {_named(wanted)}?", shape, "shape")
+                yield SceneQuestion(f"what shape is the {_named(wanted)}?", shape, "shape")
 
 
 def _holds(one: Thing, direction: str, other: Thing) -> bool | None:
@@ -85,7 +85,7 @@ def _holds(one: Thing, direction: str, other: Thing) -> bool | None:
     return (along > 0) == (direction in ("left of", "above"))
 
 
-def _relation(scene: Scene) -> Iterator[Question]:
+def _relation(scene: Scene) -> Iterator[SceneQuestion]:
     """Asks whether one thing lies to one side of another; both are named by colour and shape, and size if need be."""
     names: list[str] = []
     for thing in scene.things:
@@ -97,10 +97,10 @@ def _relation(scene: Scene) -> Iterator[Question]:
                 holds = _holds(one, direction, other) if i != j else None
                 if holds is not None:
                     text = f"is the {names[i]} {direction} the {names[j]}?"
-                    yield Question(text, "yes" if holds else "no", "relation")
+                    yield SceneQuestion(text, "yes" if holds else "no", "relation")
 
 
-def _existence(scene: Scene) -> Iterator[Question]:
+def _existence(scene: Scene) -> Iterator[SceneQuestion]:
     """Asks whether there is a thing of one colour or size and one shape, one word of which does occur."""
     for field, words in ((1, COLOURS), (0, SIZES)):
         for word in words:
@@ -109,10 +109,10 @@ def _existence(scene: Scene) -> Iterator[Question]:
                 there = any(_fits(thing, wanted) for thing in scene.things)
                 near = any(thing.words[field] == word or thing.shape == shape for thing in scene.things)
                 if near:
-                    yield Question(f"is there a {_named(wanted)}?", "yes" if there else "no", "existence")
+                    yield SceneQuestion(f"is there a {_named(wanted)}?", "yes" if there else "no", "existence")
 
 
-ASKED: dict[str, Callable[[Scene], Iterator[Question]]] = {
+ASKED: dict[str, Callable[[Scene], Iterator[SceneQuestion]]] = {
     "count": _count,
     "colour": _colour,
     "shape": _shape,
@@ -121,7 +121,7 @@ ASKED: dict[str, Callable[[Scene], Iterator[Question]]] = {
 }
 
 
-def askable(scene: Scene, kind: str) -> list[Question]:
+def askable(scene: Scene, kind: str) -> list[SceneQuestion]:
     """Returns every question of one kind that can be asked about a scene."""
     return list(ASKED[kind](scene))
 
@@ -133,12 +133,12 @@ class Asker:
         self._texts: Counter[str] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
 
-    def _excess(self, question: Question) -> int:
+    def _excess(self, question: SceneQuestion) -> int:
         """Returns how much more often than its fair share a question had this answer, times its number of answers."""
         pair = self._pairs[question.text, question.answer]
         return pair * CHOICES[question.kind] - self._texts[question.text]
 
-    def ask(self, scene: Scene, kind: str, rng: np.random.Generator) -> Question:
+    def ask(self, scene: Scene, kind: str, rng: np.random.Generator) -> SceneQuestion:
         """Returns one question of a kind; ties fall at random.
 
         Raises:
@@ -149,7 +149,7 @@ class Asker:
             raise ValueError(f"no question about {kind} can be asked about this scene")
         return self.choose(found, rng)
 
-    def choose(self, found: list[Question], rng: np.random.Generator) -> Question:
+    def choose(self, found: list[SceneQuestion], rng: np.random.Generator) -> SceneQuestion:
         """Returns one of the questions ``found``, which are of one kind and of one scene; ties fall at random."""
         order = [found[int(i)] for i in rng.permutation(len(found))]
         chosen = min(order, key=self._excess)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leakgauge.benchmarks.tasks.drawn_scenes.questions import KINDS, Asker, Question, askable
+from leakgauge.benchmarks.tasks.drawn_scenes.questions import KINDS, Asker, SceneQuestion, askable
 from leakgauge.benchmarks.tasks.drawn_scenes.rendering import render
 from leakgauge.benchmarks.tasks.drawn_scenes.scenes import BACKGROUNDS, TONES, Scene, draw_background, draw_things
 from leakgauge.benchmarks.tasks.photo_crops.crops import SCENES
@@ -37,7 +37,7 @@ class SceneSplit(NamedTuple):
 
     images: ImageSet
     scenes: tuple[Scene, ...]
-    questions: tuple[tuple[Question, ...], ...]
+    questions: tuple[tuple[SceneQuestion, ...], ...]
 
     def attributes(self) -> dict[str, Tensor]:
         """Returns the private attributes, (N,) int64 each: ``background`` in BACKGROUNDS, ``tone`` in TONES."""
@@ -59,7 +59,7 @@ def draw_scene(number: int, split: SplitName, rng: np.random.Generator) -> Scene
     return Scene(things, draw_background(kind, tone, photographs_of(split), rng))
 
 
-def ask_each_kind(scene: Scene, asker: Asker, rng: np.random.Generator) -> tuple[Question, ...] | None:
+def ask_each_kind(scene: Scene, asker: Asker, rng: np.random.Generator) -> tuple[SceneQuestion, ...] | None:
     """Returns one question of every kind, or None where the scene does not allow one of them."""
     found = [askable(scene, kind) for kind in KINDS]
     return tuple(asker.choose(each, rng) for each in found) if all(found) else None
@@ -71,7 +71,7 @@ def scene_split(split: SplitName) -> SceneSplit:
     rng = Streams(0, ("scenes", "split", split)).numpy()
     asker, seen = Asker(), set[str]()
     scenes: list[Scene] = []
-    questions: list[tuple[Question, ...]] = []
+    questions: list[tuple[SceneQuestion, ...]] = []
     pixels: list[Tensor] = []
     while len(scenes) < IMAGES[split]:
         scene = draw_scene(len(scenes), split, rng)
@@ -101,7 +101,7 @@ def drawn_scenes(count: int) -> ImageSet:
     return ImageSet.from_pixels(torch.stack([*pixels.values()]))
 
 
-def questions_of(split: SplitName) -> tuple[ImageSet, tuple[tuple[Question, ...], ...]]:
+def questions_of(split: SplitName) -> tuple[ImageSet, tuple[tuple[SceneQuestion, ...], ...]]:
     """Returns the N images of a split, and for each its questions with text, answer and kind."""
     found = scene_split(split)
     return found.images, found.questions

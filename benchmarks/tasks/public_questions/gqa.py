@@ -7,7 +7,7 @@ from typing import Any
 
 from leakgauge.benchmarks.tasks.public_questions.pictured_questions import PicturedQuestions
 from leakgauge.benchmarks.tasks.public_questions.question_files import (
-    Picture,
+    PictureFile,
     QuestionFiles,
     find_first,
     hub_picture,
@@ -67,7 +67,7 @@ class Gqa(PicturedQuestions):
         questions = hub_rows(HUB_NAME, HUB_QUESTIONS, HUB_SPLIT)
         _add_all(found, ((str(row["id"]), row) for row in questions))
         for image in found.asked:
-            found.pictures.setdefault(image, Picture(image, None))
+            found.pictures.setdefault(image, PictureFile(image, None))
         return found
 
     def is_right(self, written: str, question: Question) -> bool:

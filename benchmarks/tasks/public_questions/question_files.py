@@ -19,7 +19,7 @@ HUB = "hub"
 """Value of ``path`` that stands for the data set on the Hugging Face hub."""
 
 
-class Picture(NamedTuple):
+class PictureFile(NamedTuple):
     """An image that questions are asked about: where it should lie, and how to get its bytes; None: it is missing."""
 
     place: str
@@ -37,7 +37,7 @@ class QuestionFiles:
     """
 
     where: str
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, PictureFile] = field(default_factory=dict)
     asked: dict[str, list[tuple[str, Question]]] = field(default_factory=dict)
 
     def add(self, number: str, image: str, question: Question) -> None:
@@ -140,15 +140,15 @@ def find_first(root: Path, names: Iterable[str]) -> Path:
     raise DataError(f"the folder holds no {shown}", where=str(root), hint="download it there, or check `path`")
 
 
-def picture_file(root: Path, names: Iterable[str]) -> Picture:
+def picture_file(root: Path, names: Iterable[str]) -> PictureFile:
     """Returns the image in the first of some files that is there; else the first as the place where it is missing."""
     places = list(names)
     for place in places:
         path = root / place
         # A name from a data file must not lead out of the folder.
         if path.is_relative_to(root) and ".." not in path.parts and path.is_file():
-            return Picture(place, partial(_bytes, path))
-    return Picture(places[0], None)
+            return PictureFile(place, partial(_bytes, path))
+    return PictureFile(places[0], None)
 
 
 def _bytes(path: Path) -> bytes:
@@ -208,6 +208,6 @@ def hub_rows(name: str, config: str | None, split: str) -> Any:
         ) from error
 
 
-def hub_picture(rows: Any, row: int, place: str) -> Picture:
+def hub_picture(rows: Any, row: int, place: str) -> PictureFile:
     """Returns the image in a row of a data set of the hub; its bytes are fetched when they are wanted."""
-    return Picture(place, lambda: bytes(rows[row]["image"]["bytes"]))
+    return PictureFile(place, lambda: bytes(rows[row]["image"]["bytes"]))

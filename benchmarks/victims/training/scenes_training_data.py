@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration
 
-from leakgauge.benchmarks.tasks.drawn_scenes.questions import KINDS, Asker, Question, askable
+from leakgauge.benchmarks.tasks.drawn_scenes.questions import KINDS, Asker, SceneQuestion, askable
 from leakgauge.benchmarks.tasks.drawn_scenes.rendering import render
 from leakgauge.benchmarks.tasks.drawn_scenes.scenes import COLOURS, SCENE_PX, SHAPES, SIZES, Scene, Thing
 from leakgauge.benchmarks.tasks.drawn_scenes.splits import draw_scene
@@ -66,7 +66,7 @@ class Heard(NamedTuple):
     named: Tensor
 
 
-def named_things(scene: Scene, question: Question) -> list[tuple[int, Thing]]:
+def named_things(scene: Scene, question: SceneQuestion) -> list[tuple[int, Thing]]:
     """Returns the things that a question names as known to be there, and where the last word of each name stands."""
     if question.kind in ("count", "existence"):
         return []
@@ -99,7 +99,7 @@ def shown_by_patches(scene: Scene) -> np.ndarray:
     return shown.reshape(-1, 4)
 
 
-def lesson(scenes: Sequence[Scene], pixels: Tensor, questions: Sequence[Sequence[Question]]) -> Lesson:
+def lesson(scenes: Sequence[Scene], pixels: Tensor, questions: Sequence[Sequence[SceneQuestion]]) -> Lesson:
     """Packs B scenes, their pixels (B, 3, 64, 64) and their K questions each."""
     tokens = torch.full((len(scenes), len(questions[0]), ROOM), PAD_ID)
     ends = torch.zeros(tokens.shape[:2], dtype=torch.long)
@@ -122,7 +122,7 @@ def lesson(scenes: Sequence[Scene], pixels: Tensor, questions: Sequence[Sequence
 def draw_lesson(count: int, asker: Asker, rng: np.random.Generator, kinds: Sequence[str] = TAUGHT) -> Lesson:
     """Draws ``count`` fresh scenes on the attacker's photographs, with a question of each of ``kinds``."""
     scenes: list[Scene] = []
-    questions: list[list[Question]] = []
+    questions: list[list[SceneQuestion]] = []
     while len(scenes) < count:
         scene = draw_scene(int(rng.integers(6)), "attacker", rng)
         if all(askable(scene, kind) for kind in KINDS):

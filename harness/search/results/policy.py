@@ -12,7 +12,7 @@ from leakgauge.harness.search.results.front import Front, FrontPoint
 
 
 @dataclass(frozen=True)
-class Limits:
+class PolicyLimits:
     """What an operating point must keep.
 
     Args:
@@ -26,7 +26,7 @@ class Limits:
     min_quality: float | None = None
 
 
-def choose(front: Front, limits: Limits) -> FrontPoint:
+def choose(front: Front, limits: PolicyLimits) -> FrontPoint:
     """Returns the point of best quality within the limits; of equal ones that of fewest bytes, then the first.
 
     Of several channels that with the nearest SNR not above the asked one counts: what held on a worse channel is
@@ -65,7 +65,7 @@ def _bytes(point: FrontPoint) -> float:
     return math.inf if math.isnan(size) else size
 
 
-def _check(limits: Limits) -> None:
+def _check(limits: PolicyLimits) -> None:
     """Refuses limits that no number can keep or break."""
     stated = {"snr_db": limits.snr_db, "quality": limits.min_quality, **limits.most}
     for name, limit in stated.items():
@@ -102,7 +102,7 @@ def _on_channel(front: Front, snr_db: float | None) -> Sequence[FrontPoint]:
     return [point for point in front.points if point.snr_db == below[-1]]
 
 
-def _excess(point: FrontPoint, limits: Limits) -> dict[str, float]:
+def _excess(point: FrontPoint, limits: PolicyLimits) -> dict[str, float]:
     """Returns by which share of itself each broken limit is exceeded.
 
     What was not measured (NaN) keeps no limit, and a point of unknown quality is never the best: infinite.

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.search.objectives import Objectives
-from leakgauge.harness.search.sampling.schedule import Params, Schedule
+from leakgauge.harness.search.sampling.schedule import Params, TrialSchedule
 from leakgauge.harness.search.sampling.screening import Screened
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.trials.storage import begin
@@ -53,7 +53,7 @@ class SeededByTrial(BaseSampler):
         warm: Parameters of the first trials, which are not drawn.
     """
 
-    def __init__(self, make: _Make, streams: Streams, schedule: Schedule, warm: Sequence[Params] = ()) -> None:
+    def __init__(self, make: _Make, streams: Streams, schedule: TrialSchedule, warm: Sequence[Params] = ()) -> None:
         self._make, self._streams, self._schedule, self._warm = make, streams, schedule, warm
         self._number, self._inner = -1, make(0)
 
@@ -107,7 +107,7 @@ class Scheduled(BaseSampler):
         draw: Returns the parameters of the trial at a place, from 0.
     """
 
-    def __init__(self, schedule: Schedule, draw: Callable[[int], Params]) -> None:
+    def __init__(self, schedule: TrialSchedule, draw: Callable[[int], Params]) -> None:
         self._schedule, self._draw = schedule, draw
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -135,12 +135,12 @@ def van_der_corput(place: int) -> float:
     return math.fsum(((place - 1) >> bit & 1) / 2 ** (bit + 1) for bit in range((place - 1).bit_length()))
 
 
-def _sweep(schedule: Schedule, low: float, high: float, place: int) -> Params:
+def _sweep(schedule: TrialSchedule, low: float, high: float, place: int) -> Params:
     share = low + (high - low) * van_der_corput(place)
     return {**schedule.line(share, share), **schedule.choice(place)}
 
 
-def _line(schedule: Schedule, low: float, high: float, streams: Streams, place: int) -> Params:
+def _line(schedule: TrialSchedule, low: float, high: float, streams: Streams, place: int) -> Params:
     rng = streams.child(place).numpy()
     start, end = (float(x) for x in rng.uniform(low, high, 2))
     return {**schedule.line(start, end), **schedule.choice(int(rng.integers(2**31)))}
@@ -191,7 +191,7 @@ def _random(seed: int) -> BaseSampler:
 _SEEDED: Mapping[str, _Make] = {"gp": _gp, "nsga2": _nsga2, "tpe": _tpe, "random": _random}
 
 
-def make_sampler(space: Space, schedule: Schedule, objectives: Objectives | None = None) -> BaseSampler:
+def make_sampler(space: Space, schedule: TrialSchedule, objectives: Objectives | None = None) -> BaseSampler:
     """Builds the sampler of a space.
 
     ``gp`` is Optuna's Gaussian-process optimisation by expected hypervolume improvement, ``gp_screened`` chooses by the

@@ -37,7 +37,7 @@ class Candidate:
         return len(self.shares)
 
 
-class Schedule:
+class TrialSchedule:
     """The dimensions of a space.
 
     Every dimension is drawn in every trial, also the shares of blocks behind a searched cut, which then go unused: a

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from leakgauge.harness.errors import LeakgaugeError, ResourceError, StoreError
 from leakgauge.harness.search.objectives import violations
-from leakgauge.harness.search.sampling.schedule import Params, Schedule
+from leakgauge.harness.search.sampling.schedule import Params, TrialSchedule
 from leakgauge.harness.search.trials.evaluation import Evaluator
 from leakgauge.harness.suite.schema import PluginConfig
 from leakgauge.harness.system.containment import contained
@@ -124,7 +124,7 @@ def finished(study: Study) -> list[TrialRecord]:
     return [TrialRecord.of(trial) for trial in trials]
 
 
-def run_trial(trial: Trial, evaluator: Evaluator, schedule: Schedule) -> list[float]:
+def run_trial(trial: Trial, evaluator: Evaluator, schedule: TrialSchedule) -> list[float]:
     """Draws, measures and keeps one trial; returns the objectives in their own units.
 
     Constraints are handed to Optuna, which samplers that know constraints read.
@@ -174,7 +174,7 @@ def _kept_reason(trial: Trial) -> Iterator[None]:
         raise TrialFailedError(str(error)) from error
 
 
-def _drawn(trial: Trial, schedule: Schedule) -> Params:
+def _drawn(trial: Trial, schedule: TrialSchedule) -> Params:
     params: Params = {}
     for name, distribution in schedule.distributions().items():
         if isinstance(distribution, FloatDistribution):

@@ -2,7 +2,7 @@ import pytest
 
 from leakgauge.harness.errors import ConfigError, StoreError
 from leakgauge.harness.search.results.front import Front, read_front, write_front
-from leakgauge.harness.search.results.policy import Limits, choose
+from leakgauge.harness.search.results.policy import PolicyLimits, choose
 
 
 def front(*points) -> Front:
@@ -36,10 +36,10 @@ NOISY = front(("a", 0.5, 900, 0), ("b", 0.7, 900, 5), ("c", 0.9, 900, 10))
 @pytest.mark.parametrize(
     ("limits", "name"),
     [
-        (Limits(), "big"),
-        (Limits(most={"payload_bytes": 3999}), "twin"),
-        (Limits(most={"payload_bytes": 500}), "small"),
-        (Limits(min_quality=0.85), "big"),
+        (PolicyLimits(), "big"),
+        (PolicyLimits(most={"payload_bytes": 3999}), "twin"),
+        (PolicyLimits(most={"payload_bytes": 500}), "small"),
+        (PolicyLimits(min_quality=0.85), "big"),
     ],
 )
 def test_the_best_quality_within_the_limits_then_fewest_bytes(limits, name):
@@ -48,19 +48,19 @@ def test_the_best_quality_within_the_limits_then_fewest_bytes(limits, name):
 
 @pytest.mark.parametrize(("snr_db", "name"), [(0, "a"), (4.9, "a"), (5, "b"), (7, "b"), (30, "c")])
 def test_the_nearest_measured_snr_not_above_the_asked_one(snr_db, name):
-    assert choose(NOISY, Limits(snr_db=snr_db)).name == name
+    assert choose(NOISY, PolicyLimits(snr_db=snr_db)).name == name
 
 
 @pytest.mark.parametrize(
     ("points", "limits", "said"),
     [
-        (PLAIN, Limits(most={"payload_bytes": 400}), "the nearest, small, has payload_bytes 500, not 400"),
-        (PLAIN, Limits(most={"payload_bytes": 600}, min_quality=0.6), "small, has quality 0.5, not 0.6"),
-        (PLAIN, Limits(snr_db=5), "on channels without noise"),
-        (NOISY, Limits(snr_db=-1), "at 0 dB and above, not at -1 dB"),
-        (NOISY, Limits(), "give --snr-db"),
-        (PLAIN, Limits(most={"leakage": 1}), "does not say what leakage"),
-        (front(), Limits(), "empty"),
+        (PLAIN, PolicyLimits(most={"payload_bytes": 400}), "the nearest, small, has payload_bytes 500, not 400"),
+        (PLAIN, PolicyLimits(most={"payload_bytes": 600}, min_quality=0.6), "small, has quality 0.5, not 0.6"),
+        (PLAIN, PolicyLimits(snr_db=5), "on channels without noise"),
+        (NOISY, PolicyLimits(snr_db=-1), "at 0 dB and above, not at -1 dB"),
+        (NOISY, PolicyLimits(), "give --snr-db"),
+        (PLAIN, PolicyLimits(most={"leakage": 1}), "does not say what leakage"),
+        (front(), PolicyLimits(), "empty"),
     ],
 )
 def test_one_line_where_none_qualifies(points, limits, said):
@@ -86,15 +86,15 @@ UNKNOWN = front(("blind", 0.99, NAN, None), ("known", 0.8, 2000, None), ("dark",
 @pytest.mark.parametrize("least", [None, 0.0, -1.0])
 def test_what_was_not_measured_keeps_no_limit(most, least):
     expected = "known" if most else "blind"  # without a limit on bytes, only an unknown quality is out
-    assert choose(UNKNOWN, Limits(most=most, min_quality=least)).name == expected
+    assert choose(UNKNOWN, PolicyLimits(most=most, min_quality=least)).name == expected
 
 
 def test_a_front_of_unknowns_has_no_best_point_and_a_limit_is_a_number():
     with pytest.raises(ConfigError, match="no point qualifies; the nearest, dark, has no known quality"):
-        choose(front(("dark", NAN, 10, None)), Limits())
+        choose(front(("dark", NAN, 10, None)), PolicyLimits())
     with pytest.raises(ConfigError, match="has no known payload_bytes"):
-        choose(front(("blind", 0.9, NAN, None)), Limits(most={"payload_bytes": 1e9}))
-    for limits in (Limits(most={"payload_bytes": NAN}), Limits(min_quality=NAN), Limits(snr_db=NAN)):
+        choose(front(("blind", 0.9, NAN, None)), PolicyLimits(most={"payload_bytes": 1e9}))
+    for limits in (PolicyLimits(most={"payload_bytes": NAN}), PolicyLimits(min_quality=NAN), PolicyLimits(snr_db=NAN)):
         with pytest.raises(ConfigError, match="is no number"):
             choose(PLAIN, limits)
 
