@@ -256,8 +256,9 @@ def report(*runs: Run | Path | str, out: Path | str) -> Path:
     check_folder_free(folder)
     with exclusive(folder), staying("report"):
         sweep(folder, folder / "figures")
+        loaded = load_runs([_run_of(one).folder for one in runs])
         for name in sorted(plugins("reports")):
-            load("reports", name)([_run_of(one).folder for one in runs], folder)
+            load("reports", name)(loaded, folder)
     return folder / "index.html"
 
 

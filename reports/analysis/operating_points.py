@@ -172,6 +172,10 @@ def _compare(run: LoadedRun, row: Row, setting: Setting) -> None:
 
 def point_rows(run: LoadedRun) -> list[Row]:
     """Computes a row for each operating point, channel and threat model of a run; see ``POINT_COLUMNS``."""
+    return [dict(row) for row in run.once("operating points", lambda: _rows(run))]
+
+
+def _rows(run: LoadedRun) -> list[Row]:
     rows: list[Row] = []
     for setting in run.settings:
         here = [_point_row(run, point, setting) for point in run.points_at(setting)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from leakgauge.harness.values.columns import KIND_COLUMNS, Column
 from leakgauge.reports.analysis.integrity import table_faults
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
 NOT_RUN = "not run"
 _KEY = ("operating_point", "channel", "threat_model", "attack", "seed")
 
@@ -58,6 +59,14 @@ class LoadedRun:
     images: pd.DataFrame
     faults: tuple[str, ...] = ()
     kinds: pd.DataFrame = field(default_factory=lambda: typed_frame([], KIND_COLUMNS))
+    _computed: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Returns what ``compute`` returns, computed once for all that ask for ``key``; nobody may change it."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: Result = self._computed[key]
+        return found
 
     @property
     def status(self) -> str:
@@ -166,8 +175,8 @@ def _with_missing(
     return typed_frame([*ordered, *have.values()], columns)
 
 
-def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
-    """Reads runs for a report.
+def load_runs(runs: Sequence[RunFolder | LoadedRun]) -> list[LoadedRun]:
+    """Reads runs for a report; runs that are loaded already are returned as they are.
 
     Raises:
         StoreError: There is none, one cannot be read, or its schema version is unknown.
@@ -176,6 +185,9 @@ def load_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         raise StoreError("there is no run to report on", hint="name at least one run folder")
     loaded: list[LoadedRun] = []
     for run in runs:
+        if isinstance(run, LoadedRun):
+            loaded.append(run)
+            continue
         manifest = run.manifest()
         suite = parse_suite(manifest.get("suite") or {}, where=str(run.path / "run.json"))
         name = run.path.resolve().name

@@ -67,7 +67,13 @@ def strongest_per_image(run: LoadedRun, point: str, setting: Setting, attacks: l
         A row a seed and image: seed, image, group, attack, cell, psnr_db, ssim, lpips, leakage, and what the run's own
         metrics score.
     """
-    rows = image_rows(run, point, setting, candidates(run, point, setting) if attacks is None else attacks)
+    chosen = tuple(candidates(run, point, setting) if attacks is None else attacks)
+    key = ("strongest", point, setting, chosen)
+    # A copy each, for a data frame can be changed.
+    return run.once(key, lambda: _strongest(run, image_rows(run, point, setting, list(chosen)))).copy()
+
+
+def _strongest(run: LoadedRun, rows: pd.DataFrame) -> pd.DataFrame:
     by_psnr = rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable", na_position="last")
     winners = by_psnr.drop_duplicates(KEYS)[[*KEYS, "group", "attack", "cell"]]
     grouped = rows.groupby(KEYS, sort=False)

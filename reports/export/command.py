@@ -35,7 +35,7 @@ def export(
     store = RunFolder.open(run)
     loaded = load_runs([store])[0]
     with tempfile.TemporaryDirectory(prefix="leakgauge-export-") as folder, staying(f"--to {to}"):
-        report = load("reports", "html")([store], Path(folder))
+        report = load("reports", "html")([loaded], Path(folder))
         files = (*report, *(store.path / name for name in KEPT if (store.path / name).is_file()))
         said = exporter(record_of(loaded, files), Target(out, uri, project))
     _out.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -208,7 +209,7 @@ def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
     return written
 
 
-def write_figures(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_figures(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     """Writes every figure of the runs to ``out/figures`` as SVG and PDF.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def environment() -> Environment:
     return found
 
 
-def write_html(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_html(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     """Writes ``out/index.html``; of several runs a common page, and a page of its own for each.
 
     Args:

@@ -155,7 +155,7 @@ def _table(heads: Sequence[str], lines: Sequence[str], caption: str, label: str)
     )
 
 
-def write_latex(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_latex(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     r"""Writes ``tables.tex``, to be ``\input`` where booktabs and graphicx are loaded, and ``tables_page.tex``.
 
     Raises:

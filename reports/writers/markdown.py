@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic
@@ -79,7 +80,7 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     return blocks, written
 
 
-def write_markdown(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_markdown(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     """Writes ``out/report.md`` and the figures that it links.
 
     Raises:

@@ -61,7 +61,7 @@ def columns_frame(runs: Sequence[LoadedRun] = ()) -> pd.DataFrame:
     )
 
 
-def write_csv(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_csv(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     """Writes operating_points.csv and cells.csv, ``NaN`` for unscored numbers, and columns.csv with their units.
 
     Where a run asked questions, quality_by_kind.csv too. A quote stands before texts that a spreadsheet would take for
@@ -95,7 +95,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise StoreError(f"no table: {error}", where=str(path), hint="write the report again") from error
 
 
-def write_parquet(runs: list[RunFolder], out: Path) -> list[Path]:
+def write_parquet(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
     """Writes operating_points, cells and images as Parquet, with unit and meaning in the metadata of every field.
 
     Raises:
