@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from leakgauge.harness.store import number_type
+from leakgauge.harness.system.compat import end_workers
 
 THREADS_PER_WORKER = 1
 """Every worker computes on one thread: sums then run in one order, whatever the number of workers."""
@@ -89,8 +90,7 @@ def run_jobs(
             for future in done:
                 future.result()
     except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        end_workers(pool)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

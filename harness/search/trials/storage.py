@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.system.compat import fail_trial, mark_trial, trial_id
 
 T = TypeVar("T")
 GRACE_VARIABLE = "LEAKGAUGE_SEARCH_GRACE_S"
@@ -189,7 +190,7 @@ def fail_running(study: Study) -> None:
     The next trial takes the place of one that was killed, and so draws the same.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        fail_trial(study, trial)
 
 
 class Reclaimer:
@@ -212,15 +213,12 @@ class Reclaimer:
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            first = self._first_seen.setdefault(trial._trial_id, time.monotonic())
+            first = self._first_seen.setdefault(trial_id(trial), time.monotonic())
             if BEGUN not in trial.user_attrs and time.monotonic() - first > self._grace_s:
                 with suppress(UpdateFinishedTrialError):
-                    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+                    fail_trial(study, trial)
 
 
 def begin(study: Study, trial: FrozenTrial) -> None:
     """Gives the first sign of life of a trial; Optuna itself gives it only after sampling, which may take long."""
-    record = getattr(study._storage, "record_heartbeat", None)
-    if record is not None and study._storage.get_heartbeat_interval() is not None:  # type: ignore[attr-defined]
-        record(trial._trial_id)
-    study._storage.set_trial_user_attr(trial._trial_id, BEGUN, True)
+    mark_trial(study, trial, BEGUN, True)

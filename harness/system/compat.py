@@ -1,0 +1,49 @@
+"""Private parts of other libraries that nothing public stands for, each with its reason; a test fails when one goes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+
+def hypervolume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Returns the volume between points (N, M), less is better, and a reference point (M,).
+
+    Optuna computes it for its own figures and samplers, and offers it nowhere.
+    """
+    from optuna._hypervolume import compute_hypervolume  # noqa: PLC0415 - an extra
+
+    return float(compute_hypervolume(losses, reference))
+
+
+def end_workers(pool: ProcessPoolExecutor) -> None:
+    """Ends a pool's processes at once: Python offers it from 3.14 on (``terminate_workers``)."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+
+
+def fail_trial(study: Study, trial: FrozenTrial) -> None:
+    """Marks a trial failed that another process began: ``Study.tell`` would take it for this process's own."""
+    from optuna.trial import TrialState  # noqa: PLC0415 - an extra
+
+    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+
+
+def mark_trial(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Gives a sign of life of a trial, with an attribute; ``Trial``, which could too, is made after sampling."""
+    record = getattr(study._storage, "record_heartbeat", None)
+    if record is not None and study._storage.get_heartbeat_interval() is not None:  # type: ignore[attr-defined]
+        record(trial._trial_id)
+    study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def trial_id(trial: FrozenTrial) -> int:
+    """Returns the number of a trial within its database, which holds several studies."""
+    return trial._trial_id
