@@ -4,7 +4,7 @@ The curves are in ``block_errors.json``, measured with the bit-true chain over A
 their provenance. Between points the logit of the rate is linear in dB: in the tail that is a straight line of the log
 rate, and in the bend above it does not cut the corner as a line of the log rate would. Below the first point every
 block is lost. Above the last point with at least 5 errors the curve goes on along its last slope: the measurement by
-itself supports no rate below ``BlockErrorCurve.supported_floor`` (rule of three), so smaller ones are an extrapolation
+itself supports no rate below 3 / blocks (rule of three), so smaller ones are an extrapolation
 that assumes no error floor; taking the bound instead would lose most packets of many blocks at any SNR, taking 0 would
 lose none.
 """
@@ -46,11 +46,6 @@ class BlockErrorCurve:
     snr_db: tuple[float, ...]
     blocks: tuple[int, ...]
     errors: tuple[int, ...]
-
-    @property
-    def supported_floor(self) -> float:
-        """The smallest rate that the measurement supports: 3 / blocks, the 95 % bound where no error was seen."""
-        return 3.0 / max(self.blocks)
 
     @cached_property
     def _nodes(self) -> tuple[list[float], list[float]]:

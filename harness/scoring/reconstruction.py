@@ -151,9 +151,6 @@ class Lpips(ImageMetric):
     min_side: ClassVar[int] = LPIPS_MIN_SIDE
     pixels_per_pass: ClassVar[int] = 8 * 64 * 64
 
-    weights_source: str = ""
-    """Where the trunk's weights came from, once loaded."""
-
     weights_sha256: str = ""
     """Hash of the trunk's weights, once loaded."""
 
@@ -165,7 +162,7 @@ class Lpips(ImageMetric):
             self.unscored_reason = found
             return False
         self._network, weights = found
-        self.weights_source, self.weights_sha256 = weights.source, weights.sha256
+        self.weights_sha256 = weights.sha256
         return True
 
     def _score(self, original: Tensor, reconstruction: Tensor) -> Tensor:
@@ -180,6 +177,6 @@ class Lpips(ImageMetric):
 def lpips_network() -> tuple[nn.Module, TrunkWeights] | str:
     """Returns the network and its weights, or why there is none; kept, since a search may wait for the network."""
     try:
-        return build_network("alex")
+        return build_network()
     except DataError as error:
         return str(error)

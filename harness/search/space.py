@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.search.metrics import MetricName
-from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
+from leakgauge.harness.suite.configuration import apply_overrides, read_text_of
 from leakgauge.harness.suite.schema import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
 from leakgauge.harness.suite.schema_problems import refuse, schema_error, twice
 from leakgauge.harness.suite.text_source import TextSource
@@ -186,11 +186,6 @@ def parse_space(data: dict[str, Any], *, where: str = "space", source: TextSourc
         raise schema_error(error, data, source, Space) from error
     space._source = source
     return space
-
-
-def shipped_spaces() -> dict[str, str]:
-    """Returns the YAML texts of all search spaces that installed packages ship, by name."""
-    return shipped("spaces")
 
 
 def load_space(reference: str, overrides: list[str] | None = None) -> Space:

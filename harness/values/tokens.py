@@ -67,14 +67,6 @@ class TokenBatch:
             prefix=prefix,
         )
 
-    @classmethod
-    def from_padded(
-        cls, tokens: Tensor, lengths: Tensor, sizes: Tensor, merge_map: Tensor, *, prefix: int
-    ) -> TokenBatch:
-        """Packs padded tokens (B, L, D) and sizes (B, L), of which the first ``lengths`` of each image are real."""
-        keep = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        return cls(tokens[keep], lengths, sizes[keep], merge_map, prefix)
-
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +11,8 @@ from typing import Literal
 import matplotlib
 from matplotlib.figure import Figure
 
-from leakgauge.harness.store.run_folder import RunFolder, write_atomic
-from leakgauge.reports.analysis.operating_points import point_rows
-from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, load_runs
+from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.figures.against_cut import against_cut, cut_lines
 from leakgauge.reports.figures.against_snr import against_snr, snr_lines
 from leakgauge.reports.figures.curves import curves_at, learning_curves
@@ -206,17 +204,4 @@ def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
             )
             write_atomic(path, data)
             written.append(path)
-    return written
-
-
-def write_figures(runs: Sequence[RunFolder | LoadedRun], out: Path) -> list[Path]:
-    """Writes every figure of the runs to ``out/figures`` as SVG and PDF.
-
-    Raises:
-        StoreError: A run cannot be read, or the folder cannot be written.
-    """
-    written: list[Path] = []
-    for run in load_runs(runs):
-        rows = point_rows(run)
-        written += save_plots([*snr_plots(run, rows), *cut_plots(run, rows), *plots(run, rows)], out / "figures")
     return written

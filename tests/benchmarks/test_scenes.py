@@ -16,7 +16,6 @@ from leakgauge.benchmarks.tasks.drawn_scenes.splits import (
     IMAGES,
     SPLIT_PHOTOGRAPHS,
     draw_scene,
-    questions_of,
     scene_split,
 )
 from leakgauge.benchmarks.tasks.photo_crops.crops import SCENES
@@ -53,9 +52,6 @@ def test_splits_are_the_same_every_time():
     again = scene_split.__wrapped__("calibration")
     assert again.images.ids == scene_split("calibration").images.ids
     assert again.questions == scene_split("calibration").questions
-    images, questions = questions_of("calibration")
-    assert images.ids == again.images.ids
-    assert questions == again.questions
 
 
 def test_things_keep_apart_and_have_words_of_their_own():

@@ -27,6 +27,12 @@ PATCHES = 16
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
+def packed(tokens, lengths, sizes, merge_map, *, prefix):
+    """Packs padded tokens (B, L, D) and sizes (B, L), of which the first ``lengths`` of each image are real."""
+    keep = torch.arange(tokens.shape[1]) < lengths[:, None]
+    return TokenBatch(tokens[keep], lengths, sizes[keep], merge_map, prefix)
+
+
 @pytest.fixture(scope="module")
 def pictures(photographs):
     few = photographs.select(range(4))
@@ -108,7 +114,7 @@ def test_merging_exact_duplicates_changes_nothing(name, pictures):
     sizes = torch.cat([torch.ones(prefix, dtype=torch.long), copies]).expand(4, -1)
     groups = (prefix + torch.arange(kinds).repeat_interleave(copies)).expand(4, -1)
     lengths = torch.full((4,), prefix + kinds)
-    once = TokenBatch.from_padded(single, lengths, sizes, groups, prefix=prefix)
+    once = packed(single, lengths, sizes, groups, prefix=prefix)
     once.check()
     copied.check()
     expected = run_all(backbone, copied)

@@ -9,12 +9,27 @@ import torch
 from PIL import Image, ImageOps
 
 from leakgauge.harness.errors import DataError
-from leakgauge.harness.measurement.near_duplicates import check_disjoint, duplicate_groups, find_copies, near_duplicates
+from leakgauge.harness.measurement.near_duplicates import (
+    CHUNK,
+    Bank,
+    _pairs,
+    check_disjoint,
+    describe,
+    duplicate_groups,
+    find_copies,
+)
 from leakgauge.harness.values.images import ImageSet
 
 PX = 64
 MARGIN = 4
 SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
+
+
+def near_duplicates(a, b, chunk=CHUNK):
+    """Pairs of positions; where both are the same set, every image pairs with itself too."""
+    if not len(a) or not len(b):
+        return []
+    return [(i, j) for i, j, _ in _pairs(describe(a), Bank(describe(b)), chunk)]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,12 @@ from leakgauge.harness.errors import PayloadError
 from leakgauge.harness.values.tokens import DROPPED, TokenBatch, packed_rows
 
 
+def packed(tokens, lengths, sizes, merge_map, *, prefix):
+    """Packs padded tokens (B, L, D) and sizes (B, L), of which the first ``lengths`` of each image are real."""
+    keep = torch.arange(tokens.shape[1]) < lengths[:, None]
+    return TokenBatch(tokens[keep], lengths, sizes[keep], merge_map, prefix)
+
+
 def random_batch(seed: int, images: int = 4, patches: int = 9, prefix: int = 1, width: int = 3) -> TokenBatch:
     """A batch in which every image keeps a random number of tokens and drops some patches."""
     generator = torch.Generator().manual_seed(seed)
@@ -34,7 +40,7 @@ def test_random_batches_keep_the_invariants_and_survive_padding(seed):
     assert bool((tokens[~mask] == 0).all())
     sizes = torch.zeros(mask.shape, dtype=torch.long)
     sizes[mask] = batch.sizes
-    again = TokenBatch.from_padded(tokens, batch.lengths, sizes, batch.merge_map, prefix=batch.prefix)
+    again = packed(tokens, batch.lengths, sizes, batch.merge_map, prefix=batch.prefix)
     assert torch.equal(again.tokens, batch.tokens)
     assert torch.equal(again.sizes, batch.sizes)
 

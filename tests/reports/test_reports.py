@@ -21,7 +21,6 @@ from leakgauge.reports.analysis.operating_points import POINT_COLUMNS, operating
 from leakgauge.reports.analysis.run import Setting, load_runs
 from leakgauge.reports.analysis.strongest import strongest_per_image
 from leakgauge.reports.analysis.summary import summarise
-from leakgauge.reports.figures.figures import write_figures
 from leakgauge.reports.notation import number
 from leakgauge.reports.tables.pipe_table import escape
 from leakgauge.reports.writers.html import write_html
@@ -213,7 +212,7 @@ def test_csv(run: RunFolder, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_same_run_gives_same_bytes(run: RunFolder, tmp_path: Path) -> None:
-    for writer in (write_html, write_markdown, write_csv, write_figures):
+    for writer in (write_html, write_markdown, write_csv):
         first = writer([run], tmp_path / "a")
         second = writer([run], tmp_path / "b")
         assert [p.name for p in first] == [p.name for p in second]
@@ -234,7 +233,7 @@ def test_refusals(make_run: MakeRun, tmp_path: Path) -> None:
         write_html([], tmp_path)
     run = make_run(tmp_path / "run")
     run.write_manifest({**run.manifest(), "schema_version": 99})
-    for writer in (write_html, write_markdown, write_csv, write_figures):
+    for writer in (write_html, write_markdown, write_csv):
         with pytest.raises(StoreError, match="version 99 is unknown"):
             writer([run], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -99,9 +99,3 @@ def drawn_scenes(count: int) -> ImageSet:
         image = torch.from_numpy(render(scene))
         pixels.setdefault(content_id(image), image)
     return ImageSet.from_pixels(torch.stack([*pixels.values()]))
-
-
-def questions_of(split: SplitName) -> tuple[ImageSet, tuple[tuple[SceneQuestion, ...], ...]]:
-    """Returns the N images of a split, and for each its questions with text, answer and kind."""
-    found = scene_split(split)
-    return found.images, found.questions

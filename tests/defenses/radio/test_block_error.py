@@ -73,7 +73,6 @@ def test_interpolation_meets_its_points_and_states_its_ends():
     assert curve.rate(4.0) == pytest.approx(1 / 9 / 81**2, rel=1e-3)
     assert curve.rate(1e6) == pytest.approx(0, abs=1e-200)
     assert curve.rate(-math.inf) == 1
-    assert curve.supported_floor == pytest.approx(0.003)
     # A rise by chance is flattened.
     bumpy = BlockErrorCurve((0.0, 1.0, 2.0, 3.0), (1000,) * 4, (900, 500, 510, 20))
     assert bumpy.rate(2.0) == pytest.approx(0.5)

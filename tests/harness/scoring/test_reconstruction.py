@@ -86,7 +86,7 @@ def lpips_score() -> Callable[[Tensor, Tensor], Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(lpips_weights.NO_DOWNLOAD, "1")
         try:
-            found = lpips_weights.build_network("alex")
+            found = lpips_weights.build_network()
         except DataError as error:
             pytest.skip(str(error))
 
@@ -195,7 +195,7 @@ def lpips_by_hand() -> nn.Module:
     import lpips
     import torchvision
 
-    state = lpips_weights.trunk_state("alex").state
+    state = lpips_weights.trunk_state().state
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         features = torchvision.models.alexnet(weights=None).features
@@ -266,5 +266,5 @@ def test_lpips_names_its_weights(lpips_score: Callable[[Tensor, Tensor], Tensor]
     metric = Lpips()
     x = torch.rand(1, 3, 64, 64)
     metric.score(x, x)
-    weights = lpips_weights.trunk_state("alex")
-    assert (metric.weights_source, metric.weights_sha256) == (weights.source, weights.sha256)
+    weights = lpips_weights.trunk_state()
+    assert metric.weights_sha256 == weights.sha256
