@@ -41,9 +41,8 @@ def tables_of(runs: Sequence[LoadedRun]) -> dict[str, tuple[Column, ...]]:
 def _frame(name: str, run: LoadedRun) -> pd.DataFrame:
     if name == "operating_points":
         return typed_frame(point_rows(run), point_columns([run]))
-    if name == "quality_by_kind":
-        return run.kinds
-    return (run.cells if name == "cells" else run.images).copy()
+    # Copies: other writers read the run's own.
+    return {"quality_by_kind": run.kinds, "cells": run.cells, "images": run.images}[name].copy()
 
 
 def _joined(name: str, runs: Sequence[LoadedRun]) -> pd.DataFrame:

@@ -58,7 +58,7 @@ UNDERSTATING = re.compile(r"\b(clamp|clip|round|lower the learning rate|train le
 
 
 def test_no_refusal_of_an_attack_s_answer_advises_to_rebuild_less():
-    root = Path(guards.__file__).parents[1]
+    root = Path(guards.__file__).parents[2]
     texts = {
         (path.name, hint)
         for folder in ("harness", "attacks")

@@ -12,7 +12,6 @@ import torch
 from typer.testing import CliRunner
 
 from leakgauge.harness import cli
-from leakgauge.harness.cli import report as reporting
 from leakgauge.harness.cli import search as searching
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.run import rescoring, runner
@@ -21,6 +20,7 @@ from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.search.study import memo_folder
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic
 from leakgauge.harness.system.files.sweeping import sweep
+from leakgauge.reports.writers import command as reporting
 
 CPU = torch.device("cpu")
 KEY = "0123456789abcdef"
