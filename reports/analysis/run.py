@@ -120,6 +120,9 @@ class LoadedRun:
 
     def cells_at(self, setting: Setting, point: str | None = None) -> list[Row]:
         """Returns the cells of a setting, or of one operating point in it."""
+        return [dict(row) for row in self.once(("cells", setting, point), lambda: self._cells_at(setting, point))]
+
+    def _cells_at(self, setting: Setting, point: str | None) -> list[Row]:
         cells = self.cells
         chosen = (cells["channel"] == setting.channel) & (cells["threat_model"] == setting.threat_model)
         if point is not None:

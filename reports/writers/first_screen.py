@@ -132,6 +132,20 @@ def _least(rows: Sequence[Row]) -> Row | None:
     return min(scored, key=lambda row: float(row["strongest_leakage"]), default=None)
 
 
+def _among(rows: Sequence[Row]) -> str:
+    """Says of how many operating points with a defense that were attacked, where there is more than one."""
+    attacked = sum(row["baseline"] == "no" and is_number(row.get("strongest_leakage")) for row in rows)
+    return f"of {attacked} defended points that were attacked " if attacked > 1 else ""
+
+
+def _ties(rows: Sequence[Row], least: Row) -> str:
+    """Names how many points may leak as little: their intervals overlap."""
+    most = least["strongest_leakage_hi"]
+    lows = [row["strongest_leakage_lo"] for row in rows if row["baseline"] == "no" and row is not least]
+    close = sum(is_number(low) and is_number(most) and float(low) <= float(most) for low in lows)
+    return f" ({close} more within its interval)" if close else ""
+
+
 def _shown(rows: Sequence[Row], quality_name: str) -> str:
     """Says what was measured without a defense, and where least leaks."""
     base, least = next((row for row in rows if row["baseline"] == "yes"), None), _least(rows)
@@ -140,11 +154,12 @@ def _shown(rows: Sequence[Row], quality_name: str) -> str:
         told = _value(base, "strongest_leakage", 1, " dB")
         said.append(f"without a defense the strongest attack rebuilds images {told} better than the best blind guess")
     if least is not None:
-        told = f"{least['operating_point']} leaks least, {_value(least, 'strongest_leakage', 1, ' dB')}"
-        cost = [f"{_share(least, base, 'payload_bytes')} of the bytes", f"{_share(least, base, 'gflops_total')} of"]
-        cost[1] += f" the FLOPs and {_value(least, 'quality_change', 1, ' points', signed=True, scale=100)}"
-        known = [text for text in cost if UNSCORED not in text]
-        said.append(told + (f", at {', '.join(known)} of {quality_name}" if len(known) == len(cost) else ""))
+        told = f"{_among(rows)}{least['operating_point']} leaks least, {_value(least, 'strongest_leakage', 1, ' dB')}"
+        cost = f"{_value(least, 'quality_change', 1, ' points', signed=True, scale=100)} of {quality_name}"
+        saved = f"{_share(least, base, 'payload_bytes')} of the bytes"
+        saved += f" and {_share(least, base, 'gflops_total')} of the FLOPs"
+        known = UNSCORED not in cost + saved
+        said.append(told + _ties(rows, least) + (f", at {cost}, with {saved}" if known else ""))
     text = "; ".join(said) or "no attack was scored against any operating point"
     return f"{text[0].upper()}{text[1:]}."
 
