@@ -83,16 +83,12 @@ def _slug(*parts: str) -> str:
 
 
 def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
-    """Draws every figure of a run, once for all writers.
+    """Draws every figure of a run, anew for every writer: a figure that was drawn once is laid out anew by the next.
 
     Args:
         run: The run.
         rows: Its operating points, from ``leakgauge.reports.analysis.operating_points.point_rows``.
     """
-    return list(run.once("plots", lambda: _drawn(run, rows)))
-
-
-def _drawn(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     points = [p.name for p in run.suite.operating_points]
     looks = marks(points, run.suite.baseline_point)
     drawn: list[Plot] = []
