@@ -277,7 +277,7 @@ class SplitPipeline(Defense):
         """Sends payloads once, through the pipeline's channel or an eavesdropper's."""
         return self._wire.send(encoded, rng, channel)
 
-    def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
+    def respond(self, transmission: Transmission, questions: Any = None) -> Tensor:
         """Runs the server blocks and the head on what was received."""
         batch = transmission.received.to(self._device)
         batch = batch.with_tokens(batch.tokens.to(self._backbone.dtype))

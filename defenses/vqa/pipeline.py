@@ -211,13 +211,13 @@ class VqaPipeline(SplitPipeline):
             self._whole_count = self._asked.image_tokens(self._blank())
         return self._whole_count
 
-    def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
+    def respond(self, transmission: Transmission, questions: Any = None) -> Tensor:
         """Answers the questions: (B, Q, L) token numbers; without questions, the mean image token (B, D)."""
         tokens = self.image_tokens(transmission)
-        if context is None:
+        if questions is None:
             means = [own.float().mean(dim=0) if len(own) else own.new_zeros(own.shape[1]).float() for own in tokens]
             return torch.stack(means).cpu()
-        questions = _questions(context, len(tokens))
+        questions = _questions(questions, len(tokens))
         with self._autocast():
             return spread_rows(self._language.answers(tokens, questions), questions.counts)
 
@@ -226,9 +226,9 @@ class VqaPipeline(SplitPipeline):
         with self._autocast():
             return self._language.first_logits(self.image_tokens(transmission), questions)
 
-    def server_flops(self, transmission: Transmission, context: Any, output: Tensor) -> dict[str, Tensor] | None:
+    def server_flops(self, transmission: Transmission, questions: Any, output: Tensor) -> dict[str, Tensor] | None:
         """Returns GFLOP (B,) of the server by part; prefill and decoding for one question, the mean of an image's."""
-        if context is None:
+        if questions is None:
             return None
         received = transmission.received.lengths.tolist()
         sized = transmission.encoded.sizes_sent
@@ -242,7 +242,7 @@ class VqaPipeline(SplitPipeline):
         ]
         projector = [self.projector_flops(count) for count in patches]
         laid = [self._laid_out_count(count) for count in patches]
-        lengths = [[len(b) + len(a) for b, a in map(self._asked.text_tokens, texts)] for texts in context.texts]
+        lengths = [[len(b) + len(a) for b, a in map(self._asked.text_tokens, texts)] for texts in questions.texts]
         with torch.no_grad(), self._autocast():
             language = [
                 self._question_flops.count(image, texts, answers)
@@ -277,7 +277,7 @@ class VqaPipeline(SplitPipeline):
         return self._flop_table.part(("projector", count), lambda: self._llava.project_tokens(made_up))
 
 
-def _questions(context: Any, count: int) -> Questions:
-    if not isinstance(context, Questions) or len(context) != count:
-        raise PluginError(f"the context is not the questions about {count} images", where=_WHERE)
-    return context
+def _questions(questions: Any, count: int) -> Questions:
+    if not isinstance(questions, Questions) or len(questions) != count:
+        raise PluginError(f"these are not the questions about {count} images", where=_WHERE)
+    return questions

@@ -41,19 +41,8 @@ class Defense(ABC):
         """Sends payloads once, through the defense's channel, or through ``channel``: an eavesdropper's."""
 
     @abstractmethod
-    def respond(self, transmission: Transmission, context: Any = None) -> Tensor:
+    def respond(self, transmission: Transmission, questions: Any = None) -> Tensor:
         """Runs the server half: the task output (B, ...)."""
-
-    projects_on_edge: bool = False
-    """Whether the projector of a vision-language victim belongs to the edge."""
-
-    def server_flops(self, transmission: Transmission, context: Any, output: Tensor) -> dict[str, Tensor] | None:
-        """Returns GFLOP (B,) of the server by part, for questions ``context`` and the answers to them; None: measured.
-
-        The parts are ``tower``, ``projector``, ``prefill`` and ``decoding``
-        (``leakgauge.harness.scoring.compute.with_parts``).
-        """
-        return None
 
     def transmit(self, images: ImageSet, rng: Streams) -> Transmission:
         """Encodes and sends images."""

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
+from leakgauge.harness.contracts.vision_language import TellsServerCosts
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
@@ -66,11 +67,12 @@ def measure_flops(
     Raises:
         PluginError: There are questions, and the defense does not tell what answering them costs.
     """
-    parts = None if output is None else defense.server_flops(transmission, questions, output)
+    told = defense if output is not None and isinstance(defense, TellsServerCosts) else None
+    parts = None if told is None or output is None else told.server_flops(transmission, questions, output)
     if questions is not None and parts is None:
         raise PluginError(
             f"defense {defense.name!r} does not tell what answering a question costs",
-            hint="give it `server_flops` (leakgauge.Defense)",
+            hint="give it `server_flops` (contracts.vision_language.TellsServerCosts)",
         )
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []
@@ -89,8 +91,8 @@ def measure_flops(
         edge.append(known[key][0] / 1e9)
         total.append(sum(known[key]) / 1e9)
     before_sending = torch.tensor(edge, dtype=torch.float64)
-    if parts is not None:
-        return with_parts(before_sending, parts, defense.projects_on_edge)
+    if parts is not None and told is not None:
+        return with_parts(before_sending, parts, told.projects_on_edge)
     return Flops(before_sending, torch.tensor(total, dtype=torch.float64))
 
 

@@ -171,7 +171,7 @@ class Bare(Defense):
     def send(self, encoded, rng, channel=None):
         raise NotImplementedError
 
-    def respond(self, transmission, context=None):
+    def respond(self, transmission, questions=None):
         raise NotImplementedError
 
 

@@ -97,6 +97,7 @@ def report(folder: Path, monkeypatch) -> None:
     other = RunFolder(folder.parent / "a run")
     other.write_manifest({"plan_key": "plan"})
     monkeypatch.setattr(reporting, "plugins", lambda group: {})
+    monkeypatch.setattr(reporting, "load_runs", lambda runs: [])
     ended = CliRunner().invoke(cli.app, ["report", str(other.path), "--out", str(folder)])
     if isinstance(ended.exception, StoreError):
         raise ended.exception

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from leakgauge.reports.analysis.operating_points import point_rows
@@ -64,7 +66,6 @@ def test_what_was_not_measured_is_no_zero(run):
 def test_stages_of_a_language_model_have_columns_of_their_own(run):
     rows = point_rows(run)
     assert "Prefill" not in [heading.text for heading in costs(run, rows).table.headings]
-    run.cells["gflops_prefill"] = 0.25
-    shown = costs(run, rows)
+    shown = costs(replace(run, cells=run.cells.assign(gflops_prefill=0.25)), rows)
     at = [heading.text for heading in shown.table.headings].index("Prefill")
     assert {line[at].text for line in shown.table.rows} == {"0.250"}

@@ -46,5 +46,5 @@ class AnswerOnly(Defense):
         received = (channel or self.channel).apply(encoded.decoded, encoded.ids, rng)
         return Transmission(encoded, received.tokens, received.channel_uses, received.state)
 
-    def respond(self, transmission, context=None):
+    def respond(self, transmission, questions=None):
         return transmission.received.tokens

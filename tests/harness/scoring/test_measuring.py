@@ -78,7 +78,7 @@ class Toy(Defense):
         )
         return Transmission(encoded, received, encoded.decoded.lengths * 4, None)
 
-    def respond(self, transmission, context=None):
+    def respond(self, transmission, questions=None):
         return transmission.received.tokens @ torch.ones(7, 3)
 
 
@@ -123,7 +123,7 @@ def test_latency_is_the_median_in_milliseconds_after_the_warm_up(monkeypatch):
     clock, calls = [0.0], [0]
 
     class Timed(Toy):
-        def respond(self, transmission, context=None):
+        def respond(self, transmission, questions=None):
             clock[0] += seconds[calls[0]]
             calls[0] += 1
 
