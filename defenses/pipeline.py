@@ -44,6 +44,13 @@ PREPARATION_IMAGES = 128
 class SplitPipeline(Defense):
     """The defense of arXiv 2509.09955; with reduction ``none`` and codec ``float32``, the undefended pipeline.
 
+        images (B, 3, H, W)
+          | edge     embed, then ``cut`` times: block, reduction     tokens (T, D), packed: n_i rows an image
+          |          perturbations
+          | link     codec, packets, channel (``wire.link.Link``)    bytes or symbols, then tokens (T', D)
+          | server   the other blocks, pooling, head
+        output (B, ...)
+
     Args:
         victim: The victim.
         device: Where to compute.

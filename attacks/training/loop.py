@@ -95,9 +95,44 @@ Rebuild = Callable[[nn.Module, Observation], Tensor]
 """Returns the reconstructions (B, 3, H, W) in [0, 1], on the CPU, that a network in training stands for."""
 
 
+LossOn = Callable[[Batch, nn.Module], Tensor]
+"""Returns the loss () of a network on a batch."""
+
+
 def paint(network: nn.Module, observed: Observation) -> tuple[Tensor, Tensor | None]:
     """Runs a network that returns images; nothing is added to their loss."""
     return network(observed), None
+
+
+def learn(
+    main: Trainee,
+    branches: Sequence[Branch],
+    source: Source,
+    rows: Tensor,
+    schedule: Schedule,
+    rng: Streams,
+    loss_on: LossOn,
+) -> Iterator[tuple[Batch, float, list[int]]]:
+    """Takes every step of a training, the one loop of all that learn: the main network, and branches beside it.
+
+    Args:
+        main: What is trained.
+        branches: Trainings of fewer steps, which leave the main one where they would begin to decay.
+        source: The observations to train on.
+        rows: Row numbers of the images to train on.
+        schedule: How to train.
+        rng: Random streams.
+        loss_on: The loss () of a network on a batch.
+
+    Yields:
+        After each step its batch, the main network's loss, and the numbers of the branches that ended with it.
+    """
+    for batch in batches(source, rows, schedule, rng):
+        loss_of = partial(loss_on, batch)
+        for branch in branches:
+            branch.leave(main, batch.step)
+        lost = main.step(schedule.rate(batch.step), loss_of)
+        yield batch, lost, [number for number, branch in enumerate(branches) if branch.follow(batch.step, loss_of)]
 
 
 def train(
@@ -152,15 +187,14 @@ def train(
     curve, ends = LearningCurve(schedule.steps), list[CurvePoint]()
     every = max(1, schedule.steps // CURVE_POINTS)
     losses = list[float]()
-    for batch in batches(training_data or partial(view.observe, auxiliary), split.train, schedule, rng):
-        done, loss_of = batch.step + 1, partial(loss_on, batch)
-        for branch in branches:
-            branch.leave(main, batch.step)
-        losses.append(main.step(schedule.rate(batch.step), loss_of))
-        for branch, images_of in zip(branches, rebuild_earlier or [rebuild] * len(branches), strict=True):
-            if branch.follow(batch.step, loss_of):
-                reached = heldout_psnr_db(branch.network, batch.draw, images_of)
-                ends.append(CurvePoint(done, branch.mean_loss, reached))
+    source = training_data or partial(view.observe, auxiliary)
+    for batch, lost, ended in learn(main, branches, source, split.train, schedule, rng, loss_on):
+        done = batch.step + 1
+        losses.append(lost)
+        for number in ended:
+            images_of = rebuild_earlier[number] if rebuild_earlier else rebuild
+            reached = heldout_psnr_db(branches[number].network, batch.draw, images_of)
+            ends.append(CurvePoint(done, branches[number].mean_loss, reached))
         if done % every == 0 or done == schedule.steps:
             curve.add(done, sum(losses) / len(losses), heldout_psnr_db(network, batch.draw))
             losses.clear()
@@ -204,19 +238,14 @@ def train_part(
     """
     main = Trainee(network.to(device), schedule.weight_decay, schedule.muon)
     branches = [Branch(earlier) for earlier in schedule.earlier()] if double_check else []
-    for batch in batches(source, rows, schedule, rng):
-        observed = to_device(batch.observed, device)
-        draws = rng.child("draws", batch.step)
 
-        def loss_of(learner: nn.Module, observed: Observation = observed, draws: Streams = draws) -> Tensor:
-            with autocast(device):
-                return objective(learner, observed, draws.torch())
+    def loss_on(batch: Batch, learner: nn.Module) -> Tensor:
+        with autocast(device):
+            draws = rng.child("draws", batch.step).torch()
+            return objective(learner, to_device(batch.observed, device), draws)
 
-        for branch in branches:
-            branch.leave(main, batch.step)
-        main.step(schedule.rate(batch.step), loss_of)
-        for branch in branches:
-            branch.follow(batch.step, loss_of)
+    for _ in learn(main, branches, source, rows, schedule, rng, loss_on):
+        pass
     network.eval()
     return [branch.network.eval() for branch in branches]
 

@@ -18,7 +18,14 @@ from leakgauge.harness.values.tokens import TokenBatch
 
 
 class AttackerView(Protocol):
-    """The attacker's handle on the system: it can push its own images through the defended edge, and no more."""
+    """The attacker's handle on the system: it can push its own images through the defended edge, and no more.
+
+        auxiliary images (the attacker's own) -> observe -> Observation, what the threat model grants of it
+                                                                 | fit: what the attack learns from
+        images under attack -> edge -> channel -> Observation ---+ reconstruct -> images (B, 3, H, W) in [0, 1]
+
+    What is said of ``observe`` holds for every image alone: it never depends on its batch mates.
+    """
 
     image_shape: tuple[int, int, int]
     grid: tuple[int, int]
