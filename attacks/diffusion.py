@@ -117,12 +117,12 @@ class Diffusion(Attack):
         for step, (time, after) in enumerate(pairwise(times)):
             tell_step(step, self._steps)
             estimate = self._prior.denoise(noisy, time)
-            evenly_spaced = math.sin(0.5 * math.pi * time)
+            spread = math.sin(0.5 * math.pi * time)
             if guide is not None:
-                rate = self._guidance * RATE * min(1.0, 4.0 * evenly_spaced + 0.1)
+                rate = self._guidance * RATE * min(1.0, 4.0 * spread + 0.1)
                 estimate = guide.pull(estimate, rate, self._guiding_steps)
             left, std = math.cos(0.5 * math.pi * after), math.sin(0.5 * math.pi * after)
-            direction = (noisy - math.cos(0.5 * math.pi * time) * estimate) / evenly_spaced
+            direction = (noisy - math.cos(0.5 * math.pi * time) * estimate) / spread
             fresh = self._noise(images, rng, "step", step)
             noisy = left * estimate + std * (math.sqrt(1 - self._eta**2) * direction + self._eta * fresh)
         return estimate if guide is None else self._settle(guide, estimate)

@@ -34,9 +34,9 @@ def metadata(observations: Observation) -> NDArray[np.float64]:
         bins = torch.bucketize(observations.sizes, torch.tensor(SIZE_EDGES), right=True) - 1
         histogram = torch.zeros(len(lengths), len(SIZE_EDGES), dtype=torch.float64)
         histogram.index_put_((images, bins.clamp_min(0)), torch.ones_like(sizes), accumulate=True)
-        evenly_spaced = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, images, sizes.square()) / lengths
+        spread = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, images, sizes.square()) / lengths
         largest = torch.zeros(len(lengths), dtype=torch.float64).scatter_reduce_(0, images, sizes, "amax")
-        columns += [histogram, evenly_spaced[:, None], largest[:, None]]
+        columns += [histogram, spread[:, None], largest[:, None]]
     return torch.cat(columns, dim=1).numpy()
 
 

@@ -68,5 +68,5 @@ def _chamfer(own: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
 
 def _standardised(distances: Tensor) -> Tensor:
     """Returns distances (B, G) with zero mean and unit variance over the gallery."""
-    evenly_spaced = distances.std(dim=1, keepdim=True) if distances.shape[1] > 1 else torch.ones_like(distances)
-    return (distances - distances.mean(dim=1, keepdim=True)) / evenly_spaced.clamp_min(1e-12)
+    spread = distances.std(dim=1, keepdim=True) if distances.shape[1] > 1 else torch.ones_like(distances)
+    return (distances - distances.mean(dim=1, keepdim=True)) / spread.clamp_min(1e-12)

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from leakgauge.defenses.backbones.exactness import check_exact
 from leakgauge.defenses.backbones.families import adapt
-from leakgauge.defenses.nested import build_nested
 from leakgauge.defenses.ragged.calibration import calibrate_thresholds, calibrated, wish_of
 from leakgauge.defenses.ragged.differentiation import differentiable_tokens
-from leakgauge.defenses.ragged.edge import AfterBlock, run_edge, run_server
+from leakgauge.defenses.ragged.edge import AfterBlock, Precision, dtype_of, run_edge, run_server
 from leakgauge.defenses.ragged.embeddings import Embeddings
 from leakgauge.defenses.ragged.flops import FlopTable, Reducing, counts_by_tokens, method_of
 from leakgauge.defenses.ragged.layer_views import inspect_layers
-from leakgauge.defenses.ragged.precision import Precision, dtype_of
 from leakgauge.defenses.wire.link import Link
 from leakgauge.defenses.wire.transport import OnLoss
 from leakgauge.harness.contracts.defense import Defense
@@ -33,12 +31,14 @@ from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.scoring.compute import Flops
 from leakgauge.harness.suite.options import Count, NestedPlugin, Spec
+from leakgauge.harness.suite.registry import create_nested
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.layer_view import LayerView
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 
 PREPARATION_IMAGES = 128
+_WHERE = "defense 'split_pipeline'"
 
 
 class SplitPipeline(Defense):
@@ -93,17 +93,20 @@ class SplitPipeline(Defense):
         depth = self._backbone.depth
         self.cut = depth if cut is None else cut
         if self.cut > depth:
-            raise ConfigError(
-                f"cut = {cut!r} is not a block count", where="defense 'split_pipeline'", hint=f"give 1 to {depth}"
-            )
+            raise ConfigError(f"cut = {cut!r} is not a block count", where=_WHERE, hint=f"give 1 to {depth}")
         self.grid = self._backbone.grid
-        self._wire = Link(build_nested("channels", channel), build_nested("codecs", codec), packet_tokens, on_loss)
+        self._wire = Link(
+            create_nested("channels", channel, where=_WHERE),
+            create_nested("codecs", codec, where=_WHERE),
+            packet_tokens,
+            on_loss,
+        )
         self.channel = self._wire.channel
-        self._reduction: Reduction = build_nested("reductions", reduction)
+        self._reduction: Reduction = create_nested("reductions", reduction, where=_WHERE)
         self._reduction.check(self.cut)
         self._stated = self._reduction
         self._resolved: dict[str, Any] = {}
-        self._perturb: list[Perturbation] = [build_nested("perturbations", spec) for spec in perturb]
+        self._perturb: list[Perturbation] = [create_nested("perturbations", spec, where=_WHERE) for spec in perturb]
         self._link: dict[str, Any] = {"channel": channel, "cut": cut, "codec": codec, "precision": precision}
         self._link |= {"packet_tokens": packet_tokens, "on_loss": on_loss}
         self._options = {**self._link, "reduction": reduction, "proportional_attention": proportional_attention}

@@ -65,9 +65,9 @@ class PcaCodec(Codec):
                 hint="give a smaller rank or more calibration images",
             )
         mean = values.mean(axis=0)
-        evenly_spaced, directions = np.linalg.eigh(np.cov(values, rowvar=False).reshape(width, width))
-        main = np.argsort(evenly_spaced)[::-1][: self._rank]
-        deviation = np.sqrt(np.maximum(evenly_spaced[main], 0.0))
+        spread, directions = np.linalg.eigh(np.cov(values, rowvar=False).reshape(width, width))
+        main = np.argsort(spread)[::-1][: self._rank]
+        deviation = np.sqrt(np.maximum(spread[main], 0.0))
         self._basis = Basis(*(torch.from_numpy(x.astype(np.float32)) for x in (mean, directions[:, main], deviation)))
 
     @property

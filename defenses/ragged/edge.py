@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +14,25 @@ from leakgauge.defenses.ragged.attention import Attended, attention_half, mlp_ha
 from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.harness.contracts.reduction import LayerState, Reduction
 from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 
 EMBEDDED_IMAGES = 8
+Precision = Literal["float32", "bfloat16", "float16"]
+"""The number type in which a victim computes."""
 AfterBlock = Callable[[int, TokenBatch], None]
 MATCH, MERGE = "leakgauge.match", "leakgauge.merge"
 """Names of the spans that a profiler sees for deciding what to merge and for merging."""
+
+
+def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
+    """Returns the number type; raises ConfigError where it is of no use on the device."""
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("float16 is for GPUs", where="precision", hint="take bfloat16 on the CPU")
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
 
 
 def embed(backbone: Backbone, victim: Victim, images: ImageSet, device: torch.device) -> TokenBatch:

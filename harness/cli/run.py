@@ -16,8 +16,7 @@ from leakgauge.harness.errors import InterruptError
 from leakgauge.harness.run.executors import default_workers
 from leakgauge.harness.run.plan import check_complete, prepare
 from leakgauge.harness.run.preview.budgets import budget_of, too_few
-from leakgauge.harness.run.preview.forecast import forecast
-from leakgauge.harness.run.preview.kept_tokens import kept_tokens
+from leakgauge.harness.run.preview.forecast import forecast, kept_tokens
 from leakgauge.harness.run.preview.reading_table import print_line, print_reading
 from leakgauge.harness.run.run_summary import check_none_failed, show, summary_of
 from leakgauge.harness.run.runner import check_folder, run_suite

@@ -56,12 +56,12 @@ class Questions:
 
 def spread_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Lays the rows (sum of counts, L) of all questions out by image: (B, most questions, L), ABSENT where none is."""
-    evenly_spaced = rows.new_full((len(counts), max(counts, default=0), rows.shape[1]), ABSENT)
+    spread = rows.new_full((len(counts), max(counts, default=0), rows.shape[1]), ABSENT)
     start = 0
     for i, count in enumerate(counts):
-        evenly_spaced[i, :count] = rows[start : start + count]
+        spread[i, :count] = rows[start : start + count]
         start += count
-    return evenly_spaced
+    return spread
 
 
 class QuestionTask(Task):

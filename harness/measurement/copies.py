@@ -197,8 +197,8 @@ def _alike(a: Tensor, b: Tensor, *, smooth: bool) -> Tensor:
     if not smooth:
         return similarity > MOVED_SIMILARITY
     plain = _paired(_plain, a, b).gather(0, best[None])[0]
-    evenly_spaced = torch.minimum(a.flatten(1).std(1), b.flatten(1).std(1))
-    residual = evenly_spaced * (1 - plain * plain).clamp_min(0).sqrt()
+    spread = torch.minimum(a.flatten(1).std(1), b.flatten(1).std(1))
+    residual = spread * (1 - plain * plain).clamp_min(0).sqrt()
     return (similarity > FINE_SIMILARITY) | ((plain > 0) & (residual < SMOOTH_RESIDUAL * similarity))
 
 

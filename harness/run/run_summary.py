@@ -60,9 +60,9 @@ def show(store: RunFolder) -> None:
         if len(rows) and columns:
             _out.print(_cells_table(rows, columns))
     failed = int((cells["status"] == "failed").sum())
-    with_caveat = int((cells["verdict"] == "inconclusive").sum()) - failed
+    inconclusive = int((cells["verdict"] == "inconclusive").sum()) - failed
     bounds = int((cells["verdict"] == "lower bound").sum())
-    counts = f"{failed} failed, {with_caveat} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
+    counts = f"{failed} failed, {inconclusive} inconclusive" + (f", {bounds} lower bounds" if bounds else "")
     _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
     for row in cells[cells["warning"] != ""].to_dict("records"):
         _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)

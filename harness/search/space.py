@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from leakgauge.harness.errors import ConfigError, suggest
+from leakgauge.harness.errors import suggest
 from leakgauge.harness.search.metrics import MetricName
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of
 from leakgauge.harness.suite.schema import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
-from leakgauge.harness.suite.schema_problems import refuse, schema_error, twice
+from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
 Family = Literal["threshold", "proportion"]
@@ -178,12 +178,7 @@ def parse_space(data: dict[str, Any], *, where: str = "space", source: TextSourc
         ConfigError: It does not fit the schema; several problems are told at once.
     """
     source = TextSource(where, data, {}) if source is None else source
-    try:
-        space = Space.model_validate(data)
-    except RecursionError as error:
-        raise ConfigError("nested too deep", where=source.name, hint="write it flatter") from error
-    except ValidationError as error:
-        raise schema_error(error, data, source, Space) from error
+    space = validated(Space, data, source)
     space._source = source
     return space
 

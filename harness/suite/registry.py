@@ -148,3 +148,14 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         raise PluginError(f"constructor failed: {error}", where=place, hint="check the options in the suite") from error
     check_declarations(built, place)
     return built
+
+
+def create_nested(group: str, spec: Any, *, where: str) -> Any:
+    """Builds the plug-in that an option names, ``name`` or ``{name: ..., options}``; ``where`` says whose option.
+
+    Raises:
+        ConfigError: It names none, or as for ``create``.
+        PluginError: As for ``create``.
+    """
+    name, options = name_and_options(group, spec, f"{where}: {group[:-1]}")
+    return create(group, name, options, where=where)

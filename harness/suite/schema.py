@@ -7,13 +7,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, suggest
+from leakgauge.harness.errors import LeakgaugeError, suggest
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.suite.options import beside
 from leakgauge.harness.suite.registry import load
-from leakgauge.harness.suite.schema_problems import refuse, schema_error, twice
+from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -260,11 +260,6 @@ def parse_suite(data: dict[str, Any], *, where: str = "suite", source: TextSourc
         ConfigError: It does not fit the schema; several problems are told at once.
     """
     source = TextSource(where, data, {}) if source is None else source
-    try:
-        suite = Suite.model_validate(data)
-    except RecursionError as error:
-        raise ConfigError("nested too deep", where=source.name, hint="write it flatter") from error
-    except ValidationError as error:
-        raise schema_error(error, data, source, Suite) from error
+    suite = validated(Suite, data, source)
     suite._source = source
     return suite

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from leakgauge.harness.suite.text_source import Path, TextSource, all_told
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.stored_shapes import bounded_problem
 
+Model = TypeVar("Model", bound=BaseModel)
 _CLOSE = 0.5
 """How like a key must be for another to be meant by it, as ``suggest`` has it."""
 _BETWEEN_KEYS = "between_keys"
@@ -48,6 +49,26 @@ def schema_error(
     report = sorted(problems_of(error, data), key=lambda one: source.line(_place(one, data, source)))
     told = [_told(one, data, source, model, kind, hint) for one in report]
     return all_told(told, source.name, hint if kind is not ConfigError else "mend these")
+
+
+def validated(model: type[Model], data: Any, source: TextSource) -> Model:
+    """Returns data as the model that a file that a user wrote must be.
+
+    Args:
+        model: The model.
+        data: The keys.
+        source: Where they were read.
+
+    Raises:
+        ConfigError: They do not fit; several problems are told at once.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise schema_error(error, data, source, model) from error
+    except (RecursionError, OverflowError) as error:
+        what = "nested too deep, or a number too large"
+        raise ConfigError(what, where=source.name, hint="write it flatter") from error
 
 
 def refuse(problems: Iterable[str]) -> None:

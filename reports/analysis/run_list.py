@@ -75,7 +75,7 @@ def _row(path: Path, folder: Path) -> list[Value]:
 def _headline(run: LoadedRun) -> list[Value]:
     cells, unscored = run.cells, figure(None)
     failed = int((cells["status"] == "failed").sum())
-    with_caveat, bounds = (
+    inconclusive, bounds = (
         int(((cells["status"] == "done") & (cells["verdict"] == name)).sum())
         for name in ("inconclusive", "lower bound")
     )
@@ -91,7 +91,7 @@ def _headline(run: LoadedRun) -> list[Value]:
         words(_code(provenance), "uncommitted changes" if provenance.get("dirty") else ""),
         figure(int((cells["status"] != NOT_RUN).sum()), 0),
         figure(failed, 0),
-        figure(with_caveat, 0),
+        figure(inconclusive, 0),
         figure(bounds, 0),
         unscored if base is None else ranged(base, "strongest_leakage", 2),
         unscored if least is None else _named(ranged(least, "strongest_leakage", 2), str(least["operating_point"])),

@@ -149,7 +149,7 @@ def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
             verb = "" if name == "failed" else "was " if count == 1 else "were "
             said.append(f"{count} of {plural(total, 'cell')} {verb}{name}.")
     done = run.cells[run.cells["status"] == "done"]
-    with_caveat, bounds_only = (int((done["verdict"] == name).sum()) for name in ("inconclusive", "lower bound"))
+    inconclusive, bounds_only = (int((done["verdict"] == name).sum()) for name in ("inconclusive", "lower bound"))
     if bounds_only:
         verb = "is a lower bound" if bounds_only == 1 else "are lower bounds"
         said.append(
@@ -157,9 +157,9 @@ def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
         )
     for text in dict.fromkeys(f"{c['attack']} on {c['operating_point']}: {c['warning']}" for c in rows_of(done)):
         said += [] if text.endswith(": ") else [f"Warning: {text}."]
-    if with_caveat:
-        verb = "is inconclusive and only bounds" if with_caveat == 1 else "are inconclusive and only bound"
-        said.append(f"{with_caveat} of {plural(total, 'cell')} {verb} leakage from below.")
+    if inconclusive:
+        verb = "is inconclusive and only bounds" if inconclusive == 1 else "are inconclusive and only bound"
+        said.append(f"{inconclusive} of {plural(total, 'cell')} {verb} leakage from below.")
     settings = {Setting(row["channel"], row["threat_model"]) for row in rows if row["baseline"] == "yes"}
     for setting in run.settings:
         if setting not in settings:

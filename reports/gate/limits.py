@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from leakgauge.harness.errors import ConfigError, suggest
+from leakgauge.harness.errors import suggest
 from leakgauge.harness.run.preview.budgets import MINIMUM_IMAGES
 from leakgauge.harness.scoring.measures import COLUMN_NAME
 from leakgauge.harness.suite.configuration import read_file
-from leakgauge.harness.suite.schema_problems import schema_error
+from leakgauge.harness.suite.schema_problems import validated
 from leakgauge.harness.suite.text_source import TextSource
 from leakgauge.harness.system.plain_text import quoted
 from leakgauge.reports.analysis.measures import MEASURES, PROBE, Measure
@@ -159,13 +159,7 @@ def parse_limits(data: dict[str, Any], *, where: str = "limits", source: TextSou
         ConfigError: It does not fit the schema; several problems are told at once.
     """
     source = TextSource(where, data, {}) if source is None else source
-    try:
-        return Limits.model_validate(data)
-    except ValidationError as error:
-        raise schema_error(error, data, source, Limits) from error
-    except (RecursionError, OverflowError) as error:
-        what = "no limits: nested too deep, or a number too large"
-        raise ConfigError(what, where=source.name, hint="mend it") from error
+    return validated(Limits, data, source)
 
 
 def read_limits(path: Path) -> Limits:

@@ -153,8 +153,8 @@ def test_quality_by_kind_counts_every_question_alike():
     values = _ratio(right, asked)
     assert values.mean() == pytest.approx(right.sum() / asked.sum())
     draws = rng.integers(0, 60, (4000, 60))
-    evenly_spaced = (right[draws].sum(axis=1) / asked[draws].sum(axis=1)).std()
-    assert values.std(ddof=1) / np.sqrt(60) == pytest.approx(evenly_spaced, rel=0.1)
+    spread = (right[draws].sum(axis=1) / asked[draws].sum(axis=1)).std()
+    assert values.std(ddof=1) / np.sqrt(60) == pytest.approx(spread, rel=0.1)
 
 
 def test_intervals_resample_clusters_of_images():

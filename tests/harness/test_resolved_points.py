@@ -15,7 +15,7 @@ from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.run.inspect import resolved_text
 from leakgauge.harness.run.plan import prepare
-from leakgauge.harness.run.preview.kept_tokens import LOOKED_AT, kept_tokens
+from leakgauge.harness.run.preview.forecast import LOOKED_AT, kept_tokens
 from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.schema import parse_suite

@@ -32,8 +32,8 @@ def test_what_leaks_least_is_no_point_without_a_verdict(tmp_path, verdict):
     """An attack that did not get far is no merit of the defense."""
     run = Simulation(shift=-3.0).write(tmp_path / "run")
     cells = run.cells()
-    with_caveat = (cells["operating_point"] == "merged") & (cells["attack"] == "sharp")
-    rows = cells.assign(verdict=cells["verdict"].mask(with_caveat, verdict)).to_dict("records")
+    inconclusive = (cells["operating_point"] == "merged") & (cells["attack"] == "sharp")
+    rows = cells.assign(verdict=cells["verdict"].mask(inconclusive, verdict)).to_dict("records")
     run.write_tables(rows, run.images().to_dict("records"))
     Simulation(verdict=verdict).write(tmp_path / "without")
     grid = runs_grid(tmp_path)

@@ -57,12 +57,12 @@ def test_one_check_of_many_takes_the_images_by_which_its_p_value_falls_far_enoug
 
 def test_so_many_images_tell_about_every_second_time_and_twice_as_many_four_in_five():
     """The derivation of the docstring, by simulation; the tolerances are four standard errors."""
-    rng, trials, change, limit, evenly_spaced = np.random.default_rng(0), 4000, 0.3, 0.5, 2.0
-    half = 1.96 * evenly_spaced / math.sqrt(60)
+    rng, trials, change, limit, spread = np.random.default_rng(0), 4000, 0.3, 0.5, 2.0
+    half = 1.96 * spread / math.sqrt(60)
     needed = 60 * (half / (limit - change)) ** 2
 
     def told(images: float) -> float:
-        error = evenly_spaced / math.sqrt(images)
+        error = spread / math.sqrt(images)
         return float(np.mean(rng.normal(change, error, trials) + 1.96 * error <= limit))
 
     assert told(needed) == pytest.approx(0.5, abs=0.032)
@@ -95,10 +95,10 @@ def test_the_gate_says_how_many_would_tell(tmp_path, base):
 
 def test_more_images_are_no_way_out_of_an_attack_that_did_not_converge(tmp_path, base):
     gate = judge(simulated(tmp_path / "run", verdict="inconclusive"), base, Limits())
-    with_caveat = [check for check in gate.checks if check.outcome == "cannot tell"]
-    assert with_caveat
-    assert all(check.why.endswith("more evaluation images cannot tell") for check in with_caveat)
-    assert all(check.images_needed is None for check in with_caveat)
+    inconclusive = [check for check in gate.checks if check.outcome == "cannot tell"]
+    assert inconclusive
+    assert all(check.why.endswith("more evaluation images cannot tell") for check in inconclusive)
+    assert all(check.images_needed is None for check in inconclusive)
 
 
 def test_too_few_for_the_limits_says_the_least(tmp_path, base):

@@ -45,12 +45,12 @@ def background_level(background: Background) -> Field:
         crop = whole[top : top + SCENE_PX, left : left + SCENE_PX]
         # Dark and pale crops are stretched alike, but noise is not made a texture.
         relief = (crop - crop.mean()) / max(2.0 * float(crop.std()), 0.02)
-        field = background.level + background.evenly_spaced * relief.clip(-1.6, 1.6)
+        field = background.level + background.spread * relief.clip(-1.6, 1.6)
     else:
         along = np.cos(background.direction) * _COLUMNS + np.sin(background.direction) * _ROWS
         half = SCENE_PX / 2 * (abs(np.cos(background.direction)) + abs(np.sin(background.direction)))
         centre = SCENE_PX / 2 * (np.cos(background.direction) + np.sin(background.direction))
-        field = background.level + background.evenly_spaced * (along - centre) / half
+        field = background.level + background.spread * (along - centre) / half
     clipped: Field = field.clip(0.0, 1.0).astype(np.float32)
     return clipped
 

@@ -60,7 +60,7 @@ class Background(NamedTuple):
     kind: str
     tone: str
     level: float
-    evenly_spaced: float
+    spread: float
     direction: float
     strength: float
     photograph: int
@@ -140,7 +140,7 @@ def draw_background(kind: str, tone: str, photographs: tuple[int, ...], rng: np.
         kind=kind,
         tone=tone,
         level=float(rng.uniform(0.4, 0.62)),
-        evenly_spaced=0.0 if kind == "flat" else float(rng.uniform(0.14, 0.24)),
+        spread=0.0 if kind == "flat" else float(rng.uniform(0.14, 0.24)),
         direction=float(rng.uniform(-math.pi, math.pi)),
         strength=float(rng.uniform(0.6, 1.0)),
         photograph=photograph,

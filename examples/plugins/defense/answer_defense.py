@@ -5,7 +5,7 @@ import torch
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
 from leakgauge.harness.suite.options import NestedPlugin, Spec
-from leakgauge.harness.suite.registry import create, name_and_options
+from leakgauge.harness.suite.registry import create_nested
 from leakgauge.harness.values.tokens import TokenBatch
 
 
@@ -24,7 +24,7 @@ class AnswerOnly(Defense):
     def __init__(self, victim, device, channel: Annotated[Spec, NestedPlugin("channels")] = "ideal"):
         self._victim, self._device = victim, device
         victim.to(device)
-        self.channel = create("channels", *name_and_options("channels", channel, "answer_only"))
+        self.channel = create_nested("channels", channel, where="defense 'answer_only'")
 
     def encode(self, images, rng):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Says what a run would do, and how long and with what it would be at it, as far as that can be known before."""
+"""Says what a run would do: tokens that each operating point keeps, and how long and with what it would be at it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from leakgauge.harness.errors import LeakgaugeError
+from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.run.expected_time import Timed, clock, expected
 from leakgauge.harness.run.plan import Plan
 from leakgauge.harness.run.runner import left_of, open_store
 from leakgauge.harness.store.parts import Parts
 from leakgauge.harness.store.provenance import device_name
 from leakgauge.harness.store.run_folder import RunFolder
-from leakgauge.harness.suite.planning import by_exposure
+from leakgauge.harness.suite.planning import build_defense, by_exposure, defense_config
+from leakgauge.harness.system.containment import contained
 from leakgauge.harness.values.images import SPLITS
+from leakgauge.harness.values.seeding import Streams
 
 MOST_NEIGHBOURS = 50
+
+LOOKED_AT = 16
+"""Calibration images that are run through the edge: enough to tell a third from a tenth, few enough for seconds."""
 
 
 def forecast(plan: Plan, folder: Path, workers: int, *, retry_failed: bool) -> Iterator[str]:
@@ -89,3 +96,24 @@ def _same(plan: Plan, other: RunFolder) -> dict[str, list[float]]:
     cells = other.cells()
     done = cells[(cells["status"] == "done") & cells["attack"].isin(labels) & cells["attack_seconds"].notna()]
     return {str(label): list(map(float, seconds)) for label, seconds in done.groupby("attack")["attack_seconds"]}
+
+
+def kept_tokens(bench: Bench) -> Iterator[tuple[str, int, float]]:
+    """Yields (name, images, mean share of the tokens that is left after the edge) of each operating point.
+
+    The images are evenly spaced over the calibration split, and what is left to calibration is calibrated on them
+    alone, so that a run may find slightly other thresholds. Defenses that do not tell are left out.
+
+    Raises:
+        LeakgaugeError: A defense cannot run, or what is to be kept cannot be reached.
+    """
+    suite = bench.suite
+    images = bench.task.split("calibration").evenly_spaced(LOOKED_AT).clone()
+    rng = Streams(suite.seeds[0], ("evaluation",)).child("encode")
+    for point in suite.operating_points:
+        config = defense_config(suite, point, suite.channels[0])
+        defense = build_defense(config, point.name, bench.victim, bench.device)
+        with one_thread(), contained("counting tokens", f"operating point {point.name!r}"):
+            kept = defense.tokens_kept(images, rng)
+        if kept is not None:
+            yield point.name, len(images), kept

@@ -119,8 +119,8 @@ class Screened(BaseSampler):
         for column, name in enumerate(self._objectives.names):
             values = losses[:, column]
             logarithmic = name not in HIGHER_IS_BETTER and bool((values > 0).all())
-            mean, evenly_spaced = _surrogate(tried, np.log(values) if logarithmic else values, asked)
-            found = mean + self._rng.permutation(normals)[:, None] * evenly_spaced
+            mean, spread = _surrogate(tried, np.log(values) if logarithmic else values, asked)
+            found = mean + self._rng.permutation(normals)[:, None] * spread
             drawn[:, :, column] = np.exp(found) if logarithmic else found
         return drawn
 
@@ -130,8 +130,8 @@ class Screened(BaseSampler):
         likely = np.ones(len(asked))
         for name in done[0].user_attrs.get("violations", {}):
             excess = np.array([float(t.user_attrs["violations"][name]) for t in done])
-            mean, evenly_spaced = _surrogate(tried, excess, asked)
-            likely *= norm.cdf(-mean / np.maximum(evenly_spaced, 1e-12))
+            mean, spread = _surrogate(tried, excess, asked)
+            likely *= norm.cdf(-mean / np.maximum(spread, 1e-12))
         return likely
 
 
@@ -182,5 +182,5 @@ def _surrogate(tried: Values, values: Values, asked: Values) -> tuple[Values, Va
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(tried, values)
-    mean, evenly_spaced = process.predict(asked, return_std=True)
-    return mean, evenly_spaced
+    mean, spread = process.predict(asked, return_std=True)
+    return mean, spread
