@@ -139,11 +139,11 @@ def _among(rows: Sequence[Row]) -> str:
 
 
 def _ties(rows: Sequence[Row], least: Row) -> str:
-    """Names how many points may leak as little: their intervals overlap."""
+    """Says how many points may leak as little, because their intervals overlap with its own."""
     most = least["strongest_leakage_hi"]
     lows = [row["strongest_leakage_lo"] for row in rows if row["baseline"] == "no" and row is not least]
     close = sum(is_number(low) and is_number(most) and float(low) <= float(most) for low in lows)
-    return f" ({close} more within its interval)" if close else ""
+    return f" (intervals of {close} more overlap with its own)" if close else ""
 
 
 def _shown(rows: Sequence[Row], quality_name: str) -> str:

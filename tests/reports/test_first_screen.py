@@ -72,6 +72,17 @@ def test_the_headline_names_the_point_that_leaks_least(run, rows):
     assert f"{least['strongest_leakage']:.1f} dB" in shown.replace("\N{MINUS SIGN}", "-")
 
 
+@pytest.mark.parametrize(("gap", "overlaps"), [(-0.01, True), (0.01, False)])
+def test_the_headline_says_among_how_many_points_and_which_may_leak_as_little(run, rows, gap, overlaps):
+    [least] = [row for row in rows if row["baseline"] == "no"]
+    other = {**least, "operating_point": "other", "strongest_leakage": least["strongest_leakage_hi"] + 1}
+    other["strongest_leakage_lo"] = least["strongest_leakage_hi"] + gap
+    alone, both = (first_screen(run, given, "k").shown for given in (rows, [*rows, other]))
+    assert "defended points" not in alone
+    assert f"of 2 defended points that were attacked {least['operating_point']} leaks least" in both
+    assert ("(intervals of 1 more overlap with its own)" in both) == overlaps
+
+
 def test_nothing_scored_is_no_zero(run, rows):
     nan = float("nan")
     gone = [dict.fromkeys(row, nan) | {k: row[k] for k in row if isinstance(row[k], str)} for row in rows]
