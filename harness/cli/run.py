@@ -117,11 +117,11 @@ def _validate(suite: str, device: str, overrides: list[str] | None) -> dict[str,
     budgets, points = budget_of(loaded), []
     for label, budget in budgets:
         _out.print(f"attack {label}: {budget}", markup=False, highlight=False, soft_wrap=True)
-    for point, images, kept in kept_tokens(plan.bench):
+    for point, images, kept in kept_tokens(plan.context):
         points.append({"operating_point": point, "images": images, "tokens_kept": kept})
         line = f"operating point {point}: keeps {kept:.1%} of the tokens of {images} calibration images"
         _out.print(line, markup=False, highlight=False, soft_wrap=True)
-    if warning := too_few(len(plan.bench.evaluation)):
+    if warning := too_few(len(plan.context.evaluation)):
         _out.print(f"WARNING: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     _out.print(f"{plan.suite.name}: ready to run, {len(plan.cells)} cells")
     return {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from leakgauge.harness.contracts.attack import Attack, AttackerView
 from leakgauge.harness.contracts.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
 from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.attributes import answers
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
@@ -22,10 +22,18 @@ from leakgauge.harness.scoring.identification import ranked_first, reid_top1
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.scoring.metrics import ImageScores, score_images
 from leakgauge.harness.scoring.statistics import bootstrap_streams
+from leakgauge.harness.store.cell_record import (
+    CellHead,
+    MeasuredRecord,
+    NamedRecord,
+    RankedRecord,
+    RebuiltRecord,
+    Scores,
+)
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import Cell, build_attack, content_hash
 from leakgauge.harness.values.images import ImageSet
-from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.learning_curve import DOUBLING_DB, LearningCurve
 from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams
 
@@ -37,25 +45,29 @@ class AttackRun:
     """What an attack faces.
 
     Args:
-        bench: The bench; attacks never see it.
+        context: What the run shares; attacks never see it.
         cell: The cell.
         observation: What is seen of the evaluation images.
         view: The attacker's handle.
         auxiliary: The attacker's images.
         streams: The attack's random streams, one for all operating points: attackers start alike, so that differences
             are the defense's.
+        store: Where images and learning curves go.
+        head: What the cell holds whatever becomes of the attack.
         exposure_hides: What hides where tokens belong from the attacker, in words; empty where nothing does.
     """
 
-    bench: Bench
+    context: RunContext
     cell: Cell
     observation: Observation
     view: GrantedView
     auxiliary: ImageSet
     streams: Streams
+    store: RunFolder
+    head: CellHead
     exposure_hides: str = ""
 
-    def reconstruction(self, attack: Attack, store: RunFolder) -> dict[str, Any]:
+    def reconstruction(self, attack: Attack) -> RebuiltRecord:
         """Rebuilds the evaluation images, scores and stores them."""
         start = time.monotonic()
         with watched() as gradients:
@@ -63,16 +75,14 @@ class AttackRun:
         shape, rng = self.view.image_shape, self.streams.child("reconstruct")
         rebuilt = guards.reconstruct(attack, self.observation, shape, rng)
         seconds = time.monotonic() - start
-        bench = self.bench
-        scores = score_reconstructions(bench, bench.evaluation.pixels, rebuilt, bench.gallery, bench.judging)
-        store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
-        return {
-            **self._outcome(attack, curve, self._refit(self._psnr_db), gradients, seconds, scores.values, store),
-            "kind": "reconstruction",
-            "floor": attack.floor,
-            "lower_bound": "" if attack.floor else self._blind(attack),
-            "unscored": scores.reasons,
-        }
+        context = self.context
+        scores = score_reconstructions(context, context.evaluation.pixels, rebuilt, context.gallery, context.judging)
+        self.store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
+        converged = self._unconverged(attack, curve, self._refit(self._psnr_db), gradients)
+        bound = self._blind(attack) or _unadapted(self.context, self.cell, attack)
+        return RebuiltRecord(
+            self.head, _lists(scores.values), scores.reasons, converged, bound, seconds, floor=attack.floor
+        )
 
     def _psnr_db(self, attack: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
         """Returns (K,) PSNR on held-out images of its own of an attack fitted to ``images``."""
@@ -85,24 +95,23 @@ class AttackRun:
 
     def _blind(self, attack: Attack) -> str:
         """Says that an attack cannot find out where tokens belong, where that is hidden; empty otherwise."""
-        hidden = self.exposure_hides
+        hidden = "" if attack.floor else self.exposure_hides
         return f"{hidden}, and this attack cannot find positions" if hidden and attack.layout == "needs order" else ""
 
-    def _refit(self, score: Score, **how: Any) -> Callable[[], str | None]:
+    def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], str | None]:
         """Returns how to measure a closed form with half of the attacker's images."""
         rng = self.streams.child("refit")
-        return lambda: data_limited(
-            score, lambda: build_attack(self.cell.attack), self.view, self.auxiliary, rng, **how
-        )
+        make = partial(build_attack, self.cell.attack)
+        return lambda: data_limited(score, make, self.view, self.auxiliary, rng, allowed=allowed, unit=unit)
 
-    def attribute(self, probe: AttributeProbe, store: RunFolder) -> dict[str, Any]:
+    def attribute(self, probe: AttributeProbe) -> NamedRecord:
         """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""
-        bench, where = self.bench, f"attacks: {self.cell.attack.label}"
-        public = bench.task.split("attacker")
-        known = answers(bench.task, public, probe, where)
-        true = answers(bench.task, bench.evaluation, probe, where)
+        context, where = self.context, f"attacks: {self.cell.attack.label}"
+        public = context.task.split("attacker")
+        known = answers(context.task, public, probe, where)
+        true = answers(context.task, context.evaluation, probe, where)
         classes = int(known.max()) + 1
-        own = answers(bench.task, self.auxiliary, probe, where).clone()
+        own = answers(context.task, self.auxiliary, probe, where).clone()
         start = time.monotonic()
         with watched() as gradients:
             curve = guards.fit_probe(probe, self.view, self.auxiliary, own, classes, self.streams.child("fit"))
@@ -118,36 +127,31 @@ class AttackRun:
             found = guards.predict(asked, seen, classes, self.streams.child("predict"))
             return (found.argmax(dim=1) == own[held]).double()
 
-        refit = self._refit(right, allowed=ACCURACY, unit="right")
+        refit = self._refit(right, ACCURACY, "right")
         helped = probe.attribute != LABEL
-        labels = [images.labels if helped else None for images in (public, bench.evaluation)]
+        labels = [images.labels if helped else None for images in (public, context.evaluation)]
         guess = informed_guess(known, labels[0], true, labels[1], classes)
-        area = auc_interval(scores, true, bench.evaluation.groups, bootstrap_streams(bench.suite.seeds[0]))
-        return {
-            **self._outcome(
-                probe,
-                curve,
-                refit,
-                gradients,
-                seconds,
-                {"attribute_correct": (scores.argmax(dim=1) == true).float()},
-                store,
-            ),
-            "kind": "attribute",
-            "attribute": probe.attribute,
-            "cell_scores": {
+        area = auc_interval(scores, true, context.evaluation.groups, bootstrap_streams(context.suite.seeds[0]))
+        return NamedRecord(
+            self.head,
+            _lists({"attribute_correct": (scores.argmax(dim=1) == true).float()}),
+            unconverged=self._unconverged(probe, curve, refit, gradients),
+            lower_bound=_unadapted(self.context, self.cell, probe),
+            attack_seconds=seconds,
+            chance={"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
+            proves_on_baseline=probe.proves_on_baseline,
+            attribute=probe.attribute,
+            cell_scores={
                 "attribute_chance": guess.accuracy,
                 "attribute_auc": area.mean,
                 "attribute_auc_lo": area.lo,
                 "attribute_auc_hi": area.hi,
             },
-            "proves_on_baseline": probe.proves_on_baseline,
-            "chance": {"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
-        }
+        )
 
-    def identity(self, probe: IdentityProbe, store: RunFolder) -> dict[str, Any]:
+    def identity(self, probe: IdentityProbe) -> RankedRecord:
         """Asks which of the evaluation images, shown without labels and in random order, an observation comes from."""
-        evaluation = self.bench.evaluation
+        evaluation = self.context.evaluation
         # Only who knows their order, labels included, could repeat the draw.
         secret = Streams(self.cell.exposure.seed, ("gallery", evaluation.digest()))
         order = torch.randperm(len(evaluation), generator=secret.torch())
@@ -169,53 +173,50 @@ class AttackRun:
                 guards.rank(asked, seen, self.view.branch(), shown, self.streams.child("rank")), torch.arange(len(held))
             )
 
-        refit = self._refit(first, allowed=ACCURACY, unit="right")
+        refit = self._refit(first, ACCURACY, "right")
         named = ranked_first(scores, torch.argsort(order))
         # It names a candidate itself: whether that is right is no matter of anyone's features.
-        found = {"reid_top1": named, "judge_reid_top1": named}
-        return {
-            **self._outcome(probe, curve, refit, gradients, seconds, found, store),
-            "kind": "identity",
-            "proves_on_baseline": probe.proves_on_baseline,
-            "chance": {"reid_top1": 1.0 / len(gallery)},
-        }
+        return RankedRecord(
+            self.head,
+            _lists({"reid_top1": named, "judge_reid_top1": named}),
+            unconverged=self._unconverged(probe, curve, refit, gradients),
+            lower_bound=_unadapted(self.context, self.cell, probe),
+            attack_seconds=seconds,
+            chance={"reid_top1": 1.0 / len(gallery)},
+            proves_on_baseline=probe.proves_on_baseline,
+        )
 
-    def _outcome(
+    def _unconverged(
         self,
         attacker: Attacker,
         curve: LearningCurve | None,
         refit: Callable[[], str | None],
         gradients: Gradients,
-        seconds: float,
-        scores: dict[str, Tensor],
-        store: RunFolder,
-    ) -> dict[str, Any]:
-        """Stores the learning curve; returns what all kinds of parts hold."""
+    ) -> str | None:
+        """Stores the learning curve; says why the attacker is not shown to be converged."""
         if curve is not None:
-            store.write_curve(self.cell.key, curve)
-        return {
-            "unconverged": unconverged(attacker, curve, gradients, refit),
-            "floor": False,
-            "unscored": {},
-            "attack_seconds": seconds,
-            "scores": {name: values.tolist() for name, values in scores.items()},
-        }
+            self.store.write_curve(self.cell.key, curve)
+        return unconverged(attacker, curve, gradients, refit)
+
+
+def _lists(scores: Mapping[str, Tensor]) -> Scores:
+    return {name: values.tolist() for name, values in scores.items()}
 
 
 def score_reconstructions(
-    bench: Bench, originals: Tensor, rebuilt: Tensor, gallery: Tensor, judging: JudgedGallery
+    context: RunContext, originals: Tensor, rebuilt: Tensor, gallery: Tensor, judging: JudgedGallery
 ) -> ImageScores:
     """Scores uint8 reconstructions (B, 3, H, W) by the suite's metrics, and by what victim and judge make of them.
 
     Args:
-        bench: The bench.
+        context: What the run shares.
         originals: (B, 3, H, W) uint8.
         rebuilt: (B, 3, H, W) uint8.
         gallery: (B, D) the victim's features of the originals.
         judging: The judge before the originals.
     """
-    scores = score_images(bench.suite, originals, rebuilt, bench.device)
-    features, scores.values["label_agreement"] = bench.look(rebuilt)
+    scores = score_images(context.suite, originals, rebuilt, context.device)
+    features, scores.values["label_agreement"] = context.look(rebuilt)
     scores.values["reid_top1"] = reid_top1(features, gallery)
     if bool(scores.values["label_agreement"].isnan().any()):
         scores.reasons["label_agreement"] = NO_CLASSES
@@ -224,29 +225,33 @@ def score_reconstructions(
 
 
 def run_attack(
-    bench: Bench, cell: Cell, observation: Observation, view: GrantedView, store: RunFolder, hides: str = ""
-) -> dict[str, Any]:
-    """Runs one attack against one exposure; returns the part to write.
+    context: RunContext,
+    cell: Cell,
+    observation: Observation,
+    view: GrantedView,
+    store: RunFolder,
+    head: CellHead,
+    hides: str = "",
+) -> MeasuredRecord:
+    """Runs one attack against one exposure; returns what to store.
 
     Raises:
         LeakgaugeError: The attack failed, or asks for what the task does not have.
     """
     attacker = build_attack(cell.attack)
     streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
-    auxiliary = bench.auxiliary(cell.exposure.threat_model)
-    one = AttackRun(bench, cell, observation, view, auxiliary, streams, hides)
+    auxiliary = context.auxiliary(cell.exposure.threat_model)
+    one = AttackRun(context, cell, observation, view, auxiliary, streams, store, head, hides)
     if isinstance(attacker, AttributeProbe):
-        outcome = one.attribute(attacker, store)
-    elif isinstance(attacker, IdentityProbe):
-        outcome = one.identity(attacker, store)
-    else:
-        outcome = one.reconstruction(attacker, store)
-    return {**outcome, "lower_bound": outcome.get("lower_bound") or _unadapted(bench, cell, attacker)}
+        return one.attribute(attacker)
+    if isinstance(attacker, IdentityProbe):
+        return one.identity(attacker)
+    return one.reconstruction(attacker)
 
 
-def _unadapted(bench: Bench, cell: Cell, attacker: Attacker) -> str:
+def _unadapted(context: RunContext, cell: Cell, attacker: Attacker) -> str:
     """Says that an attacker was not trained on what it attacks; empty where it was, for floors, and undefended."""
-    undefended = cell.exposure.point.name == bench.suite.baseline_point
+    undefended = cell.exposure.point.name == context.suite.baseline_point
     if undefended or getattr(attacker, "floor", False) or (cell.exposure.threat_model.adaptive and adapts(attacker)):
         return ""
     return "the attacker was trained on the undefended pipeline and did not adapt to this operating point"

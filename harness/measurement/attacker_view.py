@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Channel, PacketChannel, Transmission
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
-from leakgauge.harness.measurement.line import Cached, Line, compute_anew
+from leakgauge.harness.measurement.operating_point import Preparation
+from leakgauge.harness.measurement.transmitting import Cached, Line, compute_anew
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
@@ -96,13 +96,6 @@ def trace(transmission: Transmission, model: ThreatModel, grid: tuple[int, int])
         merge_map=batch.merge_map,
         noise_std=state.noise_std if state is not None and model.knows.channel_state else None,
     )
-
-
-class Preparation(NamedTuple):
-    """What an operating point is prepared with: images of the calibration split, and random streams."""
-
-    calibration: ImageSet
-    rng: Streams
 
 
 COPIED_BYTES = 2**31

@@ -1,4 +1,4 @@
-"""Bench: what all exposures of a run share, built once a process."""
+"""RunContext: what all exposures of a run share, built once a process."""
 
 from __future__ import annotations
 
@@ -16,67 +16,98 @@ from leakgauge.harness.measurement.transmitting import joined
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.suite.registry import create
-from leakgauge.harness.suite.schema import Suite, ThreatModel
-from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.suite.schema import PluginConfig, Suite, ThreatModel
+from leakgauge.harness.values.images import ImageSet, SplitName
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The task, its victim, the evaluation images, and what the unmodified victim makes of them.
+class Context:
+    """What every operating point is measured with, by a run and by a search alike.
 
     Args:
-        suite: The suite.
         task: The task.
         victim: Its victim, on ``device``.
-        evaluation: B images, all that is scored.
-        output: (B, ...) what the unmodified victim answers.
-        quality_base: (B,) quality of the unmodified victim.
-        gallery: (B, D) its features of the images.
-        top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
         device: Where to compute.
-        judging: The suite's judge before the images.
+        batch_size: Images at a time on edge and server.
+        bandwidth_hz: Complex symbols a second, assumed.
     """
 
-    suite: Suite
     task: Task
     victim: Victim
-    evaluation: ImageSet
-    output: Tensor
-    quality_base: Tensor
-    gallery: Tensor
-    top1: Tensor | None
     device: torch.device
-    judging: JudgedGallery
+    batch_size: int
+    bandwidth_hz: float
 
     @classmethod
-    def build(cls, suite: Suite, device: torch.device) -> Bench:
-        """Loads the task and runs the unmodified victim on the evaluation images."""
-        task: Task = create("tasks", suite.task.name, suite.task.options, where="task")
-        victim, evaluation = task.victim(), task.split("evaluation")
-        # Splits are in class order, so evenly spaced images keep all classes.
-        evaluation = evaluation.evenly_spaced(suite.evaluation_images)
+    def open(cls, config: PluginConfig, device: torch.device, batch_size: int, bandwidth_hz: float) -> Context:
+        """Loads a task and its victim."""
+        task: Task = create("tasks", config.name, config.options, where="task")
+        victim = task.victim()
         victim.to(device)
-        check_questions(victim, task, evaluation)
-        outputs, features = [], []
+        return Context(task, victim, device, batch_size, bandwidth_hz)
+
+    def images(self, split: SplitName, most: int | None) -> ImageSet:
+        """Returns at most so many images of a split, after checking that what is asked about them fits.
+
+        Splits are in class order, so evenly spaced images keep all classes.
+        """
+        images = self.task.split(split).evenly_spaced(most)
+        check_questions(self.victim, self.task, images)
+        return images
+
+    def unmodified(self, images: ImageSet) -> Tensor:
+        """Returns what the unmodified victim answers, (B, ...)."""
         with torch.no_grad():
-            for batch in evaluation.batches(suite.batch_size):
-                pixels = batch.images().to(device)
-                outputs.append(victim.respond(pixels, task.questions(batch)).cpu())
-                features.append(victim.embed(pixels).cpu())
-        output, gallery, target = joined(outputs), torch.cat(features), task.target(evaluation)
-        base = guards.quality(task, output, target)
-        top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
-        judging = JudgedGallery.of(suite, victim, evaluation.pixels, device)
-        return cls(suite, task, victim, evaluation, output, base, gallery, top1, device, judging)
+            parts = [
+                self.victim.respond(batch.images().to(self.device), self.task.questions(batch)).cpu()
+                for batch in images.batches(self.batch_size)
+            ]
+        return joined(parts)
 
     def features(self, images: Tensor) -> Tensor:
         """Returns victim features (B, D) of uint8 images."""
         with torch.no_grad():
             parts = [
                 self.victim.embed(part.to(self.device).float() / 255.0).cpu()
-                for part in torch.split(images, self.suite.batch_size)
+                for part in torch.split(images, self.batch_size)
             ]
         return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class RunContext(Context):
+    """The evaluation images of a suite, and what the unmodified victim makes of them.
+
+    Args:
+        suite: The suite.
+        evaluation: B images, all that is scored.
+        output: (B, ...) what the unmodified victim answers.
+        quality_base: (B,) quality of the unmodified victim.
+        gallery: (B, D) its features of the images.
+        top1: (B,) int64 its highest class, or None where its answer is no vector of classes.
+        judging: The suite's judge before the images.
+    """
+
+    suite: Suite
+    evaluation: ImageSet
+    output: Tensor
+    quality_base: Tensor
+    gallery: Tensor
+    top1: Tensor | None
+    judging: JudgedGallery
+
+    @classmethod
+    def build(cls, suite: Suite, device: torch.device) -> RunContext:
+        """Loads the task and runs the unmodified victim on the evaluation images."""
+        own = Context.open(suite.task, device, suite.batch_size, suite.bandwidth_hz)
+        evaluation = own.images("evaluation", suite.evaluation_images)
+        output, gallery = own.unmodified(evaluation), own.features(evaluation.pixels)
+        target = own.task.target(evaluation)
+        base = guards.quality(own.task, output, target)
+        top1 = output.argmax(dim=1) if _are_classes(output, gallery, target) else None
+        judging = JudgedGallery.of(suite, own.victim, evaluation.pixels, device)
+        shared = (own.task, own.victim, own.device, own.batch_size, own.bandwidth_hz)
+        return cls(*shared, suite, evaluation, output, base, gallery, top1, judging)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what ``features`` and ``label_agreement`` do, in one run of the victim where it can."""
@@ -86,8 +117,7 @@ class Bench:
             return self.features(images), torch.full((len(images),), torch.nan)
         with torch.no_grad():
             seen = [
-                self.victim.look(part.to(self.device).float() / 255.0)
-                for part in torch.split(images, self.suite.batch_size)
+                self.victim.look(part.to(self.device).float() / 255.0) for part in torch.split(images, self.batch_size)
             ]
         best = torch.cat([output.argmax(dim=1).cpu() for output, _ in seen])
         return torch.cat([features.cpu() for _, features in seen]), (best == self.top1).float()
@@ -103,12 +133,7 @@ class Bench:
     def _same_answers(self, images: Tensor) -> Tensor:
         """Returns (B,) the share of each image's questions answered on uint8 reconstructions as on the originals."""
         shown = ImageSet(images, self.evaluation.ids)
-        answers = joined(
-            [
-                self.victim.respond(part.images().to(self.device), self.task.questions(part)).cpu()
-                for part in shown.batches(self.suite.batch_size)
-            ]
-        )
+        answers = self.unmodified(shown)
         same = (answers == self.output).all(dim=2)
         asked = torch.tensor([len(texts) for texts in self.task.questions(self.evaluation).texts])
         counted = torch.arange(same.shape[1]) < asked[:, None]

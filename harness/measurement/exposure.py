@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts.defense import Defense
-from leakgauge.harness.contracts.link import Encoded, Transmission
+from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
 from leakgauge.harness.measurement.attack_run import run_attack
-from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation, eavesdropping_channel, observe
-from leakgauge.harness.measurement.context import Bench
-from leakgauge.harness.measurement.line import Cached, compute_anew
-from leakgauge.harness.measurement.transmitting import respond_all, send, transmit_all
-from leakgauge.harness.scoring import guards
-from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
+from leakgauge.harness.measurement.attacker_view import GrantedView, eavesdropping_channel, observe
+from leakgauge.harness.measurement.context import RunContext
+from leakgauge.harness.measurement.operating_point import PointMeasurement, latency_ms, measure
+from leakgauge.harness.measurement.transmitting import Cached, compute_anew, send
+from leakgauge.harness.store.cell_record import CellHead, CellIdentity, CellRecord, FailedRecord, Kinds
 from leakgauge.harness.store.code_digest import cell_code, code_digest
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.store.token_cache import TokenCache
@@ -33,52 +30,27 @@ from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 
-LATENCY_IMAGES = 19
-Kinds = dict[str, dict[str, list[float]]]
-"""For each kind of question, by image: ``right`` answers, those of the unmodified victim (``base``), ``questions``."""
-
 
 @dataclass(frozen=True)
-class PointMeasurement:
-    """An exposure as measured: per-image costs, quality, and what the attacker observes of the evaluation images.
+class ExposureMeasurement:
+    """An exposure as measured.
 
-    ``preparation`` is what the defense was prepared with, None where it needs none; ``kinds`` is empty where the task
-    asks no questions; ``hides`` says what keeps the attacker from knowing where tokens belong, else it is empty;
-    ``resolved`` is what calibration made of the operating point, empty where the suite leaves nothing to it.
+    Args:
+        point: Its operating point, on the evaluation images.
+        latency_ms: Of edge and server for one image.
+        observation: What the attacker observes of the evaluation images.
+        kinds: Answers by kind of question; empty where the task asks none.
+        hides: What keeps the attacker from knowing where tokens belong; empty where nothing does.
     """
 
-    defense: Defense
-    preparation: Preparation | None
-    costs: dict[str, Tensor]
+    point: PointMeasurement
     latency_ms: float
     observation: Observation
     kinds: Kinds
     hides: str
-    resolved: dict[str, Any]
 
 
-def link_costs(transmission: Transmission, bandwidth_hz: float) -> dict[str, Tensor]:
-    """Returns what sending each image cost, (B,) a column, by its name in ``leakgauge.harness.values.columns``.
-
-    Args:
-        transmission: What the server received.
-        bandwidth_hz: Complex symbols a second, assumed.
-    """
-    encoded, uses = transmission.encoded, transmission.channel_uses.double()
-    lost = torch.zeros(len(uses), dtype=torch.long) if transmission.lost is None else transmission.lost
-    efficiency = 8 * encoded.payload_bytes.double() / uses
-    return {
-        "tokens": encoded.decoded.lengths,
-        "payload_bytes": encoded.payload_bytes,
-        "side_bytes": encoded.side_bytes,
-        "channel_uses": transmission.channel_uses,
-        "air_time_ms": uses / bandwidth_hz * 1e3,
-        "spectral_efficiency_bits": torch.where(uses > 0, efficiency, torch.nan),
-        "lost_tokens": lost,
-    }
-
-
-def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Cached:
+def recall_through(cache: TokenCache, context: RunContext, exposure: Exposure) -> Cached:
     """Returns a look-up of tokens by all that decides them: data, weights, seed, defense, code and machine.
 
     The threat model and the attack do not enter, so that all of them share one run of the victim. The channel does:
@@ -88,8 +60,8 @@ def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Cache
         "data": exposure.data_key,
         "defense": exposure.defense.model_dump(),
         "seed": exposure.seed,
-        "batch_size": bench.suite.batch_size,
-        "machine": machine_of(bench.device),
+        "batch_size": context.batch_size,
+        "machine": machine_of(context.device),
         "threads": torch.get_num_threads(),
         "code": code_digest(),
     }
@@ -100,46 +72,22 @@ def recall_through(cache: TokenCache, bench: Bench, exposure: Exposure) -> Cache
     return cached
 
 
-def measure_exposure(bench: Bench, exposure: Exposure, cached: Cached = compute_anew) -> PointMeasurement:
-    """Transmits the evaluation images once and measures quality, compute and bandwidth.
+def measure_exposure(context: RunContext, exposure: Exposure, cached: Cached = compute_anew) -> ExposureMeasurement:
+    """Measures the operating point of an exposure, and what its attacker observes of the evaluation images.
 
-    All of these are the server's; only the observation is an eavesdropper's, where the threat model has one.
+    All costs are the server's; only the observation is an eavesdropper's, where the threat model has one.
     """
-    defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
+    defense = build_defense(exposure.defense, exposure.point.name, context.victim, context.device)
     streams = Streams(exposure.seed, ("evaluation",))
-    preparation = None
-    if defense.needs_calibration:
-        preparation = Preparation(bench.task.split("calibration").clone(), streams.child("prepare"))
-        defense.prepare(*preparation)
-    images = bench.evaluation
-    encoded = cached(
-        f"evaluation {images.full_digest()}",
-        lambda: transmit_all(defense, images, streams, bench.suite.batch_size),
-    )
-    transmission = send(defense, encoded, streams.child("channel"))
-    questions = bench.task.questions(images)
-    output = respond_all(defense, transmission, bench.suite.batch_size, questions)
-    flops = measure_flops(defense, images, transmission, streams, questions, output)
-    costs = {
-        "quality": guards.quality(bench.task, output, bench.task.target(images)),
-        "quality_base": bench.quality_base,
-        "gflops_edge": flops.edge,
-        "gflops_total": flops.total,
-        **{f"gflops_{name}": values for name, values in flops.parts.items()},
-        **link_costs(transmission, bench.suite.bandwidth_hz),
-    }
+    point = measure(context, defense, context.evaluation, streams, cached=cached)
     eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
-    overheard = transmission
+    overheard = point.transmission
     if eavesdropping is not None:
-        overheard = send(defense, encoded, streams.child("eavesdropper"), eavesdropping)
-    seen = observe(overheard, exposure.threat_model, defense.grid, output, streams.child("observer"))
+        overheard = send(defense, point.encoded, streams.child("eavesdropper"), eavesdropping)
+    seen = observe(overheard, exposure.threat_model, defense.grid, point.output, streams.child("observer"))
     hides = hidden_layout(overheard.received, exposure.threat_model)
-    sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
-    latency_ms = measure_latency_ms(defense, sample, streams, bench.device, bench.task.questions(sample))
-    if questions is not None:
-        costs["questions"] = torch.tensor(questions.counts)
-    kinds = answers_by_kind(bench, output)
-    return PointMeasurement(defense, preparation, costs, latency_ms, seen, kinds, hides, defense.resolved())
+    milliseconds = latency_ms(context, defense, context.evaluation, streams)
+    return ExposureMeasurement(point, milliseconds, seen, answers_by_kind(context, point.output), hides)
 
 
 def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
@@ -166,41 +114,57 @@ def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
     )
 
 
-def answers_by_kind(bench: Bench, output: Tensor) -> Kinds:
+def answers_by_kind(context: RunContext, output: Tensor) -> Kinds:
     """Returns the right answers of a defense and of the unmodified victim by kind of question; empty without questions.
 
     Args:
-        bench: The bench.
+        context: What the run shares.
         output: (B, Q, L) the defense's answers.
     """
-    if not isinstance(bench.task, QuestionTask):
+    if not isinstance(context.task, QuestionTask):
         return {}
-    target = bench.task.target(bench.evaluation)
-    found, base = (bench.task.by_kind(o.clone(), target.clone()) for o in (output, bench.output))
+    target = context.task.target(context.evaluation)
+    found, base = (context.task.by_kind(o.clone(), target.clone()) for o in (output, context.output))
     return {
         kind: {"right": right.tolist(), "base": base[kind][0].tolist(), "questions": asked.tolist()}
         for kind, (right, asked) in found.items()
     }
 
 
-def identity(bench: Bench, cell: Cell) -> dict[str, Any]:
+def identity(context: RunContext, cell: Cell) -> CellIdentity:
     """Returns the columns that name a cell."""
     exposure = cell.exposure
-    return {
-        "cell": cell.key,
-        "task": f"{bench.task.name} v{bench.task.version}",
-        "defense": exposure.defense.name,
-        "operating_point": exposure.point.name,
-        "channel": exposure.channel.label,
-        "snr_db": exposure.channel.plugin.options.get("snr_db"),
-        "attack": cell.attack.label,
-        "threat_model": exposure.threat_model.name,
-        "seed": exposure.seed,
-    }
+    return CellIdentity(
+        cell=cell.key,
+        task=f"{context.task.name} v{context.task.version}",
+        defense=exposure.defense.name,
+        operating_point=exposure.point.name,
+        channel=exposure.channel.label,
+        snr_db=exposure.channel.plugin.options.get("snr_db"),
+        attack=cell.attack.label,
+        threat_model=exposure.threat_model.name,
+        seed=exposure.seed,
+    )
+
+
+def head_of(context: RunContext, cell: Cell, measured: ExposureMeasurement | None) -> CellHead:
+    """Returns what a cell holds whatever becomes of its attack; no costs where its exposure could not be measured."""
+    head = CellHead(identity(context, cell), cell.attack.plugin.name, content_hash(cell_code(context.suite, cell)))
+    if measured is None:
+        return head
+    point = measured.point
+    costs = {**point.costs, "quality_base": context.quality_base}
+    return replace(
+        head,
+        costs={name: values.tolist() for name, values in costs.items()},
+        latency_ms=measured.latency_ms,
+        kinds=measured.kinds,
+        resolved=point.resolved,
+    )
 
 
 def run_exposure(
-    bench: Bench,
+    context: RunContext,
     cells: list[Cell],
     store: RunFolder,
     finished: Callable[[Cell, str], None],
@@ -219,35 +183,30 @@ def run_exposure(
     """
     exposure = cells[0].exposure
     cache = TokenCache.from_environment()
-    cached = recall_through(cache, bench, exposure)
-    shared: dict[str, Any] = {"costs": {}, "latency_ms": None}
+    cached = recall_through(cache, context, exposure)
+    measured: ExposureMeasurement | None = None
     failure: LeakgaugeError | None = None
     tell_begun(f"measuring {exposure.point.name}")
     try:
         with contained("measuring", f"operating point {exposure.point.name!r}"):
-            measured = measure_exposure(bench, exposure, cached)
-            view = _view(bench, exposure, measured, cached)
-        shared = {
-            "costs": {name: values.tolist() for name, values in measured.costs.items()},
-            "latency_ms": measured.latency_ms,
-            **({"kinds": measured.kinds} if measured.kinds else {}),
-            **({"resolved": measured.resolved} if measured.resolved else {}),
-        }
+            measured = measure_exposure(context, exposure, cached)
+            view = _view(context, exposure, measured, cached)
     except StoreError:
         raise
     except LeakgaugeError as error:
-        failure = error
+        failure, measured = error, None
     for cell in cells:
         tell_begun(f"{cell.attack.label} on {exposure.point.name}")
+        head = head_of(context, cell, measured)
+        record: CellRecord
         try:
             if failure is not None:
                 raise failure
+            assert measured is not None
             own = view.anew()
             with contained("running", f"attack {cell.attack.label!r}"):
-                outcome = {
-                    "status": "done",
-                    **run_attack(bench, cell, measured.observation.clone(), own, store, measured.hides),
-                }
+                observed = measured.observation.clone()
+                record = run_attack(context, cell, observed, own, store, head, measured.hides)
             own.check_victim()
         except (StoreError, SpoiledError):
             raise
@@ -259,15 +218,13 @@ def run_exposure(
             continue
         except LeakgaugeError as error:
             trace = "".join(traceback.format_exception(error))
-            outcome = {"status": "failed", "reason": str(error), "traceback": trace, "scores": {}, "floor": False}
+            record = FailedRecord(head, str(error), trace)
             store.log(f"{cell.attack.label} on {exposure.point.name} failed: {error}\n{trace}")
-        code = content_hash(cell_code(bench.suite, cell))
-        named = {"identity": identity(bench, cell), "plugin": cell.attack.plugin.name, "code": code}
-        store.write_part(cell.key, {**named, **shared, **outcome})
-        finished(cell, outcome["status"])
-        if fail_fast and outcome["status"] == "failed":
+        store.write_part(record)
+        finished(cell, record.status)
+        if fail_fast and isinstance(record, FailedRecord):
             raise FailedCellsError(
-                outcome["reason"],
+                record.reason,
                 where=f"{exposure.point.name} / {exposure.channel.label} / {cell.attack.label}",
                 hint="the run was to stop at the first failure; the same command resumes it",
             )
@@ -276,16 +233,16 @@ def run_exposure(
     )
 
 
-def _view(bench: Bench, exposure: Exposure, measured: PointMeasurement, cached: Cached) -> GrantedView:
-    height, width = bench.evaluation.pixels.shape[2:]
+def _view(context: RunContext, exposure: Exposure, measured: ExposureMeasurement, cached: Cached) -> GrantedView:
+    height, width = context.evaluation.pixels.shape[2:]
     return GrantedView(
-        bench.victim,
-        measured.defense,
+        context.victim,
+        measured.point.defense,
         exposure.threat_model,
         image_shape=(3, int(height), int(width)),
         streams=Streams(exposure.seed, ("attacker",)),
-        batch_size=bench.suite.batch_size,
-        device=bench.device,
-        preparation=measured.preparation,
+        batch_size=context.batch_size,
+        device=context.device,
+        preparation=measured.point.preparation,
         cached=cached,
     )

@@ -9,7 +9,7 @@ import torch
 
 from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.contracts.reading import Undefended
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 
 NEAR_CHANCE = 0.25
 """A victim is near chance where it goes less than this share of the way from chance to all right."""
@@ -18,11 +18,11 @@ ONE_ANSWER = 0.9
 """A victim that gives one answer to more than this share of the images tells nothing apart."""
 
 
-def undefended(bench: Bench) -> Undefended:
+def undefended(context: RunContext) -> Undefended:
     """Compares the unmodified victim's quality on the evaluation images with that of the best constant answer."""
-    quality, count = float(bench.quality_base.double().mean()), len(bench.quality_base)
-    chance, name = _chance(bench), bench.task.quality_name
-    warning = _same_answers(bench) if chance is None else _near(quality, chance, count, name, bench.victim.name)
+    quality, count = float(context.quality_base.double().mean()), len(context.quality_base)
+    chance, name = _chance(context), context.task.quality_name
+    warning = _same_answers(context) if chance is None else _near(quality, chance, count, name, context.victim.name)
     return Undefended(name, quality, count, chance, warning)
 
 
@@ -38,9 +38,9 @@ def _near(quality: float, chance: float, count: int, name: str, victim: str) -> 
     return ""
 
 
-def _chance(bench: Bench) -> float | None:
+def _chance(context: RunContext) -> float | None:
     """Returns the quality of the best constant answer; to questions, the best for each kind. None: no meaning."""
-    task, images = bench.task, bench.evaluation
+    task, images = context.task, context.evaluation
     if isinstance(task, QuestionTask):
         return _best_guess(task, images.ids)
     target = task.target(images)
@@ -59,14 +59,14 @@ def _best_guess(task: QuestionTask, ids: tuple[str, ...]) -> float:
     return sum(sum(one.answer == guess[one.kind] for one in each) / len(each) for each in asked) / max(1, len(asked))
 
 
-def _same_answers(bench: Bench) -> str:
+def _same_answers(context: RunContext) -> str:
     """Returns what to warn of where a victim that is only compared with itself gives one answer to all images."""
-    if bench.top1 is None or len(bench.top1) < 2:
+    if context.top1 is None or len(context.top1) < 2:
         return ""
-    share = float(torch.bincount(bench.top1).max()) / len(bench.top1)
+    share = float(torch.bincount(context.top1).max()) / len(context.top1)
     if share <= ONE_ANSWER:
         return ""
     return (
-        f"the undefended victim ({bench.victim.name}) gives {share:.0%} of the evaluation images the same class, so "
+        f"the undefended victim ({context.victim.name}) gives {share:.0%} of the evaluation images the same class, so "
         "that agreement with it says little. Check normalisation (mean, std), image size and weights"
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from leakgauge.harness.errors import StoreError
+from leakgauge.harness.store.cell_record import MeasuredRecord
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import Cell
 
@@ -73,11 +73,11 @@ class Timed:
         if not stamp:
             return None
         if self._seen.get(key, ((), None))[0] != stamp:
-            part: dict[str, Any] = {}
+            seconds = None
             with suppress(StoreError):
                 part = self._store.read_part(key)
-            seconds = part.get("attack_seconds")
-            self._seen[key] = stamp, float(seconds) if isinstance(seconds, int | float) else None
+                seconds = part.attack_seconds if isinstance(part, MeasuredRecord) else None
+            self._seen[key] = stamp, seconds
         return self._seen[key][1]
 
     def fresh(self, before: Mapping[str, tuple[int, ...]]) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, suggest
+from leakgauge.harness.measurement.operating_point import prepare
 from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.suite.planning import build_defense, defense_config
@@ -105,8 +106,7 @@ def inspect_photograph(
         for point in points:
             defense = build_defense(defense_config(suite, point, suite.channels[0]), point.name, victim, device)
             streams = Streams(suite.seeds[0], ("evaluation",))
-            if defense.needs_calibration:  # a split may take long to load
-                defense.prepare(task.split("calibration"), streams.child("prepare"))
+            prepare(task, defense, streams)
             layers = defense.inspect(image, streams.child("encode"))
             seen = Inspection(point.name, image.pixels[0], defense.grid, layers, defense.resolved())
             written = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,21 +20,21 @@ from leakgauge.harness.suite.planning import Cell, build_attack
 
 def manifest_of(plan_: Plan, device: torch.device) -> dict[str, Any]:
     """Returns run.json of a plan, but for its status and its sessions."""
-    suite, bench = plan_.suite, plan_.bench
+    suite, context = plan_.suite, plan_.context
     attacks = {config.label: build_attack(config) for config in suite.attacks}
     return {
         "plan_key": plan_.key,
         "suite": suite.model_dump(mode="json"),
         "task": {
-            "name": bench.task.name,
-            "version": bench.task.version,
-            "quality_name": bench.task.quality_name,
-            "victim": bench.victim.name,
-            "image_shape": list(bench.evaluation.pixels.shape[1:]),
-            "evaluation_images": len(bench.evaluation),
+            "name": context.task.name,
+            "version": context.task.version,
+            "quality_name": context.task.quality_name,
+            "victim": context.victim.name,
+            "image_shape": list(context.evaluation.pixels.shape[1:]),
+            "evaluation_images": len(context.evaluation),
         },
         "data": plan_.data,
-        "judge": dict(bench.judging.described()),
+        "judge": dict(context.judging.described()),
         "read": plan_.reading.to_json(),
         "attacks": {
             label: {
@@ -61,9 +61,9 @@ def resolved_points(cells: Iterable[Cell], parts: Parts) -> dict[str, Any]:
 
     Nothing for points of which a suite leaves nothing to calibration, and for those that were not measured yet.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for cell in cells:
         name = cell.exposure.point.name
         if name not in found and parts.standing(cell.key) == "done":
-            found[name] = parts.read_one(cell.key).get("resolved", {})
+            found[name] = parts.read_one(cell.key).head.resolved
     return {"operating_points": {name: resolved for name, resolved in found.items() if resolved}}

@@ -15,7 +15,7 @@ from leakgauge.harness.errors import ConfigError, DataError, PluginError
 from leakgauge.harness.measurement.attacker_view import eavesdropping_channel
 from leakgauge.harness.measurement.attributes import answers
 from leakgauge.harness.measurement.auxiliary import shifted_of
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.measurement.undefended import undefended
 from leakgauge.harness.run.executors import one_thread
@@ -44,7 +44,7 @@ class Plan:
     """A checked suite, ready to run, and what was read to check it."""
 
     suite: Suite
-    bench: Bench
+    context: RunContext
     data: dict[str, str]
     cells: list[Cell]
     reading: Reading
@@ -65,13 +65,13 @@ class Plan:
         return content_hash({"suite": self.suite.model_dump(mode="json"), "data": self.data})
 
 
-def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
+def _check_plugins(context: RunContext, cells: list[Cell]) -> None:
     """Builds every plug-in that the suite names, once, so that bad options show before anything is measured.
 
     Annotations have been checked; what options must be together, constructors tell. Attribute probes are also checked
     to ask for something that the task knows.
     """
-    suite = bench.suite
+    suite = context.suite
     metrics_of(suite)
     for channel in suite.channels:
         create("channels", channel.plugin.name, channel.plugin.options, where=f"channels: {channel.label}")
@@ -79,10 +79,10 @@ def _check_plugins(bench: Bench, cells: list[Cell]) -> None:
         attacker = build_attack(named)
         if isinstance(attacker, AttributeProbe):
             _check_answers(named.label, cells)
-            answers(bench.task, bench.evaluation, attacker, f"attacks: {named.label}")
+            answers(context.task, context.evaluation, attacker, f"attacks: {named.label}")
     for cells_of_exposure in by_exposure(cells):
         exposure = cells_of_exposure[0].exposure
-        defense = build_defense(exposure.defense, exposure.point.name, bench.victim, bench.device)
+        defense = build_defense(exposure.defense, exposure.point.name, context.victim, context.device)
         eavesdropping_channel(exposure.threat_model, defense)
 
 
@@ -114,10 +114,10 @@ def _prepared(suite: Suite, device: torch.device) -> Plan:
     check_knowledge(planning.plan(suite, ""))
     # One thread here too: the baseline quality must not depend on where it was computed.
     with one_thread(), contained("loading", f"task {suite.task.name!r}"):
-        bench = Bench.build(suite, device)
-    _check_plugins(bench, planning.plan(suite, ""))
-    splits: dict[str, Any] = {name: bench.task.split(name) for name in SPLITS}
-    shifted = shifted_of(bench.task, suite.threat_models)
+        context = RunContext.build(suite, device)
+    _check_plugins(context, planning.plan(suite, ""))
+    splits: dict[str, Any] = {name: context.task.split(name) for name in SPLITS}
+    shifted = shifted_of(context.task, suite.threat_models)
     if shifted is not None:
         splits["shifted"] = shifted
     seen = {name: images.full_digest() for name, images in splits.items()}
@@ -125,26 +125,26 @@ def _prepared(suite: Suite, device: torch.device) -> Plan:
         content_hash({"check": "disjoint splits", "splits": seen, "code": code_digest()}),
         lambda: check_disjoint(splits),
     )
-    data = data_of(bench) | ({} if shifted is None else {"split_shifted": shifted.digest()})
+    data = data_of(context) | ({} if shifted is None else {"split_shifted": shifted.digest()})
     cells = planning.plan(suite, content_hash(data))
     if not cells:
         raise ConfigError("the suite plans no cell", where=suite.name, hint="check the `cells` blocks")
-    return Plan(suite, bench, data, cells, _read(bench))
+    return Plan(suite, context, data, cells, _read(context))
 
 
-def data_of(bench: Bench) -> dict[str, str]:
+def data_of(context: RunContext) -> dict[str, str]:
     """Returns what tells the data, weights and task of a run from others."""
-    data = {f"split_{name}": bench.task.split(name).digest() for name in SPLITS}
-    return {**data, "victim": bench.victim.weights_hash, "task": f"{bench.task.name} v{bench.task.version}"}
+    data = {f"split_{name}": context.task.split(name).digest() for name in SPLITS}
+    return {**data, "victim": context.victim.weights_hash, "task": f"{context.task.name} v{context.task.version}"}
 
 
-def _read(bench: Bench) -> Reading:
+def _read(context: RunContext) -> Reading:
     """Returns what the task read, and how good its victim is without a defense."""
-    reading = bench.task.reading()
+    reading = context.task.reading()
     if not isinstance(reading, Reading):
         what = f"`reading` returns {type(reading).__name__}, not leakgauge.harness.contracts.reading.Reading"
-        raise PluginError(what, where=f"task {bench.task.name!r}", hint="return one, or leave the method out")
-    return replace(reading, undefended=undefended(bench))
+        raise PluginError(what, where=f"task {context.task.name!r}", hint="return one, or leave the method out")
+    return replace(reading, undefended=undefended(context))
 
 
 def check_complete(suite: Suite) -> None:

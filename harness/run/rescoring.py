@@ -9,13 +9,14 @@ import torch
 
 from leakgauge.harness.errors import DataError, StoreError
 from leakgauge.harness.measurement.attack_run import score_reconstructions
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.run.plan import data_of
 from leakgauge.harness.run.runner import suite_of
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.scoring.measures import described
 from leakgauge.harness.scoring.metrics import metrics_of
 from leakgauge.harness.store.assembly import Assembler
+from leakgauge.harness.store.cell_record import RebuiltRecord
 from leakgauge.harness.store.code_digest import Code, differences, scoring_code
 from leakgauge.harness.store.run_folder import ORIGINALS, RunFolder
 from leakgauge.harness.suite.planning import content_hash
@@ -44,36 +45,35 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         store.sweep()
         manifest = store.manifest()
         suite = suite_of(store)
-        bench = Bench.build(suite, device)
+        context = RunContext.build(suite, device)
         count, (_, height, width) = manifest["task"]["evaluation_images"], manifest["task"]["image_shape"]
         originals = _pictures(store, ORIGINALS, count, height, width)
         code = scoring_code(suite)
-        differs = _differences(manifest, bench, originals, code)
+        differs = _differences(manifest, context, originals, code)
         if differs and not although_changed:
             raise DataError(
                 f"not what the run was scored with: {'; '.join(differs)}",
                 where=str(store.path),
                 hint="restore it, or score with --although-changed, which is kept in run.json",
             )
-        judging = JudgedGallery.of(suite, bench.victim, originals, device)
-        gallery = bench.features(originals)
+        judging = JudgedGallery.of(suite, context.victim, originals, device)
+        gallery = context.features(originals)
         done, parts, pictured = store.done(), [], [ORIGINALS]
         cells = [key for key in manifest["cells"] if key in done]
         _check_there(store, manifest, cells)
         for key in cells:
             part = store.read_part(key)
-            if part["status"] == "done" and part.get("kind", "reconstruction") == "reconstruction":
+            if isinstance(part, RebuiltRecord):
                 rebuilt = _pictures(store, key, count, height, width)
                 pictured.append(key)
-                scores = score_reconstructions(bench, originals, rebuilt, gallery, judging)
-                part["scores"] = {name: values.tolist() for name, values in scores.values.items()}
-                part["unscored"] = scores.reasons
-                if differs:
-                    # What is then resumed is measured again: nothing made by two versions stands side by side.
-                    part["code"] = content_hash([part.get("code"), code])
-                store.write_part(key, part)
+                scores = score_reconstructions(context, originals, rebuilt, gallery, judging)
+                found = {name: values.tolist() for name, values in scores.values.items()}
+                # What is then resumed is measured again: nothing made by two versions stands side by side.
+                digest = content_hash([part.head.code, code]) if differs else part.head.code
+                part = part.rescored(found, scores.reasons, digest)
+                store.write_part(part)
             parts.append(part)
-        tables = Assembler(bench.evaluation, suite.baseline_point, suite.seeds[0]).tables(parts)
+        tables = Assembler(context.evaluation, suite.baseline_point, suite.seeds[0]).tables(parts)
         manifest["metrics"] = described(metrics_of(suite))
         store.write_manifest(manifest)
         store.write_tables(tables.cells, tables.images, tables.kinds)
@@ -103,15 +103,15 @@ def _pictures(store: RunFolder, key: str, count: int, height: int, width: int) -
     return torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2).contiguous()
 
 
-def _differences(manifest: dict[str, Any], bench: Bench, originals: torch.Tensor, code: Code) -> list[str]:
+def _differences(manifest: dict[str, Any], context: RunContext, originals: torch.Tensor, code: Code) -> list[str]:
     """Says what is not as it was when the run was measured."""
-    then, now = manifest.get("data") or {}, data_of(bench)
+    then, now = manifest.get("data") or {}, data_of(context)
     found = [
         f"another {_DATA.get(name, name.replace('_', ' '))}: {then.get(name)}, now {now[name]}"
         for name in now
         if then.get(name) != now[name]
     ]
-    pixels = bench.evaluation.pixels
+    pixels = context.evaluation.pixels
     if originals.shape != pixels.shape or not torch.equal(originals, pixels):
         found.append("the evaluation images are not the originals that the run keeps")
     for was in (manifest.get("code") or {}).values():

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from leakgauge.harness.errors import FailedCellsError
-from leakgauge.harness.store.assembly import unscored_of
+from leakgauge.harness.store.cell_record import FailedRecord, MeasuredRecord
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.system import console
 from leakgauge.harness.system.console import debugging
@@ -70,16 +70,22 @@ def show(store: RunFolder) -> None:
         _out.print(f"  note: {note}", markup=False)
     if failed and debugging():
         for key in cells.loc[cells["status"] == "failed", "cell"]:
-            _err.print(store.read_part(key).get("traceback", ""), markup=False, highlight=False, soft_wrap=True)
+            _err.print(_traceback(store, key), markup=False, highlight=False, soft_wrap=True)
     elif failed:
         _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
+
+
+def _traceback(store: RunFolder, key: str) -> str:
+    part = store.read_part(key)
+    return part.traceback if isinstance(part, FailedRecord) else ""
 
 
 def _notes(store: RunFolder, cells: pd.DataFrame) -> list[str]:
     """Returns what is to be said of the cells, each thing once: the scores that one lacks, most of them lack."""
     doubts, unscored = dict[str, None](), dict[str, None]()
     for key, reason in zip(cells["cell"], cells["reason"], strict=True):
-        lacks = unscored_of(store.read_part(key)) if " unscored: " in reason else ""
+        part = store.read_part(key) if " unscored: " in reason else None
+        lacks = part.unscored_text() if isinstance(part, MeasuredRecord) else ""
         unscored[lacks] = None
         doubts[reason.removesuffix(lacks).removesuffix("; ")] = None
     return [note for note in (*doubts, *unscored) if note]

@@ -113,13 +113,13 @@ def run_suite(
                 say(line)
                 store.log(line)
             session.begin()
-            write_index(store, plan_.bench.evaluation)
-            store.write_images("originals", plan_.bench.evaluation.pixels.permute(0, 2, 3, 1).numpy())
+            write_index(store, plan_.context.evaluation)
+            store.write_images("originals", plan_.context.evaluation.pixels.permute(0, 2, 3, 1).numpy())
             left = left_of(plan_, parts, retry_failed=retry_failed)
             for cell in left:
                 store.drop_part(cell.key)
             tick = _ticking(plan_, parts, progress)
-            measure_cells(plan_.bench, left, store, workers, tick, fail_fast=fail_fast, watched=watched)
+            measure_cells(plan_.context, left, store, workers, tick, fail_fast=fail_fast, watched=watched)
             assemble(store, plan_, parts)
             parts.check_all_there()
             session.end("complete")
@@ -154,7 +154,7 @@ def _ticking(plan_: Plan, parts: Parts, progress: Progress) -> Callable[[], None
 def assemble(store: RunFolder, plan_: Plan, parts: Parts | None = None) -> None:
     """Writes cells.csv and images.parquet from the finished parts."""
     parts = Parts(store, plan_.codes) if parts is None else parts
-    assembler = Assembler(plan_.bench.evaluation, plan_.suite.baseline_point, plan_.suite.seeds[0])
+    assembler = Assembler(plan_.context.evaluation, plan_.suite.baseline_point, plan_.suite.seeds[0])
     tables = assembler.tables(parts.read())
     store.write_tables(tables.cells, tables.images, tables.kinds)
 

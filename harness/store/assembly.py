@@ -6,19 +6,29 @@ A pure function of the parts, so that resuming, worker counts and re-scoring can
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from leakgauge.harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
+from leakgauge.harness.store.cell_record import (
+    CellRecord,
+    FailedRecord,
+    MeasuredRecord,
+    NamedRecord,
+    Place,
+    ProbeRecord,
+    Scores,
+)
 from leakgauge.harness.values.columns import ATTRIBUTE_CORRECT, SCORE_NAMES
 from leakgauge.harness.values.learning_curve import DOUBLING_DB
 
-Part = dict[str, Any]
-Row = dict[str, Any]
-Values = NDArray[np.float64]
+Row: TypeAlias = dict[str, str | float | None]
+"""A row of a table by column name."""
+Values: TypeAlias = NDArray[np.float64]
 _UNPROVEN = "does not beat {} on the undefended payload, so a low score here proves nothing"
 
 
@@ -48,27 +58,15 @@ class Tables(NamedTuple):
     kinds: list[Row]
 
 
-def unscored_of(part: Part) -> str:
-    """Says which scores a cell lacks and why: a reason once, after all that it holds for."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in part.get("unscored", {}).items():
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{', '.join(names)} unscored: {reason}" for reason, names in by_reason.items())
-
-
-def _exposure(part: Part) -> tuple[Any, ...]:
-    names = part["identity"]
-    return names["operating_point"], names["channel"], names["threat_model"], names["seed"]
-
-
-def _scores(part: Part, name: str, count: int) -> Values:
-    values = part["scores"].get(name)
+def _values(scores: Scores, name: str, count: int) -> Values:
+    """Returns (B,) scores by name; NaN where they are missing."""
+    values = scores.get(name)
     return np.full(count, np.nan) if values is None else np.asarray(values, dtype=np.float64)
 
 
-def _own_scores(part: Part) -> list[str]:
-    """Names the scores of a part by the run's own metrics."""
-    return [name for name in part["scores"] if name not in SCORE_NAMES and name != ATTRIBUTE_CORRECT.name]
+def _own_scores(record: CellRecord) -> list[str]:
+    """Names the scores of a cell by the run's own metrics."""
+    return [name for name in record.scores if name not in SCORE_NAMES and name != ATTRIBUTE_CORRECT.name]
 
 
 def _ratio(counts: Values, of: Values) -> Values:
@@ -82,15 +80,32 @@ def _ratio(counts: Values, of: Values) -> Values:
     return values
 
 
-def _is_probe(part: Part) -> bool:
-    return bool(part.get("kind", "reconstruction") != "reconstruction")
+def _number(row: Row, name: str) -> float:
+    value = row[name]
+    return math.nan if value is None else float(value)
 
 
-def _shows_skill(part: Part, row: Row) -> bool:
+def _shows_skill(record: CellRecord, row: Row) -> bool:
     """Tells whether a cell clearly beats the floors, or as a probe clearly beats chance by one of its scores."""
-    if _is_probe(part):
-        return any(row[f"{name}_lo"] > chance for name, chance in part["chance"].items())
-    return bool(row["leakage_lo"] > 0)
+    if isinstance(record, ProbeRecord):
+        return any(_number(row, f"{name}_lo") > chance for name, chance in record.chance.items())
+    return _number(row, "leakage_lo") > 0
+
+
+class _Counts(NamedTuple):
+    """(B,) right answers, those of the unmodified victim, and questions of one kind."""
+
+    right: Values
+    base: Values
+    questions: Values
+
+    @classmethod
+    def of(cls, counts: Scores) -> _Counts:
+        return cls(*(np.asarray(counts[name], dtype=np.float64) for name in cls._fields))
+
+    @classmethod
+    def sum(cls, each: Sequence[_Counts]) -> _Counts:
+        return cls(*(np.sum(columns, axis=0) for columns in zip(*each, strict=True)))
 
 
 class Assembler:
@@ -107,36 +122,37 @@ class Assembler:
         self._groups = None if evaluation.groups is None else evaluation.groups.numpy()
         self._streams = bootstrap_streams(seed)
 
-    def tables(self, parts: list[Part]) -> Tables:
-        """Returns all rows, in the order of ``parts``."""
-        floors = self._best_floors(parts)
-        leaks = [self._leakage(part, floors) for part in parts]
-        cells = [self._cell_row(part, leak) for part, leak in zip(parts, leaks, strict=True)]
-        proven = self._proven(parts, cells)
+    def tables(self, records: Sequence[CellRecord]) -> Tables:
+        """Returns all rows, in the order of ``records``."""
+        floors = self._best_floors(records)
+        leaks = [self._leakage(record, floors) for record in records]
+        cells = [self._cell_row(record, leak) for record, leak in zip(records, leaks, strict=True)]
+        proven = self._proven(records, cells)
         images: list[Row] = []
-        for part, row in zip(parts, cells, strict=True):
-            self._judge(part, row, proven)
-        self._warn(parts, cells)
-        for part, leak in zip(parts, leaks, strict=True):
-            if part["status"] == "done":
-                images.extend(self._image_rows(part, leak))
-        return Tables(cells, images, self._kind_rows(parts))
+        for record, row in zip(records, cells, strict=True):
+            self._judge(record, row, proven)
+        self._warn(records, cells)
+        for record, leak in zip(records, leaks, strict=True):
+            if isinstance(record, MeasuredRecord):
+                images.extend(self._image_rows(record, leak))
+        return Tables(cells, images, self._kind_rows(records))
 
-    def _kind_rows(self, parts: list[Part]) -> list[Row]:
+    def _kind_rows(self, records: Sequence[CellRecord]) -> list[Row]:
         """Returns the quality by kind of question, once an operating point, channel and seed."""
-        rows: dict[tuple[Any, ...], list[Row]] = {}
-        for part in parts:
-            names = {name: part["identity"][name] for name in ("operating_point", "channel", "seed")}
-            kinds = part.get("kinds", {})
-            if kinds and tuple(names.values()) not in rows:
-                whole = {n: np.sum([k[n] for k in kinds.values()], axis=0) for n in ("right", "base", "questions")}
-                every = {"all": whole, **kinds} if len(kinds) > 1 else kinds
-                rows[tuple(names.values())] = [{**names, "kind": k, **self._kind(one)} for k, one in every.items()]
+        rows: dict[tuple[str, str, int], list[Row]] = {}
+        for record in records:
+            names, kinds = record.identity, record.head.kinds
+            place = names.operating_point, names.channel, names.seed
+            if kinds and place not in rows:
+                counts = {kind: _Counts.of(one) for kind, one in kinds.items()}
+                every = {"all": _Counts.sum(list(counts.values())), **counts} if len(counts) > 1 else counts
+                stated: Row = dict(zip(("operating_point", "channel", "seed"), place, strict=True))
+                rows[place] = [{**stated, "kind": kind, **self._kind(one)} for kind, one in every.items()]
         return [row for own in rows.values() for row in own]
 
-    def _kind(self, counts: dict[str, Any]) -> Row:
+    def _kind(self, counts: _Counts) -> Row:
         """Returns the columns of one kind: shares of its questions, over intervals that resample images."""
-        right, base, asked = (np.asarray(counts[n], dtype=np.float64) for n in ("right", "base", "questions"))
+        right, base, asked = counts
         quality, change = self._interval(_ratio(right, asked)), self._interval(_ratio(right - base, asked))
         return {
             "questions": int(asked.sum()),
@@ -152,113 +168,111 @@ class Assembler:
     def _interval(self, values: Values) -> Interval:
         return mean_interval(values, self._groups, self._streams)
 
-    def _best_floors(self, parts: list[Part]) -> dict[tuple[Any, ...], Values]:
+    def _best_floors(self, records: Sequence[CellRecord]) -> dict[Place, Values]:
         """Returns, by exposure, the PSNR of the best floor on every image."""
-        best: dict[tuple[Any, ...], Values] = {}
-        for part in parts:
-            if part["floor"] and part["status"] == "done":
-                values = _scores(part, "psnr_db", len(self._images))
-                best[_exposure(part)] = np.fmax(best.get(_exposure(part), values), values)
+        best: dict[Place, Values] = {}
+        for record in records:
+            if record.is_floor:
+                values, place = _values(record.scores, "psnr_db", len(self._images)), record.identity.exposure
+                best[place] = np.fmax(best.get(place, values), values)
         return best
 
-    def _leakage(self, part: Part, floors: dict[tuple[Any, ...], Values]) -> Values:
+    def _leakage(self, record: CellRecord, floors: dict[Place, Values]) -> Values:
         count = len(self._images)
-        floor = floors.get(_exposure(part), np.full(count, np.nan))
-        return _scores(part, "psnr_db", count) - floor
+        floor = floors.get(record.identity.exposure, np.full(count, np.nan))
+        return _values(record.scores, "psnr_db", count) - floor
 
-    def _proven(self, parts: list[Part], cells: list[Row]) -> set[tuple[Any, ...]]:
-        """Returns (attack, threat model, seed) that clearly beat the floors, or chance, on an undefended payload."""
+    def _proven(self, records: Sequence[CellRecord], cells: list[Row]) -> set[tuple[str, str, int]]:
+        """Returns the attackers that clearly beat the floors, or chance, on an undefended payload."""
         return {
-            self._attacker(part)
-            for part, row in zip(parts, cells, strict=True)
-            if part["status"] == "done"
-            and part["identity"]["operating_point"] == self._baseline
-            and _shows_skill(part, row)
+            record.identity.attacker
+            for record, row in zip(records, cells, strict=True)
+            if isinstance(record, MeasuredRecord)
+            and record.identity.operating_point == self._baseline
+            and _shows_skill(record, row)
         }
 
     @staticmethod
-    def _attacker(part: Part) -> tuple[Any, ...]:
-        return part["identity"]["attack"], part["identity"]["threat_model"], part["identity"]["seed"]
-
-    def _caveat(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> str:
+    def _caveat(record: CellRecord, row: Row, proven: set[tuple[str, str, int]]) -> str:
         """Says why a cell is inconclusive; empty where its attacker is shown to be converged and capable."""
-        if part["status"] != "done":
-            return str(part["reason"])
-        if part["floor"]:
+        if isinstance(record, FailedRecord):
+            return record.reason
+        if not isinstance(record, MeasuredRecord) or record.is_floor:
             return ""
-        if part["unconverged"]:
-            return f"convergence not shown: {part['unconverged']}"
-        proven_here = self._attacker(part) in proven
-        if _is_probe(part):
-            return "" if proven_here or not part["proves_on_baseline"] else _UNPROVEN.format("chance")
-        if math.isnan(row["leakage"]):
+        if record.unconverged:
+            return f"convergence not shown: {record.unconverged}"
+        proven_here = record.identity.attacker in proven
+        if isinstance(record, ProbeRecord):
+            return "" if proven_here or not record.proves_on_baseline else _UNPROVEN.format("chance")
+        if math.isnan(_number(row, "leakage")):
             return "no floor attack in this exposure to compare with"
         return "" if proven_here else _UNPROVEN.format("the floors")
 
-    def _judge(self, part: Part, row: Row, proven: set[tuple[Any, ...]]) -> None:
+    def _judge(self, record: CellRecord, row: Row, proven: set[tuple[str, str, int]]) -> None:
         """Adds the verdict to a cell's row, and what is to be said of it."""
-        caveat = self._caveat(part, row, proven)
-        bound = part.get("lower_bound", "")
+        caveat, bound, lacks = self._caveat(record, row, proven), "", ""
+        if isinstance(record, MeasuredRecord):
+            bound, lacks = record.lower_bound, record.unscored_text()
         row["verdict"] = "inconclusive" if caveat else "lower bound" if bound else "conclusive"
-        row["reason"] = "; ".join(filter(None, (caveat or bound, unscored_of(part))))
+        row["reason"] = "; ".join(filter(None, (caveat or bound, lacks)))
 
     @staticmethod
-    def _warn(parts: list[Part], cells: list[Row]) -> None:
+    def _warn(records: Sequence[CellRecord], cells: list[Row]) -> None:
         """Marks conclusive cells of which another setting of the same plug-in rebuilds clearly more."""
-        for part, row in zip(parts, cells, strict=True):
+        for record, row in zip(records, cells, strict=True):
             row["warning"] = ""
-            if row["verdict"] != "conclusive" or part["floor"] or _is_probe(part):
+            if row["verdict"] != "conclusive" or record.is_floor or isinstance(record, ProbeRecord):
                 continue
             same = [
                 other
-                for one, other in zip(parts, cells, strict=True)
-                if other["status"] == "done"
-                and one.get("plugin") == part.get("plugin", "")
-                and _exposure(one) == _exposure(part)
+                for one, other in zip(records, cells, strict=True)
+                if one.status == "done"
+                and one.head.plugin == record.head.plugin
+                and one.identity.exposure == record.identity.exposure
             ]
-            most = max(same, key=lambda other: float(other["psnr_db"]), default=row)
-            gain = float(most["psnr_db"]) - float(row["psnr_db"])
+            most = max(same, key=lambda other: _number(other, "psnr_db"), default=row)
+            gain = _number(most, "psnr_db") - _number(row, "psnr_db")
             if gain > DOUBLING_DB:
                 row["warning"] = (
                     f"{most['attack']}, the same plug-in with other settings, rebuilds {gain:+.2f} dB better here, so "
                     "this attacker is not as strong as it looks"
                 )
 
-    def _cell_row(self, part: Part, leakage: Values) -> Row:
+    def _cell_row(self, record: CellRecord, leakage: Values) -> Row:
         """Returns a cell's row but for its verdict."""
-        count = len(self._images)
-        done = part["status"] == "done"
-        row: Row = {**part["identity"], "n": count if done else 0, "status": part["status"]}
-        row["code"] = part.get("code", "")
-        for name, values in part["costs"].items():
-            row[name] = float(np.mean(values))
-        row["latency_ms"] = part["latency_ms"]
+        count, head = len(self._images), record.head
+        row: Row = {**head.identity.columns(), "n": count if record.status == "done" else 0, "status": record.status}
+        row["code"] = head.code or ""
+        for name in head.costs:
+            row[name] = float(np.mean(_values(head.costs, name, count)))
+        row["latency_ms"] = head.latency_ms
         measured = {
             # An operating point that could not be measured has no costs.
-            "quality": np.asarray(part["costs"].get("quality", np.full(count, np.nan)), dtype=np.float64),
-            **{name: _scores(part, name, count) for name in (*SCORE_NAMES, *_own_scores(part))},
-            "attribute_accuracy": _scores(part, ATTRIBUTE_CORRECT.name, count),
+            "quality": _values(head.costs, "quality", count),
+            **{name: _values(record.scores, name, count) for name in (*SCORE_NAMES, *_own_scores(record))},
+            "attribute_accuracy": _values(record.scores, ATTRIBUTE_CORRECT.name, count),
             "leakage": leakage,
         }
         for name, values in measured.items():
             score = self._interval(values)
             row[name], row[f"{name}_lo"], row[f"{name}_hi"] = score.mean, score.lo, score.hi
-        row["attribute"] = part.get("attribute", "")
-        row |= part.get("cell_scores", {})
-        row["attack_seconds"] = part.get("attack_seconds")
+        row["attribute"] = record.attribute if isinstance(record, NamedRecord) else ""
+        row |= record.cell_scores if isinstance(record, NamedRecord) else {}
+        row["attack_seconds"] = record.attack_seconds if isinstance(record, MeasuredRecord) else None
         return row
 
-    def _image_rows(self, part: Part, leakage: Values) -> list[Row]:
-        columns: dict[str, Any] = dict(part["costs"])
+    def _image_rows(self, record: MeasuredRecord, leakage: Values) -> list[Row]:
+        count = len(self._images)
+        columns = {name: _values(record.head.costs, name, count) for name in record.head.costs}
         columns |= {
-            name: _scores(part, name, len(self._images))
-            for name in (*SCORE_NAMES, *_own_scores(part), ATTRIBUTE_CORRECT.name)
+            name: _values(record.scores, name, count)
+            for name in (*SCORE_NAMES, *_own_scores(record), ATTRIBUTE_CORRECT.name)
         }
         columns["leakage"] = leakage
         labels, groups = self._images.labels, self._images.groups
         return [
             {
-                **part["identity"],
+                **record.identity.columns(),
                 "image": image_id,
                 "label": -1 if labels is None else int(labels[i]),
                 "group": i if groups is None else int(groups[i]),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.store.assembly import Assembler
+from leakgauge.harness.store.cell_record import CellRecord
 from leakgauge.harness.store.run_folder import Frames, RunFolder, typed_frame, write_atomic
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.values.columns import KIND_COLUMNS
@@ -77,13 +78,13 @@ def frames(store: RunFolder, suite: Suite, manifest: dict[str, Any]) -> Frames:
 
 
 def _assembled(store: RunFolder, suite: Suite, manifest: dict[str, Any], index: ImageIndex) -> Frames:
-    known, parts = set(manifest.get("code") or {}), []
+    known, parts = set(manifest.get("code") or {}), list[CellRecord]()
     for key in (key for key in manifest.get("cells") or () if store.stamp(str(key))):
         try:
             part = store.read_part(str(key))
         except StoreError:
             continue
-        if part.get("code") in known:
+        if part.head.code in known:
             parts.append(part)
     tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
     return Frames(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from leakgauge.harness.errors import FailedCellsError, StoreError
+from leakgauge.harness.store.cell_record import CellRecord, RebuiltRecord
 from leakgauge.harness.store.code_digest import Code, differences
 from leakgauge.harness.store.run_folder import ORIGINALS, RunFolder
 
@@ -56,11 +57,11 @@ class Parts:
             part = self._store.read_part(key)
         except StoreError:
             return "damaged"
-        if part.get("code") != self._codes[key]:
+        if part.head.code != self._codes[key]:
             return "other code"
-        if part.get("status") != "done":
+        if part.status != "done":
             return "failed"
-        if part.get("kind", "reconstruction") == "reconstruction":
+        if isinstance(part, RebuiltRecord):
             self._pictured.add(key)
         return "done"
 
@@ -72,11 +73,11 @@ class Parts:
         """Returns how many cells stand where."""
         return Counter(self.all().values())
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[CellRecord]:
         """Returns the parts that the tables show, in the order of the plan."""
         return [self._store.read_part(key) for key, found in self.all().items() if found in KEPT]
 
-    def read_one(self, key: str) -> dict[str, Any]:
+    def read_one(self, key: str) -> CellRecord:
         """Returns the part of a cell, which must be there."""
         return self._store.read_part(key)
 

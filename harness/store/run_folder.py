@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.scoring.measures import Score, own_scores
+from leakgauge.harness.store.cell_record import CellRecord, record_of
 from leakgauge.harness.store.table_file import checked_keys, read_csv, read_parquet
 from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
 from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
@@ -40,7 +40,7 @@ from leakgauge.harness.values.columns import (
     required_columns,
 )
 from leakgauge.harness.values.learning_curve import LearningCurve
-from leakgauge.harness.values.stored_shapes import Curve, Manifest, StoredPart, check_shape
+from leakgauge.harness.values.stored_shapes import Curve, Manifest, Shape, StoredPart, check_shape
 
 
 class Frames(NamedTuple):
@@ -127,7 +127,7 @@ class RunFolder:
         path = self.path / "run.json"
         if not path.exists():
             raise StoreError("no run here: run.json is missing", where=str(self.path), hint="name a run folder")
-        data = self._json(path, Manifest, "run.json cannot be read", "restore or delete it", MAX_MANIFEST_BYTES)
+        data, _ = self._json(path, Manifest, "run.json cannot be read", "restore or delete it", MAX_MANIFEST_BYTES)
         version = data["schema_version"]
         if version not in READABLE_VERSIONS:
             known = " and ".join(map(str, READABLE_VERSIONS))
@@ -139,15 +139,14 @@ class RunFolder:
         return data
 
     @staticmethod
-    def _json(path: Path, shape: type[BaseModel], what: str, hint: str, most: int) -> dict[str, Any]:
-        """Reads JSON of a shape; raises StoreError where it is none."""
+    def _json(path: Path, shape: type[Shape], what: str, hint: str, most: int) -> tuple[dict[str, Any], Shape]:
+        """Reads JSON, and what readers rely on of it; raises StoreError where it is of another shape."""
         try:
             data: dict[str, Any] = read_json(path, most, hint=hint, unscored=True)
-            check_shape(data, shape)
+            return data, check_shape(data, shape)
         except (StoreError, ValueError) as error:
             why = error.what if isinstance(error, StoreError) else error
             raise StoreError(f"{what}: {why}", where=str(path), hint=hint) from error
-        return data
 
     def write_manifest(self, data: dict[str, Any]) -> None:
         """Writes run.json."""
@@ -197,28 +196,31 @@ class RunFolder:
         """Deletes what processes that were killed left half written; only for who holds the folder."""
         sweep(self.path, *(self.path / folder for folder in ("parts", "reconstructions", "attacks")))
 
-    def write_part(self, key: str, part: dict[str, Any]) -> None:
+    def write_part(self, record: CellRecord) -> None:
         """Stores what was measured for one cell; the last write of a cell, by which it counts as done."""
-        part = plain_data(part)  # as it is read again
+        part = plain_data(record.to_json())  # as it is read again
         # With the part itself: who reads it knows that nothing in it has changed since.
         data = {**part, "checksum": _checksum(json.dumps(part))}
-        write_atomic(self._part(key), json.dumps(data).encode())
+        write_atomic(self._part(record.identity.cell), json.dumps(data).encode())
 
-    def read_part(self, key: str) -> dict[str, Any]:
+    def read_part(self, key: str) -> CellRecord:
         """Reads what ``write_part`` stored for one cell.
 
         Raises:
             StoreError: There is no such part, or it is damaged or that of another cell.
         """
-        hint = "run again to measure the cell again"
-        part = self._json(self._part(key), StoredPart, "part cannot be read", hint, MAX_PART_BYTES)
+        path, what, hint = self._part(key), "part cannot be read", "run again to measure the cell again"
+        data, part = self._json(path, StoredPart, what, hint, MAX_PART_BYTES)
         # Parts of earlier versions have no checksum.
-        stated = part.pop("checksum", None)
-        if stated is not None and stated != _checksum(json.dumps(part)):
-            raise StoreError("part cannot be read: its checksum fails", where=str(self._part(key)), hint=hint)
-        if part["identity"]["cell"] != key:
-            raise StoreError("part cannot be read: it is of another cell", where=str(self._part(key)), hint=hint)
-        return part
+        stated = data.pop("checksum", None)
+        if stated is not None and stated != _checksum(json.dumps(data)):
+            raise StoreError(f"{what}: its checksum fails", where=str(path), hint=hint)
+        if part.identity.cell != key:
+            raise StoreError(f"{what}: it is of another cell", where=str(path), hint=hint)
+        try:
+            return record_of(part)
+        except ValueError as error:
+            raise StoreError(f"{what}: {error}", where=str(path), hint=hint) from error
 
     def drop_part(self, key: str) -> None:
         """Forgets a cell, so that the next run computes it again."""
@@ -303,7 +305,7 @@ class RunFolder:
         if not path.exists():
             return None
         hint = "run it again"
-        data = self._json(path, Curve, "the curve cannot be read", hint, MAX_PART_BYTES)
+        data, _ = self._json(path, Curve, "the curve cannot be read", hint, MAX_PART_BYTES)
         try:
             return LearningCurve.from_dict(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

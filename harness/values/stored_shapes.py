@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -98,20 +98,26 @@ class StoredPart(_Open):
     """What was measured for one cell."""
 
     identity: Identity
+    plugin: Text = ""
+    code: Text | None = None
     status: Text
     costs: dict[Label, list[Number]]
     latency_ms: Number | None
     scores: Scores
     floor: Flag
     reason: Text = ""
+    traceback: Annotated[str, Field(strict=True)] = ""
     kinds: dict[Label, KindCounts] = Field(default_factory=dict)
     resolved: dict[Label, Any] = Field(default_factory=dict)
     kind: Text = "reconstruction"
     unscored: dict[Label, Text] = Field(default_factory=dict)
+    unconverged: Text | None = None
+    lower_bound: Text = ""
     attack_seconds: Number | None = None
     attribute: Text = ""
     cell_scores: dict[Label, Number | None] = Field(default_factory=dict)
     chance: dict[Label, Number] = Field(default_factory=dict)
+    proves_on_baseline: Flag = True
 
 
 class StoredCurvePoint(_Open):
@@ -146,10 +152,13 @@ def bounded_problem(problem: Any) -> tuple[str, str]:
     return shortened(what, 160), place
 
 
-def check_shape(data: Any, shape: type[BaseModel]) -> None:
-    """Raises ValueError, in one bounded line, where data lacks what readers rely on."""
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def check_shape(data: object, shape: type[Shape]) -> Shape:
+    """Returns data in its shape; raises ValueError, in one bounded line, where it lacks what readers rely on."""
     try:
-        shape.model_validate(data)
+        return shape.model_validate(data)
     except ValidationError as error:
         what, place = first_problem(error)
         raise ValueError(f"{place}: {what}" if place else what) from error

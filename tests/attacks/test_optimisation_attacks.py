@@ -138,8 +138,8 @@ def test_without_order_the_order_does_not_matter(victim, images, auxiliary, name
 def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxiliary, name):
     scores, rebuilt = [], []
     for targets in (images, images.select([3, 0, 1, 2])):
-        # The harness's own attempt, of which the bench alone holds what is scored against.
-        bench = SimpleNamespace(
+        # The harness's own attempt, of which the context alone holds what is scored against.
+        context = SimpleNamespace(
             evaluation=targets,
             gallery=targets.images().flatten(1),
             features=lambda pixels: pixels.float().flatten(1),
@@ -151,7 +151,7 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
         )
         store = SimpleNamespace(write_images=lambda key, pixels: rebuilt.append(pixels), write_curve=lambda *_: None)
         cell = SimpleNamespace(key="cell")
-        attempt = AttackRun(bench, cell, seen_of(victim, images), view_of(victim), auxiliary, RNG)
+        attempt = AttackRun(context, cell, seen_of(victim, images), view_of(victim), auxiliary, RNG)
         part = attempt.reconstruction(QUICK[name](), store)
         scores.append(sum(part["scores"]["psnr_db"]))
     assert (rebuilt[0] == rebuilt[1]).all()

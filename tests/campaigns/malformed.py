@@ -42,12 +42,14 @@ from leakgauge.harness.search.results.policy import choose  # noqa: E402
 from leakgauge.harness.search.space import load_space  # noqa: E402
 from leakgauge.harness.search.trials.storage import open_storage, open_study, sqlite_url  # noqa: E402
 from leakgauge.harness.search.trials.trials import finished  # noqa: E402
+from leakgauge.harness.store.cell_record import record_of  # noqa: E402
 from leakgauge.harness.store.run_folder import RunFolder  # noqa: E402
 from leakgauge.harness.suite.schema import load_suite  # noqa: E402
 from leakgauge.harness.system.plain_text import plain  # noqa: E402
 from leakgauge.harness.values.columns import KIND_COLUMNS  # noqa: E402
 from leakgauge.harness.values.decoding import decode  # noqa: E402
 from leakgauge.harness.values.learning_curve import LearningCurve  # noqa: E402
+from leakgauge.harness.values.stored_shapes import StoredPart  # noqa: E402
 from leakgauge.reports.analysis.operating_points import point_rows  # noqa: E402
 from leakgauge.reports.analysis.run import LoadedRun, load_runs  # noqa: E402
 from leakgauge.reports.analysis.summary import summarise  # noqa: E402
@@ -279,7 +281,7 @@ def kinds(folder: Path) -> list[Kind]:
         (folder / f"{name}.yaml").write_bytes(_text(data))
     write_baseline(baseline_of(loaded), folder / "baseline.json")
     write_front(Front.model_validate(_FRONT), folder / "front.json")
-    run.write_part(KEY, _PART)
+    run.write_part(record_of(StoredPart.model_validate(_PART)))
     curve = LearningCurve(20)
     curve.add(10, 1.0, 12.0)
     curve.add(20, 0.5, 13.0)

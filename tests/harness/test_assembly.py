@@ -7,6 +7,7 @@ import torch
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
 from leakgauge.harness.store.assembly import Assembler, _ratio
 from leakgauge.harness.values.images import ImageSet
+from tests.harness.made_records import record
 
 N = 6
 IMAGES = ImageSet(torch.zeros(N, 3, 2, 2, dtype=torch.uint8), tuple("abcdef"), None, torch.tensor([0, 0, 1, 1, 2, 2]))
@@ -21,8 +22,12 @@ def part(point, attack, psnr, *, floor=False, plateau=None, status="done"):
     return {**data, "unconverged": plateau, "scores": scores, "reason": "it broke" if status == "failed" else ""}
 
 
+def tables_of(parts):
+    return Assembler(IMAGES, "undefended", 0).tables([record(one) for one in parts])
+
+
 def rows(parts):
-    cells = Assembler(IMAGES, "undefended", 0).tables(parts).cells
+    cells = tables_of(parts).cells
     return {row["cell"]: row for row in cells}
 
 
@@ -134,7 +139,7 @@ def test_an_identity_probe_must_beat_one_in_the_gallery():
 
 
 def test_a_probe_s_row_holds_its_scores_and_no_others():
-    tables = Assembler(IMAGES, "undefended", 0).tables([*FLOORS, probe("undefended", "x", [1.0, 1, 1, 1, 0, 0])])
+    tables = tables_of([*FLOORS, probe("undefended", "x", [1.0, 1, 1, 1, 0, 0])])
     row = tables.cells[-1]
     assert row["attribute"] == "mood"
     assert row["attribute_accuracy"] == 4 / 6

@@ -137,10 +137,10 @@ def test_an_operating_point_that_cannot_be_measured_does_not_hide_the_others(tmp
 
     measure = leakgauge.harness.measurement.exposure.measure_exposure
 
-    def sometimes(bench, exposure, cached):
+    def sometimes(context, exposure, cached):
         if exposure.point.name == "second":
             sys.exit(0)
-        return measure(bench, exposure, cached)
+        return measure(context, exposure, cached)
 
     monkeypatch.setattr(leakgauge.harness.measurement.exposure, "measure_exposure", sometimes)
     points = [{"name": name, "codec": codec} for name, codec in (("first", "float32"), ("second", "float16"))]

@@ -17,6 +17,7 @@ from leakgauge.harness.measurement import attacker_view as views
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.cell_record import RebuiltRecord
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import parse_suite
@@ -165,7 +166,8 @@ def test_a_victim_that_an_attack_is_given_is_its_own(two_views):
 def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, monkeypatch):
     cells = plan(parse_suite(SUITE), "data")[: len(OTHERS)]
     observed = Observation(torch.ones(6, 2), torch.tensor([3, 3]), 1, (1, 2), torch.ones(6), torch.ones(2, 2))
-    measured = SimpleNamespace(costs={}, latency_ms=1.0, kinds={}, observation=observed, hides="", resolved={})
+    point = SimpleNamespace(costs={}, resolved={})
+    measured = SimpleNamespace(point=point, latency_ms=1.0, kinds={}, observation=observed, hides="")
     monkeypatch.setattr(measure, "measure_exposure", lambda *_: measured)
     view = SimpleNamespace(check_victim=lambda: None)
     monkeypatch.setattr(measure, "_view", lambda *_: SimpleNamespace(anew=lambda: view))
@@ -173,14 +175,16 @@ def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, mon
         monkeypatch.setattr(measure, name, lambda *_: {})
     seen = []
 
-    def attack(bench, cell, observation, *_):
+    def attack(context, cell, observation, view, store, head, hides):
         seen.append(tensors(observation))
         spoil(observation)
-        return {"scores": {}, "floor": False}
+        return RebuiltRecord(head)
 
     monkeypatch.setattr(measure, "run_attack", attack)
-    bench = SimpleNamespace(suite=parse_suite(SUITE), task=Toy(), device=CPU)
-    measure.run_exposure(bench, cells, RunFolder(tmp_path / "run"), lambda cell, status: None)
+    context = SimpleNamespace(
+        suite=parse_suite(SUITE), task=Toy(), device=CPU, batch_size=4, quality_base=torch.ones(2)
+    )
+    measure.run_exposure(context, cells, RunFolder(tmp_path / "run"), lambda cell, status: None)
     assert len(seen) == len(OTHERS)
     assert all(same(own, tensors(observed)) for own in seen)
     assert float(observed.tokens.sum()) == 12

@@ -11,7 +11,8 @@ from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measurement.attacker_view import GrantedView, eavesdropping_channel
-from leakgauge.harness.measurement.exposure import link_costs, measure_exposure
+from leakgauge.harness.measurement.exposure import measure_exposure
+from leakgauge.harness.measurement.transmitting import link_costs
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.suite.planning import by_exposure
@@ -130,7 +131,7 @@ def test_the_server_s_answers_need_a_grant(plan):
         (group[0].exposure.channel.label, group[0].exposure.threat_model.name): group[0].exposure
         for group in by_exposure(plan.cells)
     }
-    seen = {name: measure_exposure(plan.bench, exposures["air", name]) for name in ("server", "near", "far")}
+    seen = {name: measure_exposure(plan.context, exposures["air", name]) for name in ("server", "near", "far")}
     assert seen["far"].observation.output is None
     # What is granted is the server's answer, not what an eavesdropper would make of its own tokens.
     assert torch.equal(seen["near"].observation.output, seen["server"].observation.output)

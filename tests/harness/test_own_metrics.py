@@ -23,7 +23,6 @@ from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.measures import BUILT_IN, own_scores
 from leakgauge.harness.scoring.metrics import metrics_of, score_images
-from leakgauge.harness.store.assembly import unscored_of
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite import registry
 from leakgauge.harness.suite.schema import parse_suite
@@ -39,6 +38,7 @@ from leakgauge.reports.writers.html import write_html
 from leakgauge.reports.writers.latex import write_latex
 from leakgauge.reports.writers.markdown import write_markdown
 from leakgauge.reports.writers.tabular import write_csv, write_parquet
+from tests.harness.made_records import record
 
 CPU = torch.device("cpu")
 PACKAGE = Path(__file__).parents[2] / "examples" / "plugins" / "metric"
@@ -130,9 +130,9 @@ def test_every_image_and_cell_has_the_score_with_its_interval(store: RunFolder) 
 
 
 def test_a_reason_is_said_once_for_all_that_it_holds_for() -> None:
-    part = {"unscored": {"lpips": "no weights", "psnr_db": "too small", "judge_reid_top1": "no weights"}}
-    assert unscored_of(part) == "lpips, judge_reid_top1 unscored: no weights; psnr_db unscored: too small"
-    assert unscored_of({}) == ""
+    part = record({"unscored": {"lpips": "no weights", "psnr_db": "too small", "judge_reid_top1": "no weights"}})
+    assert part.unscored_text() == "lpips, judge_reid_top1 unscored: no weights; psnr_db unscored: too small"
+    assert record({}).unscored_text() == ""
 
 
 def test_the_strongest_attack_is_chosen_by_its_direction(store: RunFolder) -> None:

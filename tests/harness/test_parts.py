@@ -13,10 +13,10 @@ from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.store.parts import Parts
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.values.images import ImageSet
+from tests.harness.made_records import record
 
 CPU = torch.device("cpu")
 DONE, FAILED, OTHER, MISSING = (digit * 16 for digit in "abcd")
-NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")
 CODES = dict.fromkeys((DONE, FAILED, OTHER, MISSING), "now")
 
 
@@ -25,16 +25,15 @@ def store(tmp_path) -> RunFolder:
     """Holds a cell that is done, one that failed, and one that other code measured; one is missing."""
     folder = RunFolder(tmp_path / "run")
     for key, status, code in ((DONE, "done", "now"), (FAILED, "failed", "now"), (OTHER, "done", "then")):
-        identity = {"cell": key, **dict.fromkeys(NAMES, "x"), "snr_db": None, "seed": 0}
-        shared = {"costs": {}, "latency_ms": 1.0, "floor": False, "scores": {}, "kind": "attribute"}
-        folder.write_part(key, {"identity": identity, "status": status, "code": code, **shared})
+        part = {"identity": {"cell": key}, "status": status, "code": code, "kind": "attribute"}
+        folder.write_part(record(part))
     return folder
 
 
 def test_parts_of_other_code_are_not_done(store):
     parts = Parts(store, CODES)
     assert list(parts.all().values()) == ["done", "failed", "other code", "missing"]
-    assert [part["identity"]["cell"] for part in parts.read()] == [DONE, FAILED]
+    assert [part.identity.cell for part in parts.read()] == [DONE, FAILED]
     assert Parts(store, {**CODES, DONE: "then", OTHER: "then"}).all()[OTHER] == "done"
 
 
@@ -61,7 +60,7 @@ def test_a_run_is_complete_where_every_cell_was_measured(store, tmp_path, monkey
         code={},
         codes=dict.fromkeys(keys, "now"),
         cells=[SimpleNamespace(key=key, exposure=SimpleNamespace(point=SimpleNamespace(name=key))) for key in keys],
-        bench=SimpleNamespace(evaluation=images),
+        context=SimpleNamespace(evaluation=images),
     )
     store.write_manifest({**manifest, "status": "running", "sessions": []})
     if measured:

@@ -14,12 +14,13 @@ from leakgauge.harness import cli
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe, kind_of
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.rescoring import rescore
 from leakgauge.harness.run.run_summary import show
 from leakgauge.harness.run.runner import run_suite
+from leakgauge.harness.store.cell_record import RebuiltRecord
 from leakgauge.harness.suite.planning import build_attack
 from leakgauge.harness.suite.schema import NamedPlugin, ThreatModel, parse_suite
 from leakgauge.harness.values.columns import SCORE_NAMES
@@ -195,7 +196,7 @@ def test_an_identity_probe_is_scored_against_a_gallery_of_all(cells):
 
 
 def test_the_gallery_is_shuffled_and_bare(run, plan):
-    evaluation = plan.bench.evaluation
+    evaluation = plan.context.evaluation
     for gallery in Nearest.galleries:
         assert gallery.labels is None
         assert gallery.groups is None
@@ -228,8 +229,8 @@ def test_only_reconstructions_leave_pictures_and_each_part_names_its_kind(run, p
     for cell in plan.cells:
         part = run.read_part(cell.key)
         picture = (run.path / "reconstructions" / f"{cell.key}.png").is_file()
-        assert picture == (part.get("kind") == "reconstruction")
-        kinds[cell.attack.label] = part.get("kind")
+        assert picture == isinstance(part, RebuiltRecord)
+        kinds[cell.attack.label] = getattr(part, "kind", None)
     stated = {label: entry["kind"] for label, entry in run.manifest()["attacks"].items()}
     assert stated == {**kinds, "broken": "identity"}
     assert kinds["centroids"] == "attribute"
@@ -276,15 +277,15 @@ def test_kind_of_an_attack():
 
 
 @pytest.fixture(scope="module")
-def headless(_registered) -> Bench:
-    return Bench.build(parse_suite({**SUITE, "task": {"name": "toy", "classes": 0}}), CPU)
+def headless(_registered) -> RunContext:
+    return RunContext.build(parse_suite({**SUITE, "task": {"name": "toy", "classes": 0}}), CPU)
 
 
 def test_the_originals_agree_with_themselves(plan):
-    assert plan.bench.label_agreement(plan.bench.evaluation.pixels).tolist() == [1.0] * EACH
-    swapped = plan.bench.evaluation.pixels.flip(0)
-    expected = (plan.bench.top1 == plan.bench.top1.flip(0)).float()
-    assert plan.bench.label_agreement(swapped).tolist() == expected.tolist()
+    assert plan.context.label_agreement(plan.context.evaluation.pixels).tolist() == [1.0] * EACH
+    swapped = plan.context.evaluation.pixels.flip(0)
+    expected = (plan.context.top1 == plan.context.top1.flip(0)).float()
+    assert plan.context.label_agreement(swapped).tolist() == expected.tolist()
 
 
 def test_features_are_no_classes(headless):
@@ -301,12 +302,12 @@ def test_without_classes_label_agreement_is_unscored_with_the_reason(tmp_path):
 
 
 def test_the_attacker_s_images_lie_on_memory_of_their_own(plan):
-    task = plan.bench.task
+    task = plan.context.task
     assert task.split("attacker").pixels.untyped_storage().nbytes() > task.split("attacker").pixels.nbytes
-    found = plan.bench.auxiliary(ThreatModel())
+    found = plan.context.auxiliary(ThreatModel())
     assert found.pixels.untyped_storage().nbytes() == found.pixels.nbytes
     assert np.array_equal(found.pixels, task.split("attacker").pixels)
-    assert len(plan.bench.auxiliary(ThreatModel(auxiliary={"n": 5}))) == 5
+    assert len(plan.context.auxiliary(ThreatModel(auxiliary={"n": 5}))) == 5
     assert len(found) == COUNTS["attacker"]
 
 
@@ -314,14 +315,14 @@ def test_the_calibration_split_is_loaded_only_where_it_is_needed(plan, monkeypat
     asked: list[str] = []
     split = Toy.split
     monkeypatch.setattr(Toy, "split", lambda self, name: (asked.append(name), split(self, name))[1])
-    assert measure_exposure(plan.bench, plan.cells[0].exposure).preparation is None
+    assert measure_exposure(plan.context, plan.cells[0].exposure).point.preparation is None
     assert "calibration" not in asked
     fitted = parse_suite(
         {**SUITE, "defense": {"name": "split_pipeline", "cut": 1, "codec": {"name": "pca", "rank": 4}}}
     )
     exposure = prepare(fitted, CPU).cells[0].exposure
     asked.clear()
-    preparation = measure_exposure(plan.bench, exposure).preparation
+    preparation = measure_exposure(plan.context, exposure).point.preparation
     assert asked == ["calibration"]
     assert preparation.rng.path == ("evaluation", "prepare")
 
@@ -339,8 +340,8 @@ def test_a_failed_cell_leaves_its_traceback_and_debug_shows_it(run, capsys, monk
     failed = run.cells().query("status == 'failed'")
     assert set(failed["attack"]) == {"broken"}
     for key in failed["cell"]:
-        assert "Traceback (most recent call last)" in run.read_part(key)["traceback"]
-        assert "PluginError" in run.read_part(key)["traceback"]
+        assert "Traceback (most recent call last)" in run.read_part(key).traceback
+        assert "PluginError" in run.read_part(key).traceback
     assert "broken on undefended failed: " in (run.path / "log").read_text()
     show(run)
     shown = capsys.readouterr()

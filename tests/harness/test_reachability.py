@@ -17,7 +17,7 @@ from toy_task import register
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.measurement.attack_run import AttackRun
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import parse_suite
@@ -161,14 +161,14 @@ class Seeker(Spy, IdentityProbe):
 
 
 @pytest.fixture(scope="module")
-def bench():
+def context():
     with pytest.MonkeyPatch.context() as patch:
         register(patch, tasks_toy="toy_task:Toy")
-        yield Bench.build(parse_suite(SUITE), CPU)
+        yield RunContext.build(parse_suite(SUITE), CPU)
 
 
 @pytest.fixture
-def spies(bench, tmp_path, monkeypatch):
+def spies(context, tmp_path, monkeypatch):
     """Runs one spy of each kind against one exposure, as a run would, and returns them."""
     from leakgauge.harness.measurement import attack_run as attempt
     from leakgauge.harness.measurement import exposure as measure
@@ -178,32 +178,32 @@ def spies(bench, tmp_path, monkeypatch):
     by_label = {f"spy{i}": spy for i, spy in enumerate(spies)}
     monkeypatch.setattr(attempt, "build_attack", lambda config: by_label[config.label])
     states: list[str] = []
-    measure.run_exposure(bench, cells, RunFolder(tmp_path), lambda cell, status: states.append(status))
+    measure.run_exposure(context, cells, RunFolder(tmp_path), lambda cell, status: states.append(status))
     assert states == ["done"] * 3
     return spies
 
 
-def test_no_evaluation_image_can_be_reached(bench, spies):
+def test_no_evaluation_image_can_be_reached(context, spies):
     for spy in spies:
         assert len(spy.handed) >= 4
-        assert not holders(bench.evaluation, *spy.handed), type(spy).__name__
+        assert not holders(context.evaluation, *spy.handed), type(spy).__name__
 
 
-def test_neither_the_bench_nor_the_task_can_be_reached(bench, spies):
+def test_neither_the_context_nor_the_task_can_be_reached(context, spies):
     for spy in spies:
         found = reachable(*spy.handed)
-        assert not [thing for thing in found if isinstance(thing, Bench | AttackRun) or thing is bench.task]
+        assert not [thing for thing in found if isinstance(thing, RunContext | AttackRun) or thing is context.task]
 
 
-def test_nothing_is_left_behind_of_the_candidates(bench, spies):
-    ids = set(bench.evaluation.ids)
+def test_nothing_is_left_behind_of_the_candidates(context, spies):
+    ids = set(context.evaluation.ids)
     view = next(thing for thing in spies[1].handed if hasattr(thing, "observe"))
     for encoded in view._lines["own"]._encoded.values():
         assert not ids & set(encoded.ids)
 
 
-def test_the_search_would_find_them(bench):
-    images = bench.evaluation
+def test_the_search_would_find_them(context):
+    images = context.evaluation
 
     def closed_over() -> object:
         return images
@@ -214,7 +214,7 @@ def test_the_search_would_find_them(bench):
         def __init__(self) -> None:
             self.held = {"deep": [images.images()]}
 
-    view_of_more = bench.task.split("attacker").pixels
-    for start in (images, closed_over, Slotted(), bench, view_of_more, bench.task.split, images.pixels.numpy()):
+    view_of_more = context.task.split("attacker").pixels
+    for start in (images, closed_over, Slotted(), context, view_of_more, context.task.split, images.pixels.numpy()):
         assert holders(images, start)
-    assert not holders(images, Streams(0), bench.victim.model, images.ids)
+    assert not holders(images, Streams(0), context.victim.model, images.ids)

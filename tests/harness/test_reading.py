@@ -71,12 +71,12 @@ def test_few_images_cannot_tell_from_chance():
 
 
 def test_agreement_with_a_victim_that_always_says_the_same_is_a_warning(plan):
-    bench = plan().bench
-    object.__setattr__(bench.task, "classes", 0)  # agreement: targets are the victim's own outputs
-    object.__setattr__(bench, "top1", torch.zeros(len(bench.evaluation), dtype=torch.long))
-    assert "the same class" in undefended(bench).warning
-    object.__setattr__(bench, "top1", torch.arange(len(bench.evaluation)))
-    assert not undefended(bench).warning
+    context = plan().context
+    object.__setattr__(context.task, "classes", 0)  # agreement: targets are the victim's own outputs
+    object.__setattr__(context, "top1", torch.zeros(len(context.evaluation), dtype=torch.long))
+    assert "the same class" in undefended(context).warning
+    object.__setattr__(context, "top1", torch.arange(len(context.evaluation)))
+    assert not undefended(context).warning
 
 
 def test_classes_are_counted_by_split_and_name():

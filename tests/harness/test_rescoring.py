@@ -119,9 +119,9 @@ def test_by_what_measured_it_a_run_scores_as_before(run):
 
 def test_what_differed_stands_in_the_run_where_it_was_scored_all_the_same(run, monkeypatch):
     [key] = run.done()
-    code = run.read_part(key)["code"]
+    code = run.read_part(key).head.code
     other_weights(monkeypatch)
     assert rescore(run, CPU, although_changed=True) == 1
     [session] = run.manifest()["scored_again"]
     assert session["differs"] == ["another victim's weights: none, now retrained"]
-    assert run.read_part(key)["code"] != code, "resumed, such a cell is measured again"
+    assert run.read_part(key).head.code != code, "resumed, such a cell is measured again"

@@ -118,7 +118,7 @@ def test_other_calibration_images_make_another_plan(plan, monkeypatch):
 
 
 def test_tokens_kept_are_told_for_each_point(plan):
-    found = {name: (images, kept) for name, images, kept in kept_tokens(plan.bench)}
+    found = {name: (images, kept) for name, images, kept in kept_tokens(plan.context)}
     assert list(found) == ["undefended", "stated", "half", "control", "quarter"]
     assert {images for images, _ in found.values()} == {min(LOOKED_AT, 8)}
     assert found["undefended"][1] == 1.0
@@ -129,14 +129,14 @@ def test_tokens_kept_are_told_for_each_point(plan):
 def test_a_defense_need_not_tell(plan, monkeypatch):
     for name in ("tokens_kept", "resolved"):
         monkeypatch.setattr(f"leakgauge.defenses.pipeline.SplitPipeline.{name}", getattr(Defense, name))
-    assert list(kept_tokens(plan.bench)) == []
+    assert list(kept_tokens(plan.context)) == []
 
 
 def test_what_cannot_be_kept_names_the_point(plan):
     points = [{"name": "undefended"}, {"name": "few", "reduction": {"name": "threshold", "keep": 0.1}}]
-    bench = prepare(parse_suite(SUITE | {"operating_points": points}), CPU).bench
+    context = prepare(parse_suite(SUITE | {"operating_points": points}), CPU).context
     with pytest.raises(ConfigError, match=r"keep = 0.1 cannot be reached"):
-        list(kept_tokens(bench))
+        list(kept_tokens(context))
 
 
 def test_validate_and_inspect_print_them(tmp_path, photographs):

@@ -35,6 +35,7 @@ from leakgauge.harness.system.standing import (
     watched_folder,
 )
 from leakgauge.harness.values.learning_curve import LearningCurve
+from tests.harness.made_records import record
 
 CPU = torch.device("cpu")
 SUITE = {
@@ -137,10 +138,7 @@ def test_seconds_are_those_of_the_parts(tmp_path):
     assert timed.by_attack() == {}
 
     def finished(cell, **part):
-        whole = {"identity": {"cell": cell.key}, "status": "done", "code": "", "scores": {}, "floor": False}
-        identity = dict.fromkeys(("task", "defense", "operating_point", "channel", "attack", "threat_model"), "x")
-        whole["identity"] |= {**identity, "snr_db": None, "seed": 0}
-        store.write_part(cell.key, {**whole, "costs": {}, "latency_ms": 1.0, "kind": "attribute", **part})
+        store.write_part(record({"identity": {"cell": cell.key}, "kind": "attribute", **part}))
 
     floor, decoder = planned[:2]
     finished(floor, attack_seconds=0.5)

@@ -39,10 +39,10 @@ def test_chance_is_what_the_best_constant_answer_reaches():
     ],
 )
 def test_who_did_not_adapt_gives_a_lower_bound(point, floor, granted, adaptive, bound):
-    bench = SimpleNamespace(suite=SimpleNamespace(baseline_point="undefended"))
+    context = SimpleNamespace(suite=SimpleNamespace(baseline_point="undefended"))
     model = SimpleNamespace(adaptive=granted)
     cell = SimpleNamespace(exposure=SimpleNamespace(point=SimpleNamespace(name=point), threat_model=model))
-    assert bool(_unadapted(bench, cell, SimpleNamespace(floor=floor, adaptive=adaptive))) == bound
+    assert bool(_unadapted(context, cell, SimpleNamespace(floor=floor, adaptive=adaptive))) == bound
 
 
 def test_shifted_images_are_another_s_and_carry_no_labels():

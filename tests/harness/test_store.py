@@ -1,15 +1,18 @@
 import errno
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from leakgauge.harness.errors import StoreError
+from leakgauge.harness.store.cell_record import FailedRecord
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
 from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
 from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve, convergence_failure, plateau_failure
+from tests.harness.made_records import record
 
 KEY = "0123456789abcdef"
 NAMES = ("task", "defense", "operating_point", "channel", "attack", "threat_model")
@@ -87,10 +90,10 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path, monkeypatch):
 
 def test_parts_count_only_when_complete(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_part(KEY, {**PART, "scores": {"psnr_db": [float("nan")]}})
+    run.write_part(record({**PART, "scores": {"psnr_db": [float("nan")]}}))
     (tmp_path / "parts" / ".b.json.tmp").write_text("{")
     assert run.done() == {KEY}
-    assert np.isnan(run.read_part(KEY)["scores"]["psnr_db"][0])
+    assert np.isnan(run.read_part(KEY).scores["psnr_db"][0])
     (tmp_path / "parts" / f"{'c' * 16}.json").write_text("{")
     with pytest.raises(StoreError):
         run.read_part("c" * 16)
@@ -98,15 +101,18 @@ def test_parts_count_only_when_complete(tmp_path):
 
 def test_a_part_may_quote_anything_and_is_read_again(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_part(KEY, {**PART, "reason": "\x1b[2J \ud800\r", "scores": {}, "unscored": {"\u202e": "x"}})
-    assert run.read_part(KEY)["reason"] == "\\x1b[2J \\ud800\\r"
+    whole = record({**PART, "scores": {}})
+    run.write_part(replace(whole, unconverged="\x1b[2J \ud800\r", unscored={"\u202e": "x"}))
+    assert run.read_part(KEY).unconverged == "\\x1b[2J \\ud800\\r"
+    run.write_part(FailedRecord(whole.head, "\x1b[2J \ud800\r", "\ud800"))
+    assert run.read_part(KEY).reason == "\\x1b[2J \\ud800\\r"
 
 
 @pytest.mark.parametrize("damage", ["bit", "swapped", "cut short"])
 def test_a_part_that_changed_is_not_read(tmp_path, damage):
     run, other = RunFolder(tmp_path), "f" * 16
     for key, value in ((KEY, 12.5), (other, 13.5)):
-        run.write_part(key, {**PART, "identity": {**PART["identity"], "cell": key}, "scores": {"psnr_db": [value]}})
+        run.write_part(record({**PART, "identity": {"cell": key}, "scores": {"psnr_db": [value]}}))
     first, second = (tmp_path / "parts" / f"{key}.json" for key in (KEY, other))
     data = first.read_bytes()
     changed = {"bit": data.replace(b"12.5", b"13.5"), "swapped": second.read_bytes(), "cut short": data[:-9]}
@@ -114,7 +120,7 @@ def test_a_part_that_changed_is_not_read(tmp_path, damage):
     said = {"bit": "its checksum fails", "swapped": "it is of another cell", "cut short": "part cannot be read"}
     with pytest.raises(StoreError, match=said[damage]):
         run.read_part(KEY)
-    assert run.read_part(other)["scores"] == {"psnr_db": [13.5]}
+    assert run.read_part(other).scores == {"psnr_db": [13.5]}
 
 
 @pytest.mark.parametrize("damage", ["bit", "swapped", "cut short"])
@@ -185,7 +191,7 @@ def test_what_is_no_key_never_becomes_a_path(tmp_path, key):
         lambda: run.write_images(key, np.zeros((1, 1, 1, 3), np.uint8)),
         lambda: run.read_curve(key),
         lambda: run.read_part(key),
-        lambda: run.write_part(key, {}),
+        lambda: run.write_part(record({"identity": {"cell": key}})),
         lambda: run.drop_part(key),
     )
     for call in calls:

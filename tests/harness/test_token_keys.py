@@ -38,7 +38,7 @@ def refuse(name, compute):
     raise Question(name)
 
 
-def bench_of(device="cpu", batch_size=64, evaluation=None):
+def context_of(device="cpu", batch_size=64, evaluation=None):
     suite = SimpleNamespace(batch_size=batch_size)
     return SimpleNamespace(device=torch.device(device), suite=suite, victim=None, task=None, evaluation=evaluation)
 
@@ -47,37 +47,40 @@ def exposure_of(**changes):
     return replace(plan(parse_suite(SUITE), "data and weights")[0].exposure, **changes)
 
 
-def key_of(bench, exposure, name="evaluation 0123") -> str:
+def key_of(context, exposure, name="evaluation 0123") -> str:
     with pytest.raises(Question) as caught:
-        recall_through(SimpleNamespace(encoded=refuse), bench, exposure)(name, lambda: None)
+        recall_through(SimpleNamespace(encoded=refuse), context, exposure)(name, lambda: None)
     return str(caught.value)
 
 
 def gpu(monkeypatch, name="one", number=0):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
-    return bench_of(f"cuda:{number}")
+    return context_of(f"cuda:{number}")
 
 
 CHANGES = {
-    "code": lambda m: (m.setattr(measure, "code_digest", lambda: "another"), (bench_of(), exposure_of()))[1],
-    "data": lambda m: (bench_of(), exposure_of(data_key="other data or weights")),
-    "defense": lambda m: (bench_of(), replace(exposure_of(), defense=plan(parse_suite(SUITE), "")[1].exposure.defense)),
-    "seed": lambda m: (bench_of(), exposure_of(seed=1)),
-    "batch size": lambda m: (bench_of(batch_size=32), exposure_of()),
-    "threads": lambda m: (m.setattr(torch, "get_num_threads", lambda: 7), (bench_of(), exposure_of()))[1],
+    "code": lambda m: (m.setattr(measure, "code_digest", lambda: "another"), (context_of(), exposure_of()))[1],
+    "data": lambda m: (context_of(), exposure_of(data_key="other data or weights")),
+    "defense": lambda m: (
+        context_of(),
+        replace(exposure_of(), defense=plan(parse_suite(SUITE), "")[1].exposure.defense),
+    ),
+    "seed": lambda m: (context_of(), exposure_of(seed=1)),
+    "batch size": lambda m: (context_of(batch_size=32), exposure_of()),
+    "threads": lambda m: (m.setattr(torch, "get_num_threads", lambda: 7), (context_of(), exposure_of()))[1],
     "device": lambda m: (gpu(m), exposure_of()),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_every_part_of_the_key_makes_another_key(monkeypatch, what):
-    before = key_of(bench_of(), exposure_of())
-    assert key_of(bench_of(), exposure_of()) == before
+    before = key_of(context_of(), exposure_of())
+    assert key_of(context_of(), exposure_of()) == before
     assert key_of(*CHANGES[what](monkeypatch)) != before
 
 
 def test_another_set_and_another_model_of_gpu_have_another_key(monkeypatch):
-    plain = bench_of(), exposure_of()
+    plain = context_of(), exposure_of()
     assert key_of(*plain, "own 0123") != key_of(*plain, "evaluation 0123")
     one = key_of(gpu(monkeypatch, "one"), exposure_of())
     assert key_of(gpu(monkeypatch, "other"), exposure_of()) != one
@@ -95,7 +98,7 @@ def test_images_under_attack_are_looked_up_by_their_content(monkeypatch, two_set
     names = []
     for images in (*two_sets, two_sets[0]):
         with pytest.raises(Question) as caught:
-            measure_exposure(bench_of(evaluation=images), exposure_of(), refuse)
+            measure_exposure(context_of(evaluation=images), exposure_of(), refuse)
         names.append(str(caught.value))
     assert names[0] == names[2] != names[1]
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from leakgauge.harness.errors import LeakgaugeError
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.run.expected_time import Timed, clock, expected
 from leakgauge.harness.run.plan import Plan
@@ -59,7 +59,7 @@ def forecast(plan: Plan, folder: Path, workers: int, *, retry_failed: bool) -> I
         busy = max(1, min(workers, points))
         about = clock(found.seconds / busy)
         yield f"time: about {about} for the attacks on {busy} worker(s), by {source}; measuring and scoring come on top"
-    pixels = sum(plan.bench.task.split(name).pixels.nbytes for name in SPLITS)
+    pixels = sum(plan.context.task.split(name).pixels.nbytes for name in SPLITS)
     yield f"memory: {pixels / 2**20:.0f} MiB of images a worker; what victim and attacks need beside them is not known"
     yield "nothing was measured or written (--dry-run)"
 
@@ -90,7 +90,7 @@ def _same(plan: Plan, other: RunFolder) -> dict[str, list[float]]:
     theirs, ours = stated["suite"], plan.suite.model_dump(mode="json")
     if any(theirs.get(name) != ours[name] for name in ("task", "defense", "evaluation_images", "threat_models")):
         return {}
-    if (stated.get("provenance") or {}).get("device_name") != device_name(plan.bench.device):
+    if (stated.get("provenance") or {}).get("device_name") != device_name(plan.context.device):
         return {}
     labels = [attack["label"] for attack in ours["attacks"] if attack in theirs.get("attacks", [])]
     cells = other.cells()
@@ -98,7 +98,7 @@ def _same(plan: Plan, other: RunFolder) -> dict[str, list[float]]:
     return {str(label): list(map(float, seconds)) for label, seconds in done.groupby("attack")["attack_seconds"]}
 
 
-def kept_tokens(bench: Bench) -> Iterator[tuple[str, int, float]]:
+def kept_tokens(context: RunContext) -> Iterator[tuple[str, int, float]]:
     """Yields (name, images, mean share of the tokens that is left after the edge) of each operating point.
 
     The images are evenly spaced over the calibration split, and what is left to calibration is calibrated on them
@@ -107,12 +107,12 @@ def kept_tokens(bench: Bench) -> Iterator[tuple[str, int, float]]:
     Raises:
         LeakgaugeError: A defense cannot run, or what is to be kept cannot be reached.
     """
-    suite = bench.suite
-    images = bench.task.split("calibration").evenly_spaced(LOOKED_AT).clone()
+    suite = context.suite
+    images = context.task.split("calibration").evenly_spaced(LOOKED_AT).clone()
     rng = Streams(suite.seeds[0], ("evaluation",)).child("encode")
     for point in suite.operating_points:
         config = defense_config(suite, point, suite.channels[0])
-        defense = build_defense(config, point.name, bench.victim, bench.device)
+        defense = build_defense(config, point.name, context.victim, context.device)
         with one_thread(), contained("counting tokens", f"operating point {point.name!r}"):
             kept = defense.tokens_kept(images, rng)
         if kept is not None:

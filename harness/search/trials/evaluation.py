@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
-from leakgauge.harness.measurement.attacker_view import Preparation
-from leakgauge.harness.measurement.context import check_questions
-from leakgauge.harness.measurement.exposure import LATENCY_IMAGES, link_costs
-from leakgauge.harness.measurement.transmitting import joined, respond_all, send, transmit_all
+from leakgauge.harness.measurement.context import Context
+from leakgauge.harness.measurement.operating_point import Preparation, latency_ms, measure
 from leakgauge.harness.scoring import guards
-from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
+from leakgauge.harness.scoring.compute import Flops, measure_flops
 from leakgauge.harness.search.sampling.schedule import Candidate
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.trials.memo import Memo
@@ -25,7 +21,6 @@ from leakgauge.harness.search.trials.proxy import LeakageProxy
 from leakgauge.harness.search.tunable import tunable
 from leakgauge.harness.store import number_type
 from leakgauge.harness.suite.planning import build_defense, content_hash
-from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import PluginConfig
 from leakgauge.harness.system.machine import machine_of
 from leakgauge.harness.values.images import ImageSet
@@ -36,6 +31,7 @@ _OPTION: dict[str, tuple[str, str]] = {
     "threshold": ("threshold", "thresholds"),
     "proportion": ("proportion", "proportions"),
 }
+_METRICS = ("quality", "gflops_edge", "gflops_total", "tokens", "payload_bytes", "channel_uses")
 _UNUSED = {
     "name",
     "description",
@@ -66,27 +62,24 @@ class Evaluator:
     """
 
     def __init__(self, space: Space, device: torch.device, memo: Memo) -> None:
-        self.space, self._device, self._memo = space, device, memo
-        self._task: Task = create("tasks", space.task.name, space.task.options, where="task")
-        self._victim = self._task.victim()
-        self._victim.to(device)
-        self.images = self._task.split("search").evenly_spaced(space.search_images)
-        check_questions(self._victim, self._task, self.images)
-        split, wanted = self._task.split("calibration"), space.calibration.images
+        self.space, self._memo = space, memo
+        self._context = Context.open(space.task, device, space.batch_size, space.bandwidth_hz)
+        self.images = self._context.images("search", space.search_images)
+        split, wanted = self._context.task.split("calibration"), space.calibration.images
         first = wanted is not None and space.calibration.pick == "first"
         self.calibration = split.select(range(min(wanted or 0, len(split)))) if first else split.evenly_spaced(wanted)
         self._root = self._build({})
         self.cut = tunable(self._root, space.defense.name).cut
-        self._proxy = (
-            None if space.proxy is None else LeakageProxy(space, self._task, self._victim, device, self.images)
-        )
+        self._proxy = None if space.proxy is None else LeakageProxy(space, self._context, self.images)
         self._check_options()
         self._base: float | None = None
         self._data = self.data
 
     def _build(self, options: dict[str, Any]) -> Defense:
         config = {**self.space.defense.options, "channel": self.space.channels[0].model_dump(), **options}
-        return build_defense(PluginConfig(name=self.space.defense.name, **config), "search", self._victim, self._device)
+        return build_defense(
+            PluginConfig(name=self.space.defense.name, **config), "search", self._context.victim, self._context.device
+        )
 
     def _check_options(self) -> None:
         """Builds every choice and baseline once, so that bad options show before the first trial."""
@@ -109,26 +102,21 @@ class Evaluator:
         found = {
             "split_search": self.images.full_digest(),
             "calibration_images": self.calibration.full_digest(),
-            "victim": self._victim.weights_hash,
-            "task": f"{self._task.name} v{self._task.version}",
+            "victim": self._context.victim.weights_hash,
+            "task": f"{self._context.task.name} v{self._context.task.version}",
         }
         return found if self._proxy is None else {**found, "split_attacker": self._proxy.auxiliary.full_digest()}
 
     @property
     def quality_name(self) -> str:
         """What the task's quality measures."""
-        return self._task.quality_name
+        return self._context.task.quality_name
 
     def quality_base(self) -> float:
         """Returns the mean quality of the unmodified victim on the search images."""
         if self._base is None:
-            with torch.no_grad():
-                parts = [
-                    self._victim.respond(batch.images().to(self._device), self._task.questions(batch)).cpu()
-                    for batch in self.images.batches(self.space.batch_size)
-                ]
-            target = self._task.target(self.images)
-            self._base = float(guards.quality(self._task, joined(parts), target).double().mean())
+            task, output = self._context.task, self._context.unmodified(self.images)
+            self._base = float(guards.quality(task, output, task.target(self.images)).double().mean())
         return self._base
 
     def options(self, candidate: Candidate) -> dict[str, Any]:
@@ -168,7 +156,7 @@ class Evaluator:
         unused = _UNUSED | {"share", "schedule", "choices", "constraints", "reference"}
         space = self.space.model_dump(mode="json", exclude=unused)
         measured = sorted(self.space.measured & {"leakage", "latency_ms"})
-        machine = machine_of(self._device)
+        machine = machine_of(self._context.device)
         decides = {"space": space, "measured": measured, "data": self._data, "machine": machine}
         if "leakage" in self.space.measured:
             decides["number_types"] = number_type.facts()
@@ -178,47 +166,18 @@ class Evaluator:
         options = {**options, "channel": channel.model_dump()}
         streams = Streams(0, ("evaluation",))
         defense = tunable(self._root, self.space.defense.name).tuned(**options)
-        preparation = self._prepare(defense, streams)
-        encoded = transmit_all(defense, images, streams, self.space.batch_size)
-        sent = send(defense, encoded, streams.child("channel"))
-        questions = self._task.questions(images)
-        output = respond_all(defense, sent, self.space.batch_size, questions)
-        flops = self._flops(defense, images, sent, streams, questions, output)
-        costs = link_costs(sent, self.space.bandwidth_hz)
-        found = {
-            "quality": guards.quality(self._task, output, self._task.target(images)),
-            "gflops_edge": flops.edge,
-            "gflops_total": flops.total,
-            **{name: costs[name] for name in ("tokens", "payload_bytes", "channel_uses")},
-        }
-        metrics = {name: float(values.double().mean()) for name, values in found.items()}
+        point = measure(self._context, defense, images, streams, count=self._count)
+        metrics = {name: float(point.costs[name].double().mean()) for name in _METRICS}
         if "latency_ms" in self.space.measured:
-            sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
-            metrics["latency_ms"] = measure_latency_ms(
-                defense, sample, streams, self._device, self._task.questions(sample)
-            )
+            metrics["latency_ms"] = latency_ms(self._context, defense, images, streams)
         if self._proxy is not None and "leakage" in self.space.measured:
-            metrics["leakage"] = self._proxy.leakage(self._attacked(options, preparation), sent, output, preparation)
+            attacked = self._attacked(options, point.preparation)
+            metrics["leakage"] = self._proxy.leakage(attacked, point)
         return metrics
 
-    def _prepare(self, defense: Defense, streams: Streams) -> Preparation | None:
-        if not defense.needs_calibration:
-            return None
-        preparation = Preparation(self._task.split("calibration").clone(), streams.child("prepare"))
-        defense.prepare(*preparation)
-        return preparation
-
-    def _flops(
-        self,
-        defense: Defense,
-        images: ImageSet,
-        sent: Transmission,
-        streams: Streams,
-        questions: Any,
-        output: Tensor,
-    ) -> Flops:
-        counted = tunable(defense, self.space.defense.name).flops(images, sent, questions, output)
-        return measure_flops(defense, images, sent, streams, questions, output) if counted is None else counted
+    def _count(self, defense: Defense, images: ImageSet, sent: Transmission, rng: Streams, *asked: Any) -> Flops:
+        counted = tunable(defense, self.space.defense.name).flops(images, sent, *asked)
+        return measure_flops(defense, images, sent, rng, *asked) if counted is None else counted
 
     def _attacked(self, options: dict[str, Any], preparation: Preparation | None) -> Defense:
         """Builds the defense once more for the attacker, to whom nothing of the search images is known."""

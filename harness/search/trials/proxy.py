@@ -7,12 +7,11 @@ from torch import Tensor
 
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.defense import Defense
-from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.task import Task
-from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation, observe
+from leakgauge.harness.measurement.attacker_view import GrantedView, observe
 from leakgauge.harness.measurement.auxiliary import auxiliary_images
+from leakgauge.harness.measurement.context import Context
+from leakgauge.harness.measurement.operating_point import PointMeasurement
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite.planning import build_attack, content_hash, missing_grant, needed_knowledge
@@ -28,9 +27,7 @@ class LeakageProxy:
 
     Args:
         space: The space, which has a proxy.
-        task: The task.
-        victim: Its victim.
-        device: Where to compute.
+        context: Task, victim and sizes.
         images: The search images.
 
     Raises:
@@ -38,10 +35,9 @@ class LeakageProxy:
         AccessDeniedError: It needs more than its threat model grants.
     """
 
-    def __init__(self, space: Space, task: Task, victim: Victim, device: torch.device, images: ImageSet) -> None:
+    def __init__(self, space: Space, context: Context, images: ImageSet) -> None:
         assert space.proxy is not None
-        self._proxy, self._batch_size = space.proxy, space.batch_size
-        self._victim, self._device, self._images = victim, device, images
+        self._proxy, self._context, self._images = space.proxy, context, images
         granted = self._proxy.threat_model.auxiliary
         if granted.n is not None:
             raise ConfigError(
@@ -50,7 +46,8 @@ class LeakageProxy:
                 hint="write proxy: {auxiliary: 512}",
             )
         named = self._proxy.threat_model.name
-        self.auxiliary = auxiliary_images(task, granted.model_copy(update={"n": self._proxy.auxiliary}), named)
+        own = granted.model_copy(update={"n": self._proxy.auxiliary})
+        self.auxiliary = auxiliary_images(context.task, own, named)
         self._metric = create("metrics", "psnr_db", {}, where="proxy")
         for config in (self._proxy.attack, *self._proxy.floors):
             self._check(config)
@@ -66,28 +63,26 @@ class LeakageProxy:
                 f"{config.label!r} rebuilds no images", where="proxy", hint="name a reconstruction attack"
             )
 
-    def leakage(self, defense: Defense, sent: Transmission, output: Tensor, preparation: Preparation | None) -> float:
+    def leakage(self, attacked: Defense, point: PointMeasurement) -> float:
         """Returns the mean leakage in dB over the search images (``leakgauge.harness.search.space.Proxy``).
 
         Args:
-            defense: The operating point, prepared, for the attacker's own images.
-            sent: What the server received of the search images.
-            output: (B, ...) what it answered.
-            preparation: What the defense was prepared with.
+            attacked: The operating point, prepared, for the attacker's own images.
+            point: It as measured on the search images.
         """
         height, width = self._images.pixels.shape[2:]
         view = GrantedView(
-            self._victim,
-            defense,
+            self._context.victim,
+            attacked,
             self._proxy.threat_model,
             image_shape=(3, int(height), int(width)),
             streams=Streams(0, ("attacker",)),
-            batch_size=self._batch_size,
-            device=self._device,
-            preparation=preparation,
+            batch_size=self._context.batch_size,
+            device=self._context.device,
+            preparation=point.preparation,
         )
         model = self._proxy.threat_model
-        seen = observe(sent, model, defense.grid, output, Streams(0, ("evaluation", "observer")))
+        seen = observe(point.transmission, model, attacked.grid, point.output, Streams(0, ("evaluation", "observer")))
         scores = self._psnr_db(self._proxy.attack, view.anew(), seen)
         if self._proxy.floors:
             floors = [self._psnr_db(floor, view.anew(), seen) for floor in self._proxy.floors]

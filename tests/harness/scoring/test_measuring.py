@@ -11,7 +11,7 @@ import torch
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
-from leakgauge.harness.measurement.exposure import link_costs
+from leakgauge.harness.measurement.transmitting import link_costs
 from leakgauge.harness.scoring.compute import TIMED, WARM_UP, measure_flops, measure_latency_ms, with_parts
 from leakgauge.harness.scoring.metrics import score_images
 from leakgauge.harness.suite.schema import parse_suite

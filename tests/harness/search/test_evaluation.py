@@ -7,7 +7,7 @@ import torch
 from search_spaces import CPU, prepared, small
 
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.search.sampling.schedule import Candidate
@@ -37,21 +37,19 @@ def as_the_runner_does(evaluator: Evaluator, options: dict, channel: PluginConfi
             "attacks": ["floor_mean"],
         }
     )
-    victim, images = evaluator._victim, evaluator.images
+    own, images = evaluator._context, evaluator.images
     unmodified = torch.zeros(len(images))
-    bench = Bench(
-        suite,
-        evaluator._task,
-        victim,
-        images,
-        unmodified,
-        unmodified,
+    context = RunContext(
+        **vars(own),
+        suite=suite,
+        evaluation=images,
+        output=unmodified,
+        quality_base=unmodified,
         gallery=torch.zeros(1),
         top1=None,
-        device=CPU,
-        judging=JudgedGallery.of(suite, victim, images.pixels, CPU),
+        judging=JudgedGallery.of(suite, own.victim, images.pixels, CPU),
     )
-    return measure_exposure(bench, plan(suite, "")[0].exposure).costs
+    return measure_exposure(context, plan(suite, "")[0].exposure).point.costs
 
 
 POINTS = [

@@ -43,6 +43,6 @@ def test_a_proxy_s_leakage_is_above_the_best_floor_of_each_image(monkeypatch):
     monkeypatch.setattr("leakgauge.harness.search.trials.proxy.observe", lambda *a: None)
     proxy._proxy = SimpleNamespace(attack="attack", floors=("low", "high"), threat_model=None)
     proxy._images = SimpleNamespace(pixels=torch.zeros(2, 3, 4, 4))
-    proxy._victim = proxy._batch_size = proxy._device = None
-    defense = SimpleNamespace(grid=(1, 1))
-    assert proxy.leakage(defense, None, None, None) == pytest.approx((12 + 11) / 2)
+    proxy._context = SimpleNamespace(victim=None, batch_size=None, device=None)
+    point = SimpleNamespace(transmission=None, output=None, preparation=None)
+    assert proxy.leakage(SimpleNamespace(grid=(1, 1)), point) == pytest.approx((12 + 11) / 2)

@@ -1,4 +1,4 @@
-"""Which images, seeds and answers numbers rest on: of the bench, of a defense's preparation, of an attack."""
+"""Which images, seeds and answers numbers rest on: of the context, of a defense's preparation, of an attack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.measurement import attack_run as attempt
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.measurement.attack_run import run_attack
-from leakgauge.harness.measurement.context import Bench
+from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import Auxiliary, ThreatModel, parse_suite
@@ -33,35 +33,35 @@ class Stop(Exception):
 
 
 @pytest.fixture(scope="module")
-def bench():
+def context():
     with pytest.MonkeyPatch.context() as patch:
         register(patch, tasks_toy="toy_task:Toy")
-        yield Bench.build(parse_suite({**SUITE, "batch_size": 7}), CPU)
+        yield RunContext.build(parse_suite({**SUITE, "batch_size": 7}), CPU)
 
 
-def test_the_bench_holds_the_evaluation_split_and_the_unmodified_victim_s_answers(bench):
+def test_the_context_holds_the_evaluation_split_and_the_unmodified_victim_s_answers(context):
     images = Toy().split("evaluation")
-    assert bench.evaluation.ids == images.ids
+    assert context.evaluation.ids == images.ids
     with torch.no_grad():
-        answers = bench.victim.predict(images.images())
-        features = bench.victim.embed(images.images())
-    assert torch.allclose(bench.gallery, features, atol=1e-5)
-    assert torch.equal(bench.top1, answers.argmax(dim=1))
-    assert bench.quality_base.tolist() == (answers.argmax(dim=1) == images.labels).float().tolist()
+        answers = context.victim.predict(images.images())
+        features = context.victim.embed(images.images())
+    assert torch.allclose(context.gallery, features, atol=1e-5)
+    assert torch.equal(context.top1, answers.argmax(dim=1))
+    assert context.quality_base.tolist() == (answers.argmax(dim=1) == images.labels).float().tolist()
 
 
-def test_bytes_have_the_features_and_answers_of_the_images_they_show(bench):
-    pixels, order = bench.evaluation.pixels, torch.arange(COUNTS["evaluation"]).flip(0)
-    assert torch.allclose(bench.features(pixels), bench.gallery, atol=1e-5)
-    assert bench.label_agreement(pixels).tolist() == [1.0] * len(pixels)
-    assert torch.equal(bench.label_agreement(pixels[order]), (bench.top1[order] == bench.top1).float())
-    assert bench.label_agreement(255 - pixels).tolist() != [1.0] * len(pixels)
+def test_bytes_have_the_features_and_answers_of_the_images_they_show(context):
+    pixels, order = context.evaluation.pixels, torch.arange(COUNTS["evaluation"]).flip(0)
+    assert torch.allclose(context.features(pixels), context.gallery, atol=1e-5)
+    assert context.label_agreement(pixels).tolist() == [1.0] * len(pixels)
+    assert torch.equal(context.label_agreement(pixels[order]), (context.top1[order] == context.top1).float())
+    assert context.label_agreement(255 - pixels).tolist() != [1.0] * len(pixels)
 
 
-def test_attackers_get_the_attacker_s_split(bench):
+def test_attackers_get_the_attacker_s_split(context):
     model = ThreatModel(auxiliary=Auxiliary(n=5))
-    assert set(bench.auxiliary(model).ids) <= set(Toy().split("attacker").ids)
-    assert len(bench.auxiliary(model)) == 5
+    assert set(context.auxiliary(model).ids) <= set(Toy().split("attacker").ids)
+    assert len(context.auxiliary(model)) == 5
 
 
 def exposures(**changes):
@@ -70,13 +70,13 @@ def exposures(**changes):
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_a_defense_is_prepared_on_calibration_images_with_the_run_s_seed(bench, monkeypatch, seed):
+def test_a_defense_is_prepared_on_calibration_images_with_the_run_s_seed(context, monkeypatch, seed):
     def prepare(images, rng):
         raise Stop(images.ids, rng)
 
     monkeypatch.setattr(measure, "build_defense", lambda *a: SimpleNamespace(needs_calibration=True, prepare=prepare))
     with pytest.raises(Stop) as caught:
-        measure_exposure(bench, exposures(seeds=[seed])["merged", "one"].exposure)
+        measure_exposure(context, exposures(seeds=[seed])["merged", "one"].exposure)
     ids, rng = caught.value.args
     assert ids == Toy().split("calibration").ids
     assert rng.seed == seed
@@ -94,20 +94,20 @@ class Told(Attack):
         raise NotImplementedError
 
 
-def stream_of(bench, monkeypatch, cell):
+def stream_of(context, monkeypatch, cell):
     monkeypatch.setattr(attempt, "build_attack", lambda named: Told())
     monkeypatch.setattr(
         "leakgauge.harness.scoring.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
     )
     with pytest.raises(Stop) as caught:
-        run_attack(bench, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)
+        run_attack(context, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None, None)
     return caught.value.args[0]
 
 
-def test_attackers_start_alike_on_every_point_and_otherwise_with_another_seed_or_options(bench, monkeypatch):
+def test_attackers_start_alike_on_every_point_and_otherwise_with_another_seed_or_options(context, monkeypatch):
     cells, others = exposures(), exposures(seeds=[1])
-    own = stream_of(bench, monkeypatch, cells["undefended", "one"])
-    assert own == stream_of(bench, monkeypatch, cells["merged", "one"])
-    assert own != stream_of(bench, monkeypatch, cells["undefended", "other"])
-    assert own != stream_of(bench, monkeypatch, others["undefended", "one"])
+    own = stream_of(context, monkeypatch, cells["undefended", "one"])
+    assert own == stream_of(context, monkeypatch, cells["merged", "one"])
+    assert own != stream_of(context, monkeypatch, cells["undefended", "other"])
+    assert own != stream_of(context, monkeypatch, others["undefended", "one"])
     assert own.seed == 0
