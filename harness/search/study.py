@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from leakgauge.harness.errors import LeakgaugeError, PluginError, StoreError
-from leakgauge.harness.run.executors import one_thread
+from leakgauge.harness.errors import PluginError, StoreError
+from leakgauge.harness.run.executors import POLL_S, one_thread, run_jobs
 from leakgauge.harness.search.objectives import Objectives, directions
 from leakgauge.harness.search.sampling.samplers import make_sampler, quiet
 from leakgauge.harness.search.sampling.schedule import TrialSchedule
@@ -40,7 +37,6 @@ from leakgauge.harness.search.trials.storage import (
     sqlite_url,
 )
 from leakgauge.harness.search.trials.trials import TrialFailedError, has_ended, run_trial
-from leakgauge.harness.store import number_type
 from leakgauge.harness.store.code_digest import code_digest
 from leakgauge.harness.store.provenance import collect
 from leakgauge.harness.store.run_folder import write_atomic
@@ -51,7 +47,6 @@ from leakgauge.harness.system.files.locking import exclusive
 
 Progress = Callable[[int, int], None]
 """Called with (trials done, trials in all)."""
-POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -227,25 +222,11 @@ def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
                 raise
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _worker(space_json: str, device: str, url: str, memo: str, number_types: str, failures: Any) -> None:
+def _worker(space_json: str, device: str, url: str, memo: str) -> None:
     """Works on a study in a process of its own."""
-    os.environ[number_type.VARIABLE] = number_types
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    try:
-        prepared = prepare_search(Space.model_validate_json(space_json), torch.device(device), Memo(Path(memo)))
-        study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
-        _work(study, prepared, lambda done, total: None)
-    except LeakgaugeError as error:
-        failures.put((error.what, error.where, error.hint))
-        raise SystemExit(1) from error
+    prepared = prepare_search(Space.model_validate_json(space_json), torch.device(device), Memo(Path(memo)))
+    study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
+    _work(study, prepared, lambda done, total: None)
 
 
 def _work_together(
@@ -256,24 +237,12 @@ def _work_together(
     Raises:
         LeakgaugeError: All of them ended before the trials were done.
     """
-    context = multiprocessing.get_context("spawn")
-    failures: Any = context.SimpleQueue()
-    job = (prepared.space.model_dump_json(), str(device), url, str(memo_folder(out)), number_type.told(), failures)
-    processes = [context.Process(target=_worker, args=job, daemon=True) for _ in range(workers)]
-    for process in processes:
-        process.start()
-    try:
-        while any(process.is_alive() for process in processes):
-            wait_for([process.sentinel for process in processes if process.is_alive()], timeout=POLL_S)
-            progress(min(_done(study), prepared.space.trials), prepared.space.trials)
-    finally:
-        for process in processes:
-            process.terminate()
-    if _done(study) < prepared.space.trials:
-        if not failures.empty():
-            what, where, hint = failures.get()
-            raise PluginError(what, where=where, hint=hint)
-        raise PluginError("all worker processes died", where=str(out), hint="run again to resume")
+    job = (prepared.space.model_dump_json(), str(device), url, str(memo_folder(out)))
+    wanted, failures = prepared.space.trials, list[Exception]()
+    run_jobs(_worker, [job] * workers, workers, lambda: progress(min(_done(study), wanted), wanted), failures.append)
+    if _done(study) < wanted:
+        told = [error for error in failures if not isinstance(error, BrokenProcessPool)]
+        raise told[0] if told else PluginError("all worker processes died", where=str(out), hint="run again to resume")
 
 
 def _done(study: Study) -> int:
