@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ def watched() -> Iterator[Gradients]:
     """Counts optimiser steps and uses of saved tensors by backward passes within."""
     found = Gradients()
 
-    def stepped(*_: Any) -> None:
+    def stepped(*_: object) -> None:
         found.steps += 1
 
     def unpacked(tensor: Tensor) -> Tensor:

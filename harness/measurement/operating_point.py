@@ -6,15 +6,16 @@ batches. What is measured beside it, by attackers, stands in ``leakgauge.harness
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
+from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.transmitting import (
@@ -39,6 +40,21 @@ class Preparation(NamedTuple):
 
     calibration: ImageSet
     rng: Streams
+
+
+class CountsFlops(Protocol):
+    """Counts the operations of a defense, as ``scoring.compute.measure_flops`` does."""
+
+    def __call__(
+        self,
+        defense: Defense,
+        images: ImageSet,
+        transmission: Transmission,
+        rng: Streams,
+        questions: Questions | None = None,
+        output: Tensor | None = None,
+    ) -> Flops:
+        """Returns them, an image."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def measure(
     streams: Streams,
     *,
     cached: Cached = compute_anew,
-    count: Callable[..., Flops] = measure_flops,
+    count: CountsFlops = measure_flops,
 ) -> PointMeasurement:
     """Sends images once and measures quality, compute and bandwidth.
 
@@ -90,7 +106,7 @@ def measure(
         images: B images.
         streams: Random streams.
         cached: Looks up what the edge sent before it has to run.
-        count: Counts FLOPs, called as ``scoring.compute.measure_flops``.
+        count: Counts FLOPs.
     """
     preparation = prepare(context.task, defense, streams)
     encoded = cached(

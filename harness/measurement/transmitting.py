@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from copy import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn.functional import pad
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Channel, Encoded, Transmission
+from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
@@ -55,7 +55,9 @@ def _digest(encoded: Encoded) -> tuple[int, ...]:
     return tuple(zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data) for tensor in tensors)
 
 
-def respond_all(defense: Defense, transmission: Transmission, batch_size: int, questions: Any = None) -> Tensor:
+def respond_all(
+    defense: Defense, transmission: Transmission, batch_size: int, questions: Questions | None = None
+) -> Tensor:
     """Runs the server half on a large transmission, batch by batch; ``questions`` are those about its images."""
     outputs = []
     for start in range(0, len(transmission.received), batch_size):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
@@ -20,7 +19,9 @@ from leakgauge.harness.store.cell_record import RebuiltRecord
 from leakgauge.harness.store.code_digest import Code, differences, scoring_code
 from leakgauge.harness.store.run_folder import ORIGINALS, RunFolder
 from leakgauge.harness.suite.planning import content_hash
+from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.values.stored_shapes import RunManifest
 
 _AGAIN = "run its suite again: it measures what is missing"
 _DATA = {"split_evaluation": "evaluation images", "victim": "victim's weights", "task": "task or its version"}
@@ -77,16 +78,18 @@ def rescore(store: RunFolder, device: torch.device, *, although_changed: bool = 
         manifest["metrics"] = described(metrics_of(suite))
         store.write_manifest(manifest)
         store.write_tables(tables.cells, tables.images, tables.kinds)
-        session = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "differs": differs, "code": code}
-        again = {"judge": dict(judging.described()), "scored_again": [*manifest.get("scored_again", []), session]}
-        store.write_manifest({**manifest, **again})
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest["judge"] = dict(judging.described())
+        again: dict[str, Json] = {"at": when, "differs": [*differs], "code": {**code}}
+        manifest["scored_again"] = [*manifest.get("scored_again", []), again]
+        store.write_manifest(manifest)
         left = [key for key in cells if store.stamp(key)] + [key for key in pictured if store.images_stamp(key)]
         if len(left) < len(cells) + len(pictured):
             raise StoreError("parts of it were taken away while it was scored", where=str(store.path), hint=_AGAIN)
         return len(parts)
 
 
-def _check_there(store: RunFolder, manifest: dict[str, Any], cells: list[str]) -> None:
+def _check_there(store: RunFolder, manifest: RunManifest, cells: list[str]) -> None:
     """Checks that there is something to score, and all of it where the run was complete.
 
     Raises:
@@ -103,7 +106,7 @@ def _pictures(store: RunFolder, key: str, count: int, height: int, width: int) -
     return torch.from_numpy(store.read_images(key, count, height, width)).permute(0, 3, 1, 2).contiguous()
 
 
-def _differences(manifest: dict[str, Any], context: RunContext, originals: torch.Tensor, code: Code) -> list[str]:
+def _differences(manifest: RunManifest, context: RunContext, originals: torch.Tensor, code: Code) -> list[str]:
     """Says what is not as it was when the run was measured."""
     then, now = manifest.get("data") or {}, data_of(context)
     found = [

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from leakgauge.harness.errors import LeakgaugeError, PluginError, StoreError
 from leakgauge.harness.run.jobs import measure_cells
-from leakgauge.harness.run.manifest import manifest_of, resolved_points
+from leakgauge.harness.run.manifest import Session, manifest_of, resolved_points
 from leakgauge.harness.run.plan import Plan
-from leakgauge.harness.run.session import Session
 from leakgauge.harness.store.assembly import Assembler
 from leakgauge.harness.store.partial import write_index
 from leakgauge.harness.store.parts import Parts
@@ -26,6 +24,7 @@ from leakgauge.harness.suite.schema import Suite, parse_suite
 from leakgauge.harness.system.files.locking import LOCK, exclusive
 from leakgauge.harness.system.files.sweeping import half_written
 from leakgauge.harness.values.columns import SCHEMA_VERSION
+from leakgauge.harness.values.stored_shapes import SessionStatement
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
@@ -54,7 +53,7 @@ def check_folder(out: Path) -> None:
         )
 
 
-def open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
+def open_store(plan_: Plan, out: Path) -> tuple[RunFolder, list[SessionStatement]]:
     """Opens the run folder for this plan; returns it with the sessions that worked on it before."""
     store = RunFolder(out)
     if not store.exists():

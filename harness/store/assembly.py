@@ -23,11 +23,10 @@ from leakgauge.harness.store.cell_record import (
     ProbeRecord,
     Scores,
 )
+from leakgauge.harness.store.table_file import Row
 from leakgauge.harness.values.columns import ATTRIBUTE_CORRECT, SCORE_NAMES
 from leakgauge.harness.values.learning_curve import DOUBLING_DB
 
-Row: TypeAlias = dict[str, str | float | None]
-"""A row of a table by column name."""
 Values: TypeAlias = NDArray[np.float64]
 _UNPROVEN = "does not beat {} on the undefended payload, so a low score here proves nothing"
 

@@ -10,7 +10,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from leakgauge.harness.store.provenance import package_versions
 from leakgauge.harness.suite import registry
@@ -85,14 +84,14 @@ def _package(module: str) -> str:
     return ".".join(module.split(".")[: 2 if module.startswith(f"{OWN}.") else 1])
 
 
-def _packages(settings: Any) -> set[str]:
+def _packages(settings: object) -> set[str]:
     """Returns the packages of the plug-ins that settings name, at whatever depth."""
     names = set(_words(settings))
     groups = [registry.plugins(group) for group in (*GROUPS, *SCORING)]
     return {_package(known[name].value.split(":")[0]) for known in groups for name in names & set(known)}
 
 
-def _words(settings: Any) -> Iterator[str]:
+def _words(settings: object) -> Iterator[str]:
     if isinstance(settings, str):
         yield settings
     elif isinstance(settings, dict):

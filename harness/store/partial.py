@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from leakgauge.harness.store.run_folder import Frames, RunFolder, typed_frame, w
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.values.columns import KIND_COLUMNS
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.stored_shapes import RunManifest
 
 INDEX = "evaluation.json"
 
@@ -51,7 +51,7 @@ def read_index(store: RunFolder) -> ImageIndex | None:
     if not path.is_file():
         return None
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
         ids = tuple(str(image_id) for image_id in data["ids"])
         columns = [None if data[n] is None else torch.tensor(data[n], dtype=torch.long) for n in ("labels", "groups")]
         if any(column is not None and column.shape != (len(ids),) for column in columns):
@@ -61,7 +61,7 @@ def read_index(store: RunFolder) -> ImageIndex | None:
         raise StoreError(f"{INDEX} cannot be read: {error}", where=str(store.path), hint="run it again") from error
 
 
-def frames(store: RunFolder, suite: Suite, manifest: dict[str, Any]) -> Frames:
+def frames(store: RunFolder, suite: Suite, manifest: RunManifest) -> Frames:
     """Returns the tables of a run: as stored where it is complete, else as assembled from its parts.
 
     Parts that another version of the code measured, that are damaged or that belong to no planned cell are left out.
@@ -77,7 +77,7 @@ def frames(store: RunFolder, suite: Suite, manifest: dict[str, Any]) -> Frames:
     return Frames(store.cells(), store.images(), store.kinds())
 
 
-def _assembled(store: RunFolder, suite: Suite, manifest: dict[str, Any], index: ImageIndex) -> Frames:
+def _assembled(store: RunFolder, suite: Suite, manifest: RunManifest, index: ImageIndex) -> Frames:
     known, parts = set(manifest.get("code") or {}), list[CellRecord]()
     for key in (key for key in manifest.get("cells") or () if store.stamp(str(key))):
         try:

@@ -6,14 +6,15 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution, entry_points, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from leakgauge.harness.store import number_type
 from leakgauge.harness.suite.registry import GROUPS
+from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.system.machine import kernels, processor
 
 PACKAGES = (
@@ -99,7 +100,7 @@ def installed_versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def code_identity(provenance: dict[str, Any]) -> str:
+def code_identity(provenance: Mapping[str, object]) -> str:
     """Names the code of a run in one word: its commit, or the version with the digest of its files."""
     commit = provenance.get("commit")
     if commit:
@@ -113,7 +114,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(processor()["processor"])
 
 
-def collect(device: torch.device, code: str = "") -> dict[str, Any]:
+def collect(device: torch.device, code: str = "") -> dict[str, Json]:
     """Returns provenance as plain data.
 
     Args:
@@ -137,7 +138,7 @@ def collect(device: torch.device, code: str = "") -> dict[str, Any]:
         "device_name": device_name(device),
         **processor(),
         **kernels(),
-        "training_number_types": number_type.facts()
+        "training_number_types": {**number_type.facts()}
         if device.type == "cpu"
         else {"all": "bfloat16 where the GPU has it"},
     }

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.scoring.measures import Score, own_scores
 from leakgauge.harness.store.cell_record import CellRecord, record_of
-from leakgauge.harness.store.table_file import checked_keys, read_csv, read_parquet
+from leakgauge.harness.store.table_file import Row, checked_keys, read_csv, read_parquet
 from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
-from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
+from leakgauge.harness.system.files.bounded_file import MIB, Json, plain_data, read_json
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
 from leakgauge.harness.system.files.sweeping import sweep
 from leakgauge.harness.system.plain_text import plain, quoted
@@ -40,7 +40,7 @@ from leakgauge.harness.values.columns import (
     required_columns,
 )
 from leakgauge.harness.values.learning_curve import LearningCurve
-from leakgauge.harness.values.stored_shapes import Curve, Manifest, Shape, StoredPart, check_shape
+from leakgauge.harness.values.stored_shapes import Curve, Manifest, RunManifest, Shape, StoredPart, check_shape
 
 
 class Frames(NamedTuple):
@@ -122,7 +122,7 @@ class RunFolder:
         """Tells whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> RunManifest:
         """Reads run.json, refusing versions that this code does not know."""
         path = self.path / "run.json"
         if not path.exists():
@@ -136,19 +136,19 @@ class RunFolder:
                 where=str(path),
                 hint="use the leakgauge that wrote it, or run the suite again",
             )
-        return data
+        return cast("RunManifest", data)
 
     @staticmethod
-    def _json(path: Path, shape: type[Shape], what: str, hint: str, most: int) -> tuple[dict[str, Any], Shape]:
+    def _json(path: Path, shape: type[Shape], what: str, hint: str, most: int) -> tuple[dict[str, Json], Shape]:
         """Reads JSON, and what readers rely on of it; raises StoreError where it is of another shape."""
         try:
-            data: dict[str, Any] = read_json(path, most, hint=hint, unscored=True)
+            data: dict[str, Json] = read_json(path, most, hint=hint, unscored=True)
             return data, check_shape(data, shape)
         except (StoreError, ValueError) as error:
             why = error.what if isinstance(error, StoreError) else error
             raise StoreError(f"{what}: {why}", where=str(path), hint=hint) from error
 
-    def write_manifest(self, data: dict[str, Any]) -> None:
+    def write_manifest(self, data: RunManifest) -> None:
         """Writes run.json."""
         text = json.dumps({"schema_version": SCHEMA_VERSION, **data}, indent=2, sort_keys=True, default=str)
         write_atomic(self.path / "run.json", (text + "\n").encode())
@@ -239,9 +239,7 @@ class RunFolder:
         """Returns the columns of images.parquet, likewise."""
         return (*IMAGE_COLUMNS, *(score.column for score in self.own_scores()))
 
-    def write_tables(
-        self, cells: list[dict[str, Any]], images: list[dict[str, Any]], kinds: Sequence[dict[str, Any]] = ()
-    ) -> None:
+    def write_tables(self, cells: Sequence[Row], images: Sequence[Row], kinds: Sequence[Row] = ()) -> None:
         """Writes cells.csv and images.parquet, and quality_by_kind.csv where questions were asked."""
         tables = [("cells.csv", cells, self.cell_columns()), *([(KINDS, kinds, KIND_COLUMNS)] if kinds else [])]
         for name, rows, columns in tables:

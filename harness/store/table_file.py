@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from leakgauge.harness.system.files.bounded_file import MIB, read_bytes, read_te
 from leakgauge.harness.system.plain_text import formula_guarded, formula_unguarded, plain, quoted
 from leakgauge.harness.values.columns import CELL_KEY, Column
 
+Series: TypeAlias = NDArray[np.object_] | NDArray[np.int64] | NDArray[np.float64]
+Row: TypeAlias = dict[str, str | float | None]
+"""A row of a table by column name."""
 MAX_CSV_BYTES = 256 * MIB
 MAX_PARQUET_BYTES = 2048 * MIB
 MAX_ROWS = 20_000_000
@@ -60,7 +63,7 @@ def _frame(
 ) -> pd.DataFrame:
     _check_names(names, required)
     count = len(next(iter(found.values()), []))
-    series: dict[str, Any] = {}
+    series: dict[str, Series] = {}
     for column in columns:
         if column.name in found:
             series[column.name] = _values(found[column.name], column)
@@ -69,7 +72,7 @@ def _frame(
     return pd.DataFrame(series, columns=[column.name for column in columns])
 
 
-def _absent(column: Column, count: int) -> NDArray[Any]:
+def _absent(column: Column, count: int) -> Series:
     return np.full(count, "", dtype=object) if column.kind == "text" else np.full(count, np.nan)
 
 
@@ -82,7 +85,7 @@ def _check_names(names: Sequence[str], required: Collection[str]) -> None:
         raise ValueError(f"column {min(missing)!r} is missing")
 
 
-def _values(texts: Sequence[str], column: Column) -> NDArray[Any]:
+def _values(texts: Sequence[str], column: Column) -> Series:
     if column.kind == "text":
         values = np.empty(len(texts), dtype=object)
         values[:] = [plain(text) for text in texts]
@@ -162,7 +165,7 @@ def read_parquet(path: Path, columns: Sequence[Column], required: Collection[str
     return pd.DataFrame(series, columns=[column.name for column in columns])
 
 
-def _check_sizes(metadata: Any) -> None:
+def _check_sizes(metadata: pq.FileMetaData) -> None:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     if metadata.num_rows > MAX_ROWS or sum(group.total_byte_size for group in groups) > MAX_UNPACKED_BYTES:
         raise ValueError(f"{metadata.num_rows} rows unpack to more than can be held")
@@ -170,7 +173,7 @@ def _check_sizes(metadata: Any) -> None:
         raise ValueError("its parts do not add up to its rows")
 
 
-def _array(values: Any, column: Column) -> NDArray[Any]:
+def _array(values: pa.ChunkedArray, column: Column) -> Series:
     if not len(values):  # then pandas writes columns of no type
         return np.empty(0, dtype={"text": object, "int": np.int64, "float": np.float64}[column.kind])
     kind = values.type
@@ -196,10 +199,10 @@ def _array(values: Any, column: Column) -> NDArray[Any]:
     return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-_PANDAS_KIND: dict[str, Any] = {"text": "object", "int": "int64", "float": "float64"}
+_PANDAS_KIND: dict[str, Literal["object", "int64", "float64"]] = {"text": "object", "int": "int64", "float": "float64"}
 
 
-def typed_frame(rows: Iterable[dict[str, Any]], columns: tuple[Column, ...]) -> pd.DataFrame:
+def typed_frame(rows: Iterable[Row], columns: tuple[Column, ...]) -> pd.DataFrame:
     """Builds a data frame with exactly ``columns``, in order and of their kinds; absent numbers are NaN.
 
     Texts are made plain here too: a lone carriage return would end a row of a CSV.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -36,7 +36,7 @@ def read_versioned(
         StoreError: It is not there, is no such file, or of another version; several problems are told at once.
     """
     where = str(path)
-    data: Any = read_json(path, MAX_BYTES, hint=hint, unscored=True)
+    data: object = read_json(path, MAX_BYTES, hint=hint, unscored=True)
     if isinstance(data, dict) and "schema_version" not in data:
         what, meant = missing_key("schema_version", data, [name for name in model.model_fields if name in data])
         place = _source(path, data).place((meant,)) if meant else where
@@ -53,6 +53,6 @@ def read_versioned(
         raise StoreError(f"no {noun}: {type(error).__name__}", where=where, hint=hint) from error
 
 
-def _source(path: Path, data: Any) -> TextSource:
+def _source(path: Path, data: object) -> TextSource:
     """Returns the text once more, for the lines, which only an error needs."""
     return TextSource.of_json(str(path), read_text(path, MAX_BYTES, hint="check the path"), data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.columns import CELL_KEY
 
@@ -70,6 +71,63 @@ class Manifest(_Open):
     operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
     provenance: Provenance | None = None
     sessions: list[StoredSession] | None = None
+
+
+class TaskStatement(TypedDict, total=False):
+    """What run.json says of the task, as Python reads it."""
+
+    name: str
+    version: int | str
+    quality_name: str
+    victim: str
+    image_shape: list[int]
+    evaluation_images: int
+
+
+class AttackStatement(TypedDict, total=False):
+    """What run.json says of an attack."""
+
+    plugin: str
+    kind: str
+    floor: bool
+    knowledge: dict[str, Json]
+    training: str
+    layout: str
+    adaptive: bool
+
+
+class SessionStatement(TypedDict, total=False):
+    """What run.json says of one start of a run."""
+
+    started: str
+    command: str
+    workers: int
+    commit: str | None
+    finished: str
+    seconds: float
+
+
+class RunManifest(TypedDict, total=False):
+    """run.json as Python reads it; older versions lack some of it."""
+
+    schema_version: int
+    status: str
+    plan_key: str
+    suite: dict[str, Json]
+    task: TaskStatement
+    data: dict[str, str]
+    judge: dict[str, Json]
+    read: dict[str, Json]
+    attacks: dict[str, AttackStatement]
+    metrics: list[dict[str, Json]]
+    cells: list[str]
+    code: dict[str, dict[str, str]]
+    threads_per_worker: int
+    provenance: dict[str, Json]
+    operating_points: dict[str, dict[str, Json]]
+    sessions: list[SessionStatement]
+    total_seconds: float
+    scored_again: list[dict[str, Json]]
 
 
 class Identity(_Open):

@@ -202,5 +202,5 @@ def load_runs(runs: Sequence[RunFolder | LoadedRun]) -> list[LoadedRun]:
         planned = _with_missing(cells, suite, task, str(run.path), run.cell_columns())
         _refuse_repeats(images, ["cell", "image"], "images.parquet", "cell and image", str(run.path))
         faults = table_faults(manifest, planned, images)
-        loaded.append(LoadedRun(run, label, manifest, suite, planned, images, faults, tables.kinds))
+        loaded.append(LoadedRun(run, label, dict(manifest), suite, planned, images, faults, tables.kinds))
     return loaded

@@ -79,7 +79,7 @@ SPACE = {
 def memo_key(what="metrics", data="images and weights", device="cpu", point=None, **changes) -> str:
     evaluator = object.__new__(Evaluator)
     evaluator.space, evaluator._data = parse_space({**SPACE, **changes}), {"split_search": data}
-    evaluator._device = torch.device(device)
+    evaluator._context = SimpleNamespace(device=torch.device(device))
     return evaluator._key(what, {"options": point or {"cut": 2}, "channel": {"name": "ideal"}})
 
 

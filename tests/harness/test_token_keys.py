@@ -39,8 +39,8 @@ def refuse(name, compute):
 
 
 def context_of(device="cpu", batch_size=64, evaluation=None):
-    suite = SimpleNamespace(batch_size=batch_size)
-    return SimpleNamespace(device=torch.device(device), suite=suite, victim=None, task=None, evaluation=evaluation)
+    facts = {"device": torch.device(device), "batch_size": batch_size, "evaluation": evaluation}
+    return SimpleNamespace(**facts, victim=None, task=None)
 
 
 def exposure_of(**changes):

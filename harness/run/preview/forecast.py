@@ -92,7 +92,9 @@ def _same(plan: Plan, other: RunFolder) -> dict[str, list[float]]:
         return {}
     if (stated.get("provenance") or {}).get("device_name") != device_name(plan.context.device):
         return {}
-    labels = [attack["label"] for attack in ours["attacks"] if attack in theirs.get("attacks", [])]
+    attacks = theirs.get("attacks")
+    attacked = attacks if isinstance(attacks, list) else []
+    labels = [attack["label"] for attack in ours["attacks"] if attack in attacked]
     cells = other.cells()
     done = cells[(cells["status"] == "done") & cells["attack"].isin(labels) & cells["attack_seconds"].notna()]
     return {str(label): list(map(float, seconds)) for label, seconds in done.groupby("attack")["attack_seconds"]}

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
+from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.operating_point import Preparation, latency_ms, measure
@@ -175,9 +177,18 @@ class Evaluator:
             metrics["leakage"] = self._proxy.leakage(attacked, point)
         return metrics
 
-    def _count(self, defense: Defense, images: ImageSet, sent: Transmission, rng: Streams, *asked: Any) -> Flops:
-        counted = tunable(defense, self.space.defense.name).flops(images, sent, *asked)
-        return measure_flops(defense, images, sent, rng, *asked) if counted is None else counted
+    def _count(
+        self,
+        defense: Defense,
+        images: ImageSet,
+        transmission: Transmission,
+        rng: Streams,
+        questions: Questions | None = None,
+        output: Tensor | None = None,
+    ) -> Flops:
+        """Counts as a run does, or faster where the defense can: every trial pays for it."""
+        counted = tunable(defense, self.space.defense.name).flops(images, transmission, questions, output)
+        return measure_flops(defense, images, transmission, rng, questions, output) if counted is None else counted
 
     def _attacked(self, options: dict[str, Any], preparation: Preparation | None) -> Defense:
         """Builds the defense once more for the attacker, to whom nothing of the search images is known."""
