@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ from leakgauge.harness.values.columns import (
     Column,
     required_columns,
 )
-from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.learning_curve import CurveData, LearningCurve
 from leakgauge.harness.values.stored_shapes import Curve, Manifest, StoredPart, check_shape
 
 
@@ -305,7 +305,7 @@ class RunFolder:
         hint = "run it again"
         data = self._json(path, Curve, "the curve cannot be read", hint, MAX_PART_BYTES)
         try:
-            return LearningCurve.from_dict(data)
+            return LearningCurve.from_dict(cast(CurveData, data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError("the curve cannot be read: not what is kept of one", where=str(path), hint=hint) from error
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -31,7 +32,7 @@ class PluginConfig(BaseModel):
     """Name of the plug-in, as `leakgauge list` prints it; its options stand beside it."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The keyword options that rebuild the plug-in."""
         return dict(self.model_extra or {})
 
@@ -41,7 +42,7 @@ class PluginConfig(BaseModel):
         return f"{self.name} ({stated})" if stated else self.name
 
 
-def _from_name(value: Any) -> Any:
+def _from_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -58,7 +59,7 @@ class NamedPlugin(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, value: Any) -> Any:
+    def _short(cls, value: object) -> object:
         value = _from_name(value)
         if isinstance(value, dict) and "plugin" not in value:
             rest = {k: v for k, v in value.items() if k != "label"}
@@ -74,7 +75,7 @@ class OperatingPoint(BaseModel):
     """What tables call it; options of the defense stand beside it."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Defense options that this point sets."""
         return dict(self.model_extra or {})
 
@@ -126,7 +127,7 @@ class ThreatModel(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _granted_by_default(cls, value: Any) -> Any:
+    def _granted_by_default(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("observer") == "eavesdropper":
             return {"victim": "none", **value}
         return value
@@ -248,7 +249,7 @@ def _files_named_from_here(suite: Suite, folder: Path) -> Suite:
     return suite.model_copy(update={"task": PluginConfig(name=suite.task.name, **options)})
 
 
-def parse_suite(data: dict[str, Any], *, where: str = "suite", source: TextSource | None = None) -> Suite:
+def parse_suite(data: Mapping[str, object], *, where: str = "suite", source: TextSource | None = None) -> Suite:
     """Validates suite data.
 
     Args:

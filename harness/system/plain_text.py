@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of what is not seen: control characters of both sets, changes of direction, lone surrogates."""
@@ -42,7 +41,7 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def quoted(value: Any, longest: int = 40) -> str:
+def quoted(value: object, longest: int = 40) -> str:
     """Returns a bounded ``repr`` of anything that was read, for a message."""
     if isinstance(value, str):
         return repr(plain(shortened(value, longest), keep=""))

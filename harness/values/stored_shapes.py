@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.columns import CELL_KEY
@@ -39,7 +40,7 @@ class AttackEntry(_Open):
     plugin: Text = ""
     kind: Text = "reconstruction"
     floor: Flag = False
-    knowledge: dict[Label, Any] | None = None
+    knowledge: dict[Label, object] | None = None
 
 
 class Provenance(_Open):
@@ -47,7 +48,7 @@ class Provenance(_Open):
 
     commit: Text | None = None
     dirty: Flag | None = None
-    packages: dict[Label, Any] | None = None
+    packages: dict[Label, object] | None = None
 
 
 class StoredSession(_Open):
@@ -62,12 +63,12 @@ class Manifest(_Open):
     schema_version: Annotated[int, Field(strict=True)]
     status: Text | None = None
     plan_key: Text | None = None
-    suite: dict[str, Any] | None = None
+    suite: dict[str, object] | None = None
     task: TaskEntry | None = None
-    data: dict[Label, Any] | None = None
+    data: dict[Label, object] | None = None
     attacks: dict[Label, AttackEntry] = Field(default_factory=dict)
     cells: list[Key] | None = None
-    operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
+    operating_points: dict[Label, dict[Label, object]] = Field(default_factory=dict)
     provenance: Provenance | None = None
     sessions: list[StoredSession] | None = None
 
@@ -105,7 +106,7 @@ class StoredPart(_Open):
     floor: Flag
     reason: Text = ""
     kinds: dict[Label, KindCounts] = Field(default_factory=dict)
-    resolved: dict[Label, Any] = Field(default_factory=dict)
+    resolved: dict[Label, object] = Field(default_factory=dict)
     kind: Text = "reconstruction"
     unscored: dict[Label, Text] = Field(default_factory=dict)
     attack_seconds: Number | None = None
@@ -137,7 +138,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return bounded_problem(error.errors(include_url=False)[0])
 
 
-def bounded_problem(problem: Any) -> tuple[str, str]:
+def bounded_problem(problem: ErrorDetails) -> tuple[str, str]:
     """Reduces a problem of pydantic's report to what it is and where, bounded."""
     place = shortened(".".join(str(part) for part in problem["loc"] if part != "[key]"), 60)
     what = str(problem["msg"]).removeprefix("Value error, ")
@@ -146,7 +147,7 @@ def bounded_problem(problem: Any) -> tuple[str, str]:
     return shortened(what, 160), place
 
 
-def check_shape(data: Any, shape: type[BaseModel]) -> None:
+def check_shape(data: object, shape: type[BaseModel]) -> None:
     """Raises ValueError, in one bounded line, where data lacks what readers rely on."""
     try:
         shape.model_validate(data)

@@ -71,7 +71,8 @@ def steps_per_second(steps: int, spec: dict[str, Any] = DECODER, images: int = I
     view.observe(auxiliary)
 
     def fit(count: int) -> None:
-        attack: Attack = create("attacks", ATTACK, {**spec, "steps": count}, where="attack")
+        attack = create("attacks", ATTACK, {**spec, "steps": count}, where="attack")
+        assert isinstance(attack, Attack)
         attack.fit(view, auxiliary, Streams(0))
 
     torch.set_num_threads(1)
