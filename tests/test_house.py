@@ -158,6 +158,25 @@ def test_one_public_class_has_one_name():
     assert twice == {}
 
 
+def written_out(tree: ast.Module) -> list[int]:
+    """Lines that make ``{"name": x}`` of a text x, which is for one function to do."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.IfExp)
+        and isinstance(node.test, ast.Call)
+        and ast.unparse(node.test.func) == "isinstance"
+        and any(
+            isinstance(one, ast.Dict) and ast.unparse(one).startswith("{'name':") for one in (node.body, node.orelse)
+        )
+    ]
+
+
+def test_a_plugin_with_its_options_is_parsed_in_one_place():
+    places = [name for name, path in MODULES.items() if written_out(ast.parse(path.read_text(encoding="utf-8")))]
+    assert places == ["leakgauge.harness.suite.registry"]
+
+
 def test_the_walks_are_counted():
     sys.path.insert(0, str(ROOT / "tests" / "house"))
     try:

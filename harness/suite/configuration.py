@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Literal
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError, suggest
-from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.suite.registry import label_of, load, plugins, written_out
 from leakgauge.harness.system.files.bounded_file import read_text
 from leakgauge.harness.system.files.yaml_text import MAX_CHARACTERS, read_yaml
 from leakgauge.harness.system.json_data import item_of, set_item
@@ -75,7 +75,7 @@ def _set(node: object, path: str, value: object) -> None:
             continue
         item = item_of(node, key)
         if isinstance(item, str):  # a plug-in by its bare name, which is given an option
-            item = {"name": item}
+            item = written_out(item)
             set_item(node, key, item)
         node = item
         plugin = node.get("plugin") if isinstance(node, dict) else None
@@ -94,19 +94,13 @@ def _step(node: object, path: str) -> tuple[str | int, str | None]:
         return int(first), after
     except ValueError:
         pass
-    labels = [_label(item) for item in node]
+    labels = [label_of(item) for item in node]
     # Labels may hold dots.
     fitting = [label for label in labels if label and f"{path}.".startswith(f"{label}.")]
     if not fitting:
         raise ValueError(f"no {quoted(first)} there, {suggest(first, [label for label in labels if label])}")
     label = max(fitting, key=len)
     return labels.index(label), path[len(label) + 1 :] if len(path) > len(label) else None
-
-
-def _label(item: object) -> str:
-    """Returns by which name an item of a list goes: a plug-in, an operating point or a threat model."""
-    found = item.get("label", item.get("name", "")) if isinstance(item, dict) else item
-    return found if isinstance(found, str) else ""
 
 
 def read_mapping(path: Path, noun: str) -> dict[str, object]:

@@ -10,7 +10,6 @@ import functools
 import inspect
 import json
 import os
-import reprlib
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +20,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.suite.annotations import choices_of, describe, parts_of
 from leakgauge.harness.system.json_data import is_plain_data
+from leakgauge.harness.system.plain_text import shown
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1: steps, images, layers, channels."""
@@ -294,15 +294,5 @@ def _names_file(annotation: object, options: Mapping[str, object]) -> bool:
     return any(_names_file(part, options) for part in get_args(inner))
 
 
-def shown(value: object) -> str:
-    """Writes a value for a message, at most some 60 characters of it."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 60
-    short.maxlist = short.maxtuple = short.maxdict = 6
-    return short.repr(value)
-
-
 def _closest(name: str, known: list[str]) -> str:
-    from leakgauge.harness.errors import suggest  # noqa: PLC0415 - the registry needs this module
-
     return suggest(name, known) if known else ""

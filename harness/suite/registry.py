@@ -11,9 +11,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, overload
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, suggest
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, missing_key, suggest
 from leakgauge.harness.system.extras import hint_of
-from leakgauge.harness.system.plain_text import quoted
+from leakgauge.harness.system.plain_text import quoted, shown
 
 if TYPE_CHECKING:
     from leakgauge.harness.contracts.defense import Defense
@@ -150,15 +150,41 @@ def _place(where: str, group: str, name: str) -> str:
     return f"{where} {name!r}" if where.rsplit(" ", maxsplit=1)[-1] == kind else f"{where} ({kind} {name!r})".strip()
 
 
+def written_out(spec: object) -> object:
+    """Returns a plug-in stated by its bare name as ``{name: ...}``; what is no text as it is."""
+    return {"name": spec} if isinstance(spec, str) else spec
+
+
+def labelled(spec: object) -> object:
+    """Returns a plug-in stated by name, or with its options beside its label, as ``{label: ..., plugin: {...}}``."""
+    stated = written_out(spec)
+    if not isinstance(stated, dict) or "plugin" in stated:
+        return stated
+    plugin = {key: value for key, value in stated.items() if key != "label"}
+    return {"label": stated.get("label", stated.get("name")), "plugin": plugin}
+
+
+def label_of(spec: object) -> str:
+    """Returns by which name an item of a list goes: its label, or else its name; empty where it has none."""
+    stated = written_out(spec)
+    found = stated.get("label", stated.get("name", "")) if isinstance(stated, Mapping) else ""
+    return found if isinstance(found, str) else ""
+
+
+def name_of(spec: object) -> str:
+    """Returns the name of a plug-in, labelled or not; empty where none is named."""
+    stated = written_out(spec)
+    plugin = written_out(stated.get("plugin", stated)) if isinstance(stated, Mapping) else None
+    found = plugin.get("name") if isinstance(plugin, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
 def name_and_options(group: str, spec: object, where: str) -> tuple[str, dict[str, object]]:
     """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
-    from leakgauge.harness.suite.options import shown  # noqa: PLC0415 - heavy
-
-    options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
+    stated = written_out(spec)
+    options = dict(stated) if isinstance(stated, dict) else {}
     name = options.pop("name", None)
     if isinstance(spec, dict) and "name" not in spec:
-        from leakgauge.harness.suite.schema_problems import missing_key  # noqa: PLC0415 - heavy
-
         what = f"names no {group[:-1]}: {missing_key('name', spec)[0]}"
         raise ConfigError(what, where=where, hint="write {name: ...}")
     if not isinstance(name, str):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from leakgauge.harness.errors import LeakgaugeError, suggest
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.suite.options import beside
-from leakgauge.harness.suite.registry import load
+from leakgauge.harness.suite.registry import labelled, load, written_out
 from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
@@ -42,11 +42,7 @@ class PluginConfig(BaseModel):
         return f"{self.name} ({stated})" if stated else self.name
 
 
-def _from_name(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Plugin = Annotated[PluginConfig, BeforeValidator(_from_name)]
+Plugin = Annotated[PluginConfig, BeforeValidator(written_out)]
 
 
 class NamedPlugin(_Strict):
@@ -60,11 +56,7 @@ class NamedPlugin(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: object) -> object:
-        value = _from_name(value)
-        if isinstance(value, dict) and "plugin" not in value:
-            rest = {k: v for k, v in value.items() if k != "label"}
-            return {"label": value.get("label", value.get("name")), "plugin": rest}
-        return value
+        return labelled(value)
 
 
 class OperatingPoint(BaseModel):

@@ -12,18 +12,14 @@ from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, suggest
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, missing_key, suggest
 from leakgauge.harness.suite.text_source import TextSource, all_told
 from leakgauge.harness.system.json_data import JsonPath, item_of
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.stored_shapes import bounded_problem
 
 Model = TypeVar("Model", bound=BaseModel)
-_CLOSE = 0.5
-"""How like a key must be for another to be meant by it, as ``suggest`` has it."""
 _BETWEEN_KEYS = "between_keys"
-_MOST_KEYS = 4
-"""Keys that are named where none is close."""
 _MOST_PROBLEMS = 200
 """Problems that are looked at: of a file of another kind thousands would be found, and none more be told."""
 
@@ -87,26 +83,6 @@ def twice(key: str, names: Sequence[str]) -> Iterator[str]:
     for number, name in enumerate(names):
         if name in names[:number]:
             yield f"{key}.{number}: the name {name!r} occurs twice; names must be unique"
-
-
-def missing_key(key: str, found: Mapping[object, object], known: Sequence[str] = ()) -> tuple[str, str]:
-    """Says that a key is missing, and which key that was found was meant to be it.
-
-    Args:
-        key: The key.
-        found: The mapping that lacks it.
-        known: Its other keys, none of which was meant to be this one.
-
-    Returns:
-        What is wrong, and the key that was meant; empty where none is close.
-    """
-    others = {one.lower(): one for one in found if isinstance(one, str) and one not in known and len(one) <= 80}
-    close = get_close_matches(key, others, n=1, cutoff=_CLOSE)
-    if close:
-        return f"no key {key!r}; found {quoted(others[close[0]])} (did you mean {key!r}?)", others[close[0]]
-    stated = [quoted(shortened(str(one), 24)) for one in list(found)[:_MOST_KEYS]]
-    more = f" and {len(found) - len(stated)} more" if len(found) > len(stated) else ""
-    return f"no key {key!r}; found {', '.join(stated) or 'nothing'}{more}", ""
 
 
 def keys_at(model: type[BaseModel], path: JsonPath) -> list[str]:

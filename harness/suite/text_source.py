@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, ProblemsError, StoredProblemsError, StoreError
+from leakgauge.harness.suite.registry import label_of
 from leakgauge.harness.system.files.json_lines import json_lines
 from leakgauge.harness.system.files.yaml_text import lines_of
 from leakgauge.harness.system.json_data import JsonPath, item_of
@@ -68,15 +69,15 @@ class TextSource:
     def called(self, path: JsonPath) -> str:
         """Returns the name of the item of a list that a path leads into, in brackets; empty where it has none."""
         item: object = self.data
-        name: object = None
+        name = ""
         for key in path:
             try:
                 item = item_of(item, key)
             except (KeyError, IndexError, TypeError):
                 break
             if isinstance(key, int) and isinstance(item, Mapping):
-                name = item.get("label", item.get("name"))
-        return f" ({shortened(name, 40)})" if isinstance(name, str) else ""
+                name = label_of(item)
+        return f" ({shortened(name, 40)})" if name else ""
 
     def find(self, where: str) -> JsonPath:
         """Returns the path to what an error names: ``operating point 'half'``, ``proxy.floors: mean``, ``task``."""
@@ -90,8 +91,8 @@ class TextSource:
             items = _stated(items, key)
         name = found[2].strip()
         for number, item in enumerate(items if isinstance(items, list) else ()):
-            label = item.get("label", item.get("name")) if isinstance(item, Mapping) else item
-            if name and str(label) == name:
+            label = label_of(item) if isinstance(item, Mapping) else str(item)
+            if name and label == name:
                 return *path, number
         return path
 

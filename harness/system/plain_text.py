@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import unicodedata
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -51,6 +52,14 @@ def quoted(value: object, longest: int = 40) -> str:
         return shortened(plain(repr(value), keep=""), longest)
     except (ValueError, RecursionError):  # an integer of thousands of digits has no repr
         return f"a {type(value).__name__}"
+
+
+def shown(value: object) -> str:
+    """Writes a value for a message, at most some 60 characters of it."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlist = short.maxtuple = short.maxdict = 6
+    return short.repr(value)
 
 
 def formula_guarded(text: str) -> str:
