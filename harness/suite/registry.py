@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, missing_key, suggest
 from leakgauge.harness.system.extras import hint_of
-from leakgauge.harness.system.plain_text import quoted, shown
+from leakgauge.harness.system.plain_text import quoted, shortened, shown
 
 if TYPE_CHECKING:
     from leakgauge.harness.contracts.defense import Defense
@@ -50,6 +50,31 @@ def plugins(group: str) -> dict[str, EntryPoint]:
 
 
 @cache
+def default_of(role: str, group: str = "") -> str:
+    """Returns the name of the plug-in that is meant where nothing is stated: what ``leakgauge.defaults`` names.
+
+    Args:
+        role: What it is the default for; a group, unless that is given.
+        group: The group that the plug-in is of.
+
+    Raises:
+        PluginError: Nothing is named, or what no plug-in of the group is, or two distributions name different ones.
+    """
+    group = group or role
+    stated = _rivals("defaults").get(role, [])
+    found = [name for name, point in plugins(group).items() if [point.value] == stated]
+    if not found:
+        named = " and ".join(shortened(value, 40) for value in stated[:2])
+        what = "is registered twice, by" if len(stated) > 1 else "is none of them:" if stated else "is not registered"
+        raise PluginError(
+            f"the default of {group} ({role!r}) {what} {named}".rstrip(),
+            where="leakgauge.defaults",
+            hint="install the project again, or state one",
+        )
+    return found[0]
+
+
+@cache
 def _rivals(group: str) -> dict[str, list[str]]:
     """Returns by name what distributions register under it."""
     found: dict[str, list[str]] = {}
@@ -76,6 +101,8 @@ def load(group: Literal["commands"], name: str, *, where: str = "") -> Callable[
 def load(group: Literal["figures"], name: str, *, where: str = "") -> Callable[[Inspection], bytes]: ...
 @overload
 def load(group: Literal["models"], name: str, *, where: str = "") -> Callable[[], Mapping[str, str]]: ...
+@overload
+def load(group: Literal["reductions"], name: str, *, where: str = "") -> type[Reduction]: ...
 @overload
 def load(group: Literal["search_figures"], name: str, *, where: str = "") -> Callable[[Path], object]: ...
 @overload

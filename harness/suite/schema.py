@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import to_jsonable_python
 
 from leakgauge.harness.errors import LeakgaugeError, suggest
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.suite.options import beside
-from leakgauge.harness.suite.registry import labelled, load, written_out
+from leakgauge.harness.suite.registry import default_of, labelled, load, written_out
 from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
@@ -45,6 +48,23 @@ class PluginConfig(BaseModel):
 Plugin = Annotated[PluginConfig, BeforeValidator(written_out)]
 
 
+def default_plugin(group: str) -> PluginConfig:
+    """Returns the plug-in of a group that is meant where none is stated, as what is installed says.
+
+    Raises:
+        PluginError: It does not say.
+    """
+    return PluginConfig(name=default_of(group))
+
+
+def telling(default: Callable[[], object]) -> Callable[[JsonDict], None]:
+    """Returns what tells a JSON Schema of a default that is known only once it is asked for."""
+    return lambda schema: schema.update(default=to_jsonable_python(default()))
+
+
+_pipeline = partial(default_plugin, "defenses")
+
+
 class NamedPlugin(_Strict):
     """A plug-in under the label that tables show; ``plugin`` defaults to the label."""
 
@@ -57,6 +77,16 @@ class NamedPlugin(_Strict):
     @classmethod
     def _short(cls, value: object) -> object:
         return labelled(value)
+
+
+def default_channel() -> NamedPlugin:
+    """Returns the channel that is meant where none is stated; raises what ``default_plugin`` does."""
+    channel = default_plugin("channels")
+    return NamedPlugin(label=channel.name, plugin=channel)
+
+
+def _channels() -> tuple[NamedPlugin, ...]:
+    return (default_channel(),)
 
 
 class OperatingPoint(BaseModel):
@@ -155,13 +185,13 @@ class Suite(_Strict):
     """A line that `leakgauge list suites` prints."""
     task: Plugin
     """Data, victim and quality."""
-    defense: Plugin = PluginConfig(name="split_pipeline")
+    defense: Plugin = Field(default_factory=_pipeline, json_schema_extra=telling(_pipeline))
     """The pipeline, with options that all operating points share."""
     operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
     """Configurations of the defense; the first is the undefended one, unless `baseline` says otherwise."""
     baseline: str | None = None
     """The operating point that others are compared with; null: the first."""
-    channels: tuple[NamedPlugin, ...] = (NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal")),)
+    channels: tuple[NamedPlugin, ...] = Field(default_factory=_channels, json_schema_extra=telling(_channels))
     """What carries the payload from the edge to the server."""
     threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
     """Who looks, and what is granted."""

@@ -32,10 +32,6 @@ from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
 Metrics = dict[str, float]
-_OPTION: dict[str, tuple[str, str]] = {
-    "threshold": ("threshold", "thresholds"),
-    "proportion": ("proportion", "proportions"),
-}
 _UNUSED = {
     "name",
     "description",
@@ -137,12 +133,12 @@ class Evaluator:
         if candidate.codec is not None:
             options["codec"] = candidate.codec.model_dump()
         values = list(candidate.shares)
-        if self.space.family == "threshold":
+        option, calibrated = self.space.searched
+        if calibrated:
             key = {"options": options, "shares": values}
             found = self._memo.cached(self._key("thresholds", key), lambda: {"tau": self._calibrate(options, values)})
             values = [float(tau) for tau in found["tau"]]
-        name, option = _OPTION[self.space.family]
-        return {**options, "reduction": {"name": name, option: values}}
+        return {**options, "reduction": {"name": self.space.family, option: values}}
 
     def _calibrate(self, options: dict[str, Any], shares: Sequence[float]) -> list[float]:
         root = tunable(self._root, self.space.defense.name)
