@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leakgauge.harness.system.exit_codes import ExitCode
-from leakgauge.harness.system.plain_text import plain, shortened
+from leakgauge.harness.system.plain_text import plain, quoted, shortened
 
 MAX_SUGGESTED = 90
 """Characters of names that are listed where none is close."""
@@ -151,9 +151,15 @@ class SpoiledError(LeakgaugeError):
     """What all cells share was changed by a plug-in: nothing measured after it would count."""
 
 
+_CLOSE = 0.5
+"""How like a known name another must be to be meant by it."""
+_MOST_KEYS = 4
+"""Keys that are named where none is close."""
+
+
 def suggest(name: str, known: list[str]) -> str:
     """Returns the mend for an unknown ``name``: the closest known one, or as many of them as a line holds."""
-    close = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:80], known, n=1, cutoff=_CLOSE)
     if close:
         return f"did you mean {close[0]!r}?"
     shown: list[str] = []
@@ -162,3 +168,23 @@ def suggest(name: str, known: list[str]) -> str:
             return f"known: {', '.join(shown)} and {len(known) - len(shown)} more"
         shown.append(other)
     return f"known: {', '.join(shown) or 'none'}"
+
+
+def missing_key(key: str, found: Mapping[Any, object], known: Sequence[str] = ()) -> tuple[str, str]:
+    """Says that a key is missing, and which key that was found was meant to be it.
+
+    Args:
+        key: The key.
+        found: The mapping that lacks it.
+        known: Its other keys, none of which was meant to be this one.
+
+    Returns:
+        What is wrong, and the key that was meant; empty where none is close.
+    """
+    others = {one.lower(): one for one in found if isinstance(one, str) and one not in known and len(one) <= 80}
+    close = difflib.get_close_matches(key, others, n=1, cutoff=_CLOSE)
+    if close:
+        return f"no key {key!r}; found {quoted(others[close[0]])} (did you mean {key!r}?)", others[close[0]]
+    stated = [quoted(shortened(str(one), 24)) for one in list(found)[:_MOST_KEYS]]
+    more = f" and {len(found) - len(stated)} more" if len(found) > len(stated) else ""
+    return f"no key {key!r}; found {', '.join(stated) or 'nothing'}{more}", ""

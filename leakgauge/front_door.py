@@ -6,7 +6,7 @@ import html
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ from leakgauge.harness.system.files.sweeping import sweep
 from leakgauge.harness.system.machine import choose_device
 from leakgauge.notebook import Markup, NotebookBar, shown_gallery
 from leakgauge.reports.analysis.operating_points import point_rows
-from leakgauge.reports.analysis.run import LoadedRun, load_runs
+from leakgauge.reports.analysis.run import LoadedRun, Writer, load_runs
 from leakgauge.reports.comparison.compare import Comparison
 from leakgauge.reports.comparison.compare import compare as compare_loaded
 from leakgauge.reports.gate.baseline import Baseline, baseline_of, read_baseline, write_baseline
@@ -258,7 +258,7 @@ def report(*runs: Run | Path | str, out: Path | str) -> Path:
         sweep(folder, folder / "figures")
         loaded = load_runs([_run_of(one).folder for one in runs])
         for name in sorted(plugins("reports")):
-            load("reports", name)(loaded, folder)
+            cast(Writer, load("reports", name))(loaded, folder)
     return folder / "index.html"
 
 

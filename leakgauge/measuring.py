@@ -18,7 +18,7 @@ from leakgauge.benchmarks.tasks.tensor_files import Channels, TensorFiles
 from leakgauge.benchmarks.victims.described_vit import describe
 from leakgauge.front_door import OperatingPoint, Point, Progress, Run, run
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
-from leakgauge.harness.suite.registry import load
+from leakgauge.harness.suite.registry import load, name_of
 
 POINTS: tuple[Point, ...] = ("undefended", OperatingPoint("threshold", "merged_half", share=0.5))
 ATTACKS = ("floor_mean", "ridge", "set_decoder")
@@ -134,8 +134,7 @@ def _mapping(defense: Any) -> dict[str, Any]:
 def _with_floor(attacks: Sequence[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
     if isinstance(attacks, str):
         raise ConfigError(f"{attacks!r} is one name, not a list of them", where="attacks", hint=f"give [{attacks!r}]")
-    names = [attack if isinstance(attack, str) else attack.get("plugin", attack).get("name") for attack in attacks]
-    floors = [name for name in names if isinstance(name, str) and getattr(load("attacks", name), "floor", False)]
+    floors = [name for name in map(name_of, attacks) if name and getattr(load("attacks", name), "floor", False)]
     return [*attacks] if floors else ["floor_mean", *attacks]
 
 

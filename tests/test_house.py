@@ -32,6 +32,19 @@ STANDS_APART = {
     "leakgauge.harness.search.known_samplers": "names for `list`, which must not import what builds samplers",
 }
 """Small modules that one other imports, and why they are apart."""
+PLUGIN_GROUPS = ("defenses", "channels", "reductions", "codecs", "perturbations", "attacks")
+SAYS_OTHERWISE = {
+    "contracts.declarations": ({"none"}, "access to the victim"),
+    "errors": ({"none"}, "the word, where nothing is known"),
+    "measurement.attacker_view": ({"none"}, "access to the victim"),
+    "measurement.auxiliary": ({"none"}, "the word, where a task offers no images"),
+    "run.preview.reading_table": ({"none"}, "the word, where nothing was counted"),
+    "scoring.reconstruction": ({"none"}, "how torchmetrics is told to average nothing"),
+    "store.number_type": ({"none", "float32", "bfloat16"}, "the word, and number types of torch"),
+    "suite.planning": ({"none"}, "access to the victim"),
+    "suite.schema": ({"none"}, "access to the victim"),
+}
+"""Modules of ``harness`` with texts that happen to be the name of a plug-in, and what they mean there."""
 RESERVED = {
     "mend": "hint",
     "doubt": "caveat",
@@ -156,6 +169,39 @@ def test_one_public_class_has_one_name():
                 homes.setdefault(node.name, []).append(name)
     twice = {name: places for name, places in homes.items() if len(places) > 1}
     assert twice == {}
+
+
+def written_out(tree: ast.Module) -> list[int]:
+    """Lines that make ``{"name": x}`` of a text x, which is for one function to do."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.IfExp)
+        and isinstance(node.test, ast.Call)
+        and ast.unparse(node.test.func) == "isinstance"
+        and any(
+            isinstance(one, ast.Dict) and ast.unparse(one).startswith("{'name':") for one in (node.body, node.orelse)
+        )
+    ]
+
+
+def test_a_plugin_with_its_options_is_parsed_in_one_place():
+    places = [name for name, path in MODULES.items() if written_out(ast.parse(path.read_text(encoding="utf-8")))]
+    assert places == ["leakgauge.harness.suite.registry"]
+
+
+def stated_names(path: Path) -> set[str]:
+    """String constants of a module that are the name of a plug-in."""
+    texts = {
+        node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)
+    }
+    groups = {f"leakgauge.{group}" for group in PLUGIN_GROUPS}
+    return texts & {point.name for point in distribution("leakgauge").entry_points if point.group in groups}
+
+
+def test_harness_names_no_plugin():
+    found = {name: stated for name, path in MODULES.items() if ".harness." in name and (stated := stated_names(path))}
+    assert found == {f"leakgauge.harness.{module}": set(stated) for module, (stated, _) in SAYS_OTHERWISE.items()}
 
 
 def test_the_walks_are_counted():

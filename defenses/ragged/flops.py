@@ -20,6 +20,7 @@ from leakgauge.harness.contracts.link import Encoded, Transmission
 from leakgauge.harness.contracts.reduction import Reduction
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.scoring.compute import Flops
+from leakgauge.harness.suite.registry import written_out
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
@@ -52,7 +53,8 @@ def counts_by_tokens(reduction: Reduction) -> bool:
 
 def method_of(spec: str | dict[str, Any]) -> str:
     """Returns a reduction's name with the options that are words: numbers change results, but no operation."""
-    words = {"name": spec} if isinstance(spec, str) else {k: v for k, v in spec.items() if isinstance(v, str)}
+    stated = written_out(spec)
+    words = {k: v for k, v in stated.items() if isinstance(v, str)} if isinstance(stated, dict) else {}
     return " ".join(f"{key}={words[key]}" for key in sorted(words))
 
 

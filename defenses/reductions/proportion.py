@@ -8,7 +8,7 @@ from torch import Tensor
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName, rank_in_image
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
-from leakgauge.harness.contracts.reduction import LayerState
+from leakgauge.harness.contracts.reduction import LayerState, Searched
 from leakgauge.harness.suite.options import PerBlock, Share
 
 
@@ -24,6 +24,7 @@ class ProportionMerge(SimilarityMerge):
     """
 
     name = "proportion"
+    searched = Searched("proportions", calibrated=False)
 
     def __init__(
         self,

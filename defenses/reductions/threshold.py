@@ -12,7 +12,7 @@ from torch import Tensor
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.defenses.reductions.similarity_merge import Cap, SimilarityMerge, SimilarityName
-from leakgauge.harness.contracts.reduction import LayerState
+from leakgauge.harness.contracts.reduction import LayerState, Searched
 from leakgauge.harness.errors import ConfigError, PluginError
 from leakgauge.harness.suite.options import KeptShare, PerBlock, Share
 
@@ -49,6 +49,7 @@ class ThresholdMerge(SimilarityMerge):
     """
 
     name = "threshold"
+    searched = Searched("thresholds", calibrated=True)
 
     def __init__(
         self,

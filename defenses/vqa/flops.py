@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicCache
 
 from leakgauge.defenses.vqa.fastv import RUNS, FastV, check_layers, last_attention, run_layers
 from leakgauge.defenses.vqa.language_half import LanguageHalf
-from leakgauge.harness.contracts.questions import ABSENT
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.values.questions import ABSENT
 
 SHORT, LONG, CHECK = 8, 16, 24
 """Tokens of the made-up prompts that are counted: two settle the law, the third checks it."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from leakgauge.defenses.vqa.fastv import FastV, Stream, run_layers
-from leakgauge.harness.contracts.questions import ABSENT, Questions
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
+from leakgauge.harness.values.questions import ABSENT, Questions
 
 SEQUENCES = 64
 """Questions that are answered side by side."""

@@ -20,13 +20,13 @@ from leakgauge.defenses.vqa.fastv import FastV, FastVOptions
 from leakgauge.defenses.vqa.flops import QuestionFlops
 from leakgauge.defenses.vqa.language_half import LanguageHalf
 from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.questions import Questions, spread_rows
 from leakgauge.harness.contracts.reduction import Reduction
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import ConfigError, PluginError, suggest
 from leakgauge.harness.scoring.compute import Flops, with_parts
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import Questions, spread_rows
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 

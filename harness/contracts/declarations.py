@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ def check_declarations(plugin: object, where: str) -> None:
 _MISSING = object()
 
 
-def _declared(contract: type) -> dict[str, Any]:
+def _declared(contract: type) -> dict[str, object]:
     """Returns the public class attributes that a contract itself annotates, with their types; None where unknown."""
     own = inspect.get_annotations(contract)
     if not own or issubclass(contract, (tuple, nn.Module)):
@@ -142,10 +142,11 @@ def _declared(contract: type) -> dict[str, Any]:
     }
 
 
-def _fits(value: object, annotation: Any) -> bool:
+def _fits(value: object, annotation: object) -> bool:
     """Tells whether a value is of an annotated type, converting nothing; types that cannot be checked pass."""
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+        adapter = TypeAdapter(typing.cast("type[object]", annotation), config=config)
     except (PydanticUserError, PydanticSchemaGenerationError):
         return True
     try:
@@ -157,7 +158,7 @@ def _fits(value: object, annotation: Any) -> bool:
     return True
 
 
-def _named(annotation: Any) -> str:
+def _named(annotation: object) -> str:
     if typing.get_origin(annotation) is Literal:
         return " or ".join(repr(choice) for choice in typing.get_args(annotation))
     return (

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from leakgauge.harness.contracts.link import Channel, Encoded, Transmission
 from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.layer_view import LayerView
+from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 
@@ -41,7 +43,7 @@ class Defense(ABC):
         """Sends payloads once, through the defense's channel, or through ``channel``: an eavesdropper's."""
 
     @abstractmethod
-    def respond(self, transmission: Transmission, questions: Any = None) -> Tensor:
+    def respond(self, transmission: Transmission, questions: Questions | None = None) -> Tensor:
         """Runs the server half: the task output (B, ...)."""
 
     def transmit(self, images: ImageSet, rng: Streams) -> Transmission:
@@ -59,7 +61,7 @@ class Defense(ABC):
             hint="give it an `unreduced` method, or leave out the attack that asks for them",
         )
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Json]:
         """Returns what ``prepare`` made of what a suite leaves to calibration, as plain data for run.json.
 
         Thresholds that keep a wanted share of the tokens, say. Optional to offer; nothing by default.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.values.images import ImageSet, SplitName
 
 UNNAMED = "not stated"
@@ -132,7 +133,7 @@ class Reading:
         more = self.undefended.warning if self.undefended is not None else ""
         return (*self.warnings, more) if more else self.warnings
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Returns the record as run.json holds it, under ``read``."""
         return {**asdict(self), "used": self.used, "warnings": list(self.all_warnings())}
 

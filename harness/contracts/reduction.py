@@ -73,6 +73,19 @@ class Assignment(NamedTuple):
     mass: Tensor | None = None
 
 
+class Searched(NamedTuple):
+    """How a search sets a reduction: through the option that takes a number for each edge block.
+
+    Args:
+        option: Its name.
+        calibrated: Whether the numbers are thresholds that shares of the matches are turned into, on calibration
+            images; else they are shares of the matches, in [0, 1].
+    """
+
+    option: str
+    calibrated: bool
+
+
 class Reduction(ABC):
     """Merges or drops tokens between attention and MLP of a block. Pure: it knows no model and keeps no state.
 
@@ -88,6 +101,8 @@ class Reduction(ABC):
     """Whether tokens may come to stand for several patches; where not, no sizes need to be sent."""
     match: Reduction | None = None
     """The reduction whose token counts this one must reach per image and layer, for controls at matched cost."""
+    searched: ClassVar[Searched | None] = None
+    """How a search sets it; None: it cannot be searched."""
 
     @abstractmethod
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.values.decoding import decode
 from leakgauge.harness.values.images import SPLITS, ImageSet, SplitName
+from leakgauge.harness.values.questions import Questions
 
 
 class Task(ABC):
@@ -36,8 +37,8 @@ class Task(ABC):
     def quality(self, output: Tensor, target: Tensor) -> Tensor:
         """Returns (B,) quality in [0, 1] of the victim's outputs (B, ...)."""
 
-    def questions(self, images: ImageSet) -> Any:
-        """Returns what is asked about images (``contracts.questions``), which the server learns, or None."""
+    def questions(self, images: ImageSet) -> Questions | None:
+        """Returns what is asked about images, which the server learns, or None."""
         return None
 
     def shifted(self) -> ImageSet | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.values.questions import Questions
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Victim:
         """Returns the unmodified model's output (B, classes) on images (B, 3, H, W) in [0, 1]; see ``answer``."""
         return answer(self.model(self.normalise(images))).float()
 
-    def respond(self, images: Tensor, questions: Any = None) -> Tensor:
+    def respond(self, images: Tensor, questions: Questions | None = None) -> Tensor:
         """Returns what the task scores: the answers to ``questions``, or without them what ``predict`` returns."""
         return self.predict(images)
 
@@ -91,12 +91,12 @@ class Victim:
 
     def _classifier(self) -> nn.Module | None:
         """Returns the layer that features enter, as timm and transformers name it; None where there is no such."""
-        named: Any = getattr(self.model, "get_classifier", None)
+        named = getattr(self.model, "get_classifier", None)
         layer = named() if callable(named) else getattr(self.model, "classifier", None)
         return layer if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity) else None
 
 
-def answer(output: Any) -> Tensor:
+def answer(output: object) -> Tensor:
     """Returns the one tensor that counts as a model's answer: (B, classes), or (B, D) of a model without a head.
 
     Args:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.questions import ABSENT, Questions, spread_rows
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, DataError
+from leakgauge.harness.values.questions import ABSENT, Questions, spread_rows
 
 IMAGE = "<image>"
 """Stands in a prompt for all tokens of the image."""
@@ -26,11 +26,65 @@ class TellsServerCosts(Protocol):
     projects_on_edge: bool
     """Whether the projector of the victim belongs to the edge."""
 
-    def server_flops(self, transmission: Transmission, questions: Any, output: Tensor) -> dict[str, Tensor] | None:
+    def server_flops(
+        self, transmission: Transmission, questions: Questions, output: Tensor
+    ) -> dict[str, Tensor] | None:
         """Returns GFLOP (B,) of the server by part, for the questions and the answers to them; None: measured.
 
         The parts are ``tower``, ``projector``, ``prefill`` and ``decoding`` (``scoring.compute.with_parts``).
         """
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer of transformers."""
+
+    pad_token_id: int | None
+    eos_token_id: int | None
+
+    def __call__(self, text: str, /) -> Mapping[str, list[int]]:
+        """Returns the token numbers of a text under ``input_ids``."""
+
+    def decode(self, token_ids: list[int], /, *, skip_special_tokens: bool) -> str:
+        """Returns the text of token numbers."""
+
+
+class _TextConfig(Protocol):
+    max_position_embeddings: int
+
+
+class _VisionConfig(Protocol):
+    image_size: int
+
+
+class _Config(Protocol):
+    text_config: _TextConfig
+    vision_config: _VisionConfig
+    image_token_id: int
+    image_grid_pinpoints: Sequence[Sequence[int]]
+    """Of LLaVA-NeXT alone."""
+
+
+class _Generation(Protocol):
+    bos_token_id: int | None
+    pad_token_id: int | None
+
+    def to_diff_dict(self) -> dict[str, object]: ...
+
+
+class _Features(Protocol):
+    pooler_output: Sequence[Tensor]
+
+
+class _Llava(Protocol):
+    """What is asked of a model of transformers, whose parts torch does not type."""
+
+    config: _Config
+    generation_config: _Generation
+    dtype: torch.dtype
+
+    def get_image_features(self, **inputs: Tensor) -> _Features: ...
+
+    def generate(self, **inputs: Tensor) -> Tensor: ...
 
 
 def check_asking(prompt: str, max_new_tokens: int) -> None:
@@ -58,7 +112,7 @@ class VisionLanguageVictim(Victim):
         image_px: Side of the square images that it is fed.
     """
 
-    tokenizer: Any = field(kw_only=True)
+    tokenizer: Tokenizer = field(kw_only=True)
     prompt: str = field(kw_only=True)
     max_new_tokens: int = field(kw_only=True)
     image_px: int = field(kw_only=True)
@@ -67,9 +121,8 @@ class VisionLanguageVictim(Victim):
         check_asking(self.prompt, self.max_new_tokens)
 
     @property
-    def _network(self) -> Any:
-        """The model as transformers builds it, whose parts torch does not type."""
-        return self.model
+    def _network(self) -> _Llava:
+        return cast(_Llava, self.model)
 
     @property
     def context(self) -> int:
@@ -158,7 +211,7 @@ class VisionLanguageVictim(Victim):
         inputs = self.vision_inputs(repeated)
         prompts = self.padded_prompts(questions, int(self.image_tokens(images[:1])), images.device)
         with self._greedy():
-            written: Tensor = self._network.generate(**inputs, **prompts)
+            written = self._network.generate(**inputs, **prompts)
         answers = self.ended(written[:, prompts["input_ids"].shape[1] :].cpu())
         answers = torch.nn.functional.pad(answers, (0, self.max_new_tokens - answers.shape[1]), value=ABSENT)
         return spread_rows(answers, questions.counts)
@@ -230,12 +283,12 @@ def _keeps_the_books(key: str) -> bool:
     return key in named or key.startswith(("_", "max_", "use_cache", "cache", "return_", "output_"))
 
 
-def is_tiled(model: Any) -> bool:
+def is_tiled(model: nn.Module) -> bool:
     """Tells whether a model cuts images into tiles (LLaVA-NeXT)."""
     return hasattr(model.config, "image_grid_pinpoints")
 
 
-def tiles(model: Any, pixels: Tensor) -> Tensor:
+def tiles(model: nn.Module, pixels: Tensor) -> Tensor:
     """Cuts normalised images (B, 3, H, W) into an overview and tiles, (B, 1 + n, 3, side, side) (LLaVA-NeXT).
 
     The best of the model's ``image_grid_pinpoints`` is filled as the image processor of transformers does it: resized
@@ -243,9 +296,10 @@ def tiles(model: Any, pixels: Tensor) -> Tensor:
     """
     from transformers.image_processing_utils import select_best_resolution  # noqa: PLC0415 - slow to import
 
-    side = int(model.config.vision_config.image_size)
+    config = cast(_Llava, model).config
+    side = int(config.vision_config.image_size)
     height, width = pixels.shape[2:]
-    rows, columns = select_best_resolution((height, width), model.config.image_grid_pinpoints)
+    rows, columns = select_best_resolution((height, width), config.image_grid_pinpoints)
     scale = min(rows / height, columns / width)
     fitted = (min(round(height * scale), rows), min(round(width * scale), columns))
     top, left = (rows - fitted[0]) // 2, (columns - fitted[1]) // 2

@@ -135,7 +135,9 @@ class RunContext(Context):
         shown = ImageSet(images, self.evaluation.ids)
         answers = self.unmodified(shown)
         same = (answers == self.output).all(dim=2)
-        asked = torch.tensor([len(texts) for texts in self.task.questions(self.evaluation).texts])
+        questions = self.task.questions(self.evaluation)
+        assert questions is not None, "answers are compared where there are questions"
+        asked = torch.tensor(questions.counts)
         counted = torch.arange(same.shape[1]) < asked[:, None]
         return (same & counted).sum(dim=1) / asked
 

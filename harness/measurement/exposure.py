@@ -134,13 +134,14 @@ def answers_by_kind(context: RunContext, output: Tensor) -> Kinds:
 def identity(context: RunContext, cell: Cell) -> CellIdentity:
     """Returns the columns that name a cell."""
     exposure = cell.exposure
+    snr_db = exposure.channel.plugin.options.get("snr_db")
     return CellIdentity(
         cell=cell.key,
         task=f"{context.task.name} v{context.task.version}",
         defense=exposure.defense.name,
         operating_point=exposure.point.name,
         channel=exposure.channel.label,
-        snr_db=exposure.channel.plugin.options.get("snr_db"),
+        snr_db=float(snr_db) if isinstance(snr_db, int | float) else None,
         attack=cell.attack.label,
         threat_model=exposure.threat_model.name,
         seed=exposure.seed,

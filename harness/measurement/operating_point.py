@@ -15,7 +15,6 @@ from torch import Tensor
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
-from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.transmitting import (
@@ -28,8 +27,8 @@ from leakgauge.harness.measurement.transmitting import (
 )
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
-from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams
 
 LATENCY_IMAGES = 19
@@ -77,7 +76,7 @@ class PointMeasurement:
     transmission: Transmission
     output: Tensor
     costs: dict[str, Tensor]
-    resolved: Mapping[str, Json]
+    resolved: Mapping[str, object]
 
 
 def prepare(task: Task, defense: Defense, streams: Streams) -> Preparation | None:

@@ -12,9 +12,9 @@ from torch.nn.functional import pad
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Channel, Encoded, Transmission
-from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams
 
 Cached = Callable[[str, Callable[[], Encoded]], Encoded]

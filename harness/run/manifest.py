@@ -19,7 +19,6 @@ from leakgauge.harness.store.parts import Parts
 from leakgauge.harness.store.provenance import collect
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import Cell, build_attack
-from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.values.stored_shapes import RunManifest, SessionStatement
 
 
@@ -66,7 +65,7 @@ def resolved_points(cells: Iterable[Cell], parts: Parts) -> RunManifest:
 
     Nothing for points of which a suite leaves nothing to calibration, and for those that were not measured yet.
     """
-    found: dict[str, Mapping[str, Json]] = {}
+    found: dict[str, Mapping[str, object]] = {}
     for cell in cells:
         name = cell.exposure.point.name
         if name not in found and parts.standing(cell.key) == "done":

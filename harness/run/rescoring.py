@@ -19,8 +19,8 @@ from leakgauge.harness.store.cell_record import RebuiltRecord
 from leakgauge.harness.store.code_digest import Code, differences, scoring_code
 from leakgauge.harness.store.run_folder import ORIGINALS, RunFolder
 from leakgauge.harness.suite.planning import content_hash
-from leakgauge.harness.system.files.bounded_file import Json
 from leakgauge.harness.system.files.locking import exclusive
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.values.stored_shapes import RunManifest
 
 _AGAIN = "run its suite again: it measures what is missing"

@@ -11,14 +11,19 @@ from leakgauge.harness.scoring.metrics import metrics_of
 from leakgauge.harness.suite.options import signature_of
 from leakgauge.harness.suite.planning import defense_config
 from leakgauge.harness.suite.registry import check, create, load
-from leakgauge.harness.suite.schema import NamedPlugin, OperatingPoint, PluginConfig, Suite, ThreatModel
+from leakgauge.harness.suite.schema import (
+    NamedPlugin,
+    OperatingPoint,
+    PluginConfig,
+    Suite,
+    ThreatModel,
+    default_channel,
+)
 from leakgauge.harness.suite.text_source import all_told
 from leakgauge.harness.system.plain_text import quoted
 
 SUPPLIED = ("victim", "device")
 """Options of a defense that the harness adds."""
-SOUND = NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal"))
-"""The channel that defenses are checked with: what is wrong with a channel is told once, not at every point."""
 
 
 def check_suite(suite: Suite) -> None:
@@ -68,7 +73,8 @@ def _check_channel(named: NamedPlugin) -> None:
 
 def _check_operating_point(suite: Suite, point: OperatingPoint) -> None:
     check_point(suite.defense, point)
-    config = defense_config(suite, point, SOUND)
+    # A sound channel: what is wrong with one is told once, not at every point.
+    config = defense_config(suite, point, default_channel())
     check("defenses", config.name, config.options, where=f"operating point {point.name!r}", given=SUPPLIED)
 
 

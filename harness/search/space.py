@@ -3,25 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import PydanticKnownError
 
-from leakgauge.harness.errors import suggest
+from leakgauge.harness.contracts.reduction import Searched
+from leakgauge.harness.errors import LeakgaugeError, PluginError, suggest
 from leakgauge.harness.search.metrics import MetricName
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of
-from leakgauge.harness.suite.schema import Name, NamedPlugin, OperatingPoint, Plugin, PluginConfig, ThreatModel
+from leakgauge.harness.suite.registry import default_of, load, plugins
+from leakgauge.harness.suite.schema import (
+    Name,
+    NamedPlugin,
+    OperatingPoint,
+    Plugin,
+    PluginConfig,
+    ThreatModel,
+    default_plugin,
+    telling,
+)
 from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
-Family = Literal["threshold", "proportion"]
 ScheduleName = Literal["per_layer", "shared", "parametric"]
 SamplerName = Literal["gp", "gp_screened", "botorch", "nsga2", "tpe", "random", "sweep", "line"]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def searched(family: str) -> Searched | None:
+    """Returns how a search sets a reduction; None where it cannot be searched, or is none."""
+    found = load("reductions", family) if family in plugins("reductions") else None
+    return getattr(found, "searched", None)
+
+
+def _default_family() -> str:
+    return default_of("search", "reductions")
+
+
+def _families() -> list[str]:
+    """Returns the reductions that can be searched, the default first; without those that cannot be imported."""
+    found = []
+    for name in sorted(plugins("reductions")):
+        with suppress(LeakgaugeError):
+            found += [name] if searched(name) else []
+    return sorted(found, key=lambda name: (name != _default_family(), name))
+
+
+def _searchable(family: object) -> object:
+    if not isinstance(family, str) or searched(family) is None:
+        expected = " or ".join(map(repr, _families()))
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return family
+
+
+def _tell_families(schema: JsonDict) -> None:
+    schema.update(default=_default_family(), enum=[*_families()])
+
+
+Family = Annotated[str, BeforeValidator(_searchable)]
+"""The reduction whose shares or thresholds are searched."""
+_pipeline, _channel = partial(default_plugin, "defenses"), partial(default_plugin, "channels")
 
 
 class Shares(_Strict):
@@ -105,9 +154,9 @@ class Space(_Strict):
     name: Name
     description: str = ""
     task: Plugin
-    defense: Plugin = PluginConfig(name="split_pipeline")
-    channel: Plugin = PluginConfig(name="ideal")
-    family: Family = "threshold"
+    defense: Plugin = Field(default_factory=_pipeline, json_schema_extra=telling(_pipeline))
+    channel: Plugin = Field(default_factory=_channel, json_schema_extra=telling(_channel))
+    family: Family = Field(default_factory=_default_family, json_schema_extra=_tell_families)
     schedule: ScheduleName = "per_layer"
     share: Shares = Shares()
     choices: Choices = Choices()
@@ -154,6 +203,18 @@ class Space(_Strict):
     def source(self) -> TextSource:
         """Where the space was read; no part of what it says."""
         return self._source
+
+    @property
+    def searched(self) -> Searched:
+        """How the search sets the reduction; raises PluginError where none can be set."""
+        found = searched(self.family)
+        if found is None:  # a default that no space states
+            raise PluginError(
+                f"reduction {self.family!r} cannot be searched",
+                where="family",
+                hint="give it `searched` (leakgauge.harness.contracts.reduction), or state another",
+            )
+        return found
 
     @property
     def measured(self) -> set[str]:

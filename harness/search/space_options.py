@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from leakgauge.harness.run.suite_options import (
-    SOUND,
     SUPPLIED,
     check_all,
     check_attacks,
@@ -16,7 +15,7 @@ from leakgauge.harness.run.suite_options import (
 )
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite.registry import check
-from leakgauge.harness.suite.schema import NamedPlugin, ThreatModel
+from leakgauge.harness.suite.schema import NamedPlugin, ThreatModel, default_plugin
 
 
 def check_space(space: Space) -> None:
@@ -58,5 +57,5 @@ def _checks_of_space(space: Space) -> Iterator[Callable[[], object]]:
 
 
 def _check_defense(space: Space, where: str, options: dict[str, Any]) -> None:
-    stated = {**space.defense.options, "channel": SOUND.plugin.model_dump(), **options}
+    stated = {**space.defense.options, "channel": default_plugin("channels").model_dump(), **options}
     check("defenses", space.defense.name, stated, where=where, given=SUPPLIED)

@@ -41,6 +41,7 @@ from leakgauge.harness.store.code_digest import code_digest
 from leakgauge.harness.store.provenance import collect
 from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.suite.planning import content_hash
+from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.suite.text_source import naming_lines
 from leakgauge.harness.system.files.bounded_file import MIB, read_json
 from leakgauge.harness.system.files.locking import exclusive
@@ -87,7 +88,7 @@ def prepare_search(space: Space, device: torch.device, memo: Memo) -> Prepared:
         evaluator = Evaluator(space, device, memo)
         schedule = TrialSchedule(space, evaluator.cut)
         make_sampler(space, schedule)
-        undefended = evaluator.measure({"reduction": "none"}, space.channels[0])
+        undefended = evaluator.measure({"reduction": default_of("reductions")}, space.channels[0])
     shown = {"name", "description", "trials", "baselines", "remeasure", "reference"}
     key = content_hash({"space": space.model_dump(mode="json", exclude=shown), "data": evaluator.data})
     return Prepared(space, evaluator, schedule, Objectives(space, undefended), undefended, key)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar, Literal, TypeAlias, cast
 
-from leakgauge.harness.system.files.bounded_file import Json
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.system.plain_text import quoted
 from leakgauge.harness.values.stored_shapes import StoredPart
 
@@ -71,7 +71,7 @@ class CellHead:
     costs: Scores = field(default_factory=dict)
     latency_ms: float | None = None
     kinds: Kinds = field(default_factory=dict)
-    resolved: Mapping[str, Json] = field(default_factory=dict)
+    resolved: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from leakgauge.harness.store import number_type
 from leakgauge.harness.suite.registry import GROUPS
-from leakgauge.harness.system.files.bounded_file import Json
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.system.machine import kernels, processor
 
 PACKAGES = (

@@ -25,9 +25,10 @@ from leakgauge.harness.scoring.measures import Score, own_scores
 from leakgauge.harness.store.cell_record import CellRecord, record_of
 from leakgauge.harness.store.table_file import Row, checked_keys, read_csv, read_parquet
 from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
-from leakgauge.harness.system.files.bounded_file import MIB, Json, plain_data, read_json
+from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
 from leakgauge.harness.system.files.sweeping import sweep
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.system.plain_text import plain, quoted
 from leakgauge.harness.values.columns import (
     CELL_COLUMNS,
@@ -39,7 +40,7 @@ from leakgauge.harness.values.columns import (
     Column,
     required_columns,
 )
-from leakgauge.harness.values.learning_curve import LearningCurve
+from leakgauge.harness.values.learning_curve import CurveData, LearningCurve
 from leakgauge.harness.values.stored_shapes import Curve, Manifest, RunManifest, Shape, StoredPart, check_shape
 
 
@@ -305,7 +306,7 @@ class RunFolder:
         hint = "run it again"
         data, _ = self._json(path, Curve, "the curve cannot be read", hint, MAX_PART_BYTES)
         try:
-            return LearningCurve.from_dict(data)
+            return LearningCurve.from_dict(cast(CurveData, data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError("the curve cannot be read: not what is kept of one", where=str(path), hint=hint) from error
 

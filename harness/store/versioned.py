@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from leakgauge.harness.errors import StoreError
-from leakgauge.harness.suite.schema_problems import missing_key, schema_error
+from leakgauge.harness.errors import StoreError, missing_key
+from leakgauge.harness.suite.schema_problems import schema_error
 from leakgauge.harness.suite.text_source import TextSource
 from leakgauge.harness.system.files.bounded_file import MIB, read_json, read_text
 from leakgauge.harness.system.plain_text import quoted

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
-_WORDS: dict[Any, tuple[str, str]] = {
+_WORDS: dict[object, tuple[str, str]] = {
     bool: ("true or false", "true or false"),
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
@@ -17,19 +17,21 @@ _WORDS: dict[Any, tuple[str, str]] = {
     types.NoneType: ("null", "null"),
 }
 _UNIONS = (Union, types.UnionType)
-_BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "multiple_of", "allow_inf_nan")
+_BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length", "multiple_of")
+Bounds: TypeAlias = dict[str, float]
+"""Bounds of a value by pydantic's names: ``ge``, ``max_length``, ..."""
 
 
-def bounds_of(metadata: Sequence[Any]) -> dict[str, Any]:
-    """Returns the bounds that metadata of ``Annotated`` states, by pydantic's names: ``ge``, ``max_length``, ..."""
-    found: dict[str, Any] = {}
+def bounds_of(metadata: Sequence[object]) -> Bounds:
+    """Returns the bounds that metadata of ``Annotated`` states."""
+    found: Bounds = {}
     for item in metadata:
         for part in item.metadata if isinstance(item, FieldInfo) else (item,):
             found |= {name: getattr(part, name) for name in _BOUNDS if getattr(part, name, None) is not None}
     return found
 
 
-def parts_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+def parts_of(annotation: object) -> tuple[object, tuple[object, ...]]:
     """Splits ``Annotated`` into what is annotated and its metadata; other hints have none."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
@@ -37,7 +39,7 @@ def parts_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def choices_of(annotation: Any) -> list[str]:
+def choices_of(annotation: object) -> list[str]:
     """Returns the texts that a hint takes by name, for a suggestion; empty where there are none."""
     inner, _ = parts_of(annotation)
     if get_origin(inner) is Literal:
@@ -47,7 +49,7 @@ def choices_of(annotation: Any) -> list[str]:
     return []
 
 
-def describe(annotation: Any, *, plural: bool = False) -> str:
+def describe(annotation: object, *, plural: bool = False) -> str:
     """Says what a hint allows, ``a whole number of at least 1`` or ``one of keys, tokens``."""
     inner, metadata = parts_of(annotation)
     bounds, origin, arguments = bounds_of(metadata), get_origin(inner), get_args(inner)
@@ -64,7 +66,7 @@ def describe(annotation: Any, *, plural: bool = False) -> str:
     return getattr(inner, "__name__", str(inner))
 
 
-def _list(origin: Any, arguments: tuple[Any, ...], bounds: dict[str, Any], plural: bool) -> str:
+def _list(origin: object, arguments: tuple[object, ...], bounds: Bounds, plural: bool) -> str:
     """Describes a list, or a tuple of fixed length."""
     items = [part for part in arguments if part is not Ellipsis]
     fixed = origin is tuple and items and Ellipsis not in arguments
@@ -79,7 +81,7 @@ def _list(origin: Any, arguments: tuple[Any, ...], bounds: dict[str, Any], plura
     return f"{noun} of {count}{content}"
 
 
-def _mapping(annotation: Any, plural: bool) -> str:
+def _mapping(annotation: object, plural: bool) -> str:
     """Describes a mapping, with its keys where they are declared."""
     if is_typeddict(annotation):
         keys = get_type_hints(annotation, include_extras=True)
@@ -87,7 +89,7 @@ def _mapping(annotation: Any, plural: bool) -> str:
     return "mappings" if plural else "a mapping of keys to values"
 
 
-def _limits(bounds: dict[str, Any], kind: type) -> str:
+def _limits(bounds: Bounds, kind: object) -> str:
     """Writes bounds behind a noun: ``from 1 to 8``, ``in (0, 1]``, ``of at least 1``."""
     if kind is str:
         return " that is not empty" if bounds.get("min_length") else ""

@@ -6,12 +6,14 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError, suggest
-from leakgauge.harness.suite.registry import load, plugins
+from leakgauge.harness.suite.registry import label_of, load, plugins, written_out
 from leakgauge.harness.system.files.bounded_file import read_text
 from leakgauge.harness.system.files.yaml_text import MAX_CHARACTERS, read_yaml
+from leakgauge.harness.system.json_data import item_of, set_item
 from leakgauge.harness.system.plain_text import is_plain, quoted
 
 Kind = Literal["suite", "space"]
@@ -23,9 +25,12 @@ def shipped(group: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     for entry in plugins(group):
         try:
+            package = load(group, entry)
+            if not isinstance(package, str | ModuleType):
+                continue
             found = {
                 item.name.rsplit(".", 1)[0]: item.read_text(encoding="utf-8")
-                for item in files(load(group, entry)).iterdir()
+                for item in files(package).iterdir()
                 if item.name.endswith((".yaml", ".yml"))
             }
         except (LeakgaugeError, OSError, UnicodeDecodeError, TypeError):
@@ -43,7 +48,7 @@ def description_of(text: str) -> str:
     return str(read.get("description", "")) if isinstance(read, dict) else "cannot be read: it holds no keys"
 
 
-def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def apply_overrides(data: dict[str, object], overrides: list[str]) -> dict[str, object]:
     """Applies ``key.path=value`` overrides (values in YAML; list items by number or label) to configuration."""
     for text in overrides:
         key, separator, value = text.partition("=")
@@ -58,26 +63,28 @@ def apply_overrides(data: dict[str, Any], overrides: list[str]) -> dict[str, Any
     return data
 
 
-def _set(node: Any, path: str, value: Any) -> None:
+def _set(node: object, path: str, value: object) -> None:
     """Sets what a dotted path leads to; keys on the way that are not there are made."""
     while True:
         key, rest = _step(node, path)
         if rest is None:
-            node[key] = value
+            set_item(node, key, value)
             return
         if isinstance(node, dict):
             node, path = node.setdefault(key, {}), rest
             continue
-        if isinstance(node[key], str):  # a plug-in by its bare name, which is given an option
-            node[key] = {"name": node[key]}
-        node = node[key]
+        item = item_of(node, key)
+        if isinstance(item, str):  # a plug-in by its bare name, which is given an option
+            item = written_out(item)
+            set_item(node, key, item)
+        node = item
         plugin = node.get("plugin") if isinstance(node, dict) else None
         if isinstance(plugin, dict) and rest.partition(".")[0] not in {"label", "plugin"}:
             node = plugin
         path = rest
 
 
-def _step(node: Any, path: str) -> tuple[Any, str | None]:
+def _step(node: object, path: str) -> tuple[str | int, str | None]:
     """Returns the first key of a path, of a list the number that it or a label stands for, and the rest of the path."""
     first, dot, rest = path.partition(".")
     after = rest if dot else None
@@ -87,7 +94,7 @@ def _step(node: Any, path: str) -> tuple[Any, str | None]:
         return int(first), after
     except ValueError:
         pass
-    labels = [_label(item) for item in node]
+    labels = [label_of(item) for item in node]
     # Labels may hold dots.
     fitting = [label for label in labels if label and f"{path}.".startswith(f"{label}.")]
     if not fitting:
@@ -96,13 +103,7 @@ def _step(node: Any, path: str) -> tuple[Any, str | None]:
     return labels.index(label), path[len(label) + 1 :] if len(path) > len(label) else None
 
 
-def _label(item: Any) -> str:
-    """Returns by which name an item of a list goes: a plug-in, an operating point or a threat model."""
-    found = item.get("label", item.get("name", "")) if isinstance(item, dict) else item
-    return found if isinstance(found, str) else ""
-
-
-def read_mapping(path: Path, noun: str) -> dict[str, Any]:
+def read_mapping(path: Path, noun: str) -> dict[str, object]:
     """Reads a YAML file that holds a mapping, or nothing.
 
     Args:
@@ -115,7 +116,7 @@ def read_mapping(path: Path, noun: str) -> dict[str, Any]:
     return read_file(path, noun)[1]
 
 
-def read_file(path: Path, noun: str) -> tuple[str, dict[str, Any]]:
+def read_file(path: Path, noun: str) -> tuple[str, dict[str, object]]:
     """Reads a YAML file as ``read_mapping`` does; returns its text as well, which knows the lines."""
     text = _text_of(path, noun)
     return text, _mapping(text, noun, str(path))
@@ -129,7 +130,7 @@ def _text_of(path: Path, noun: str) -> str:
         raise ConfigError(f"{error.what} ({noun})", where=error.where, hint=error.hint) from error
 
 
-def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
+def _mapping(text: str, noun: str, where: str) -> dict[str, object]:
     try:
         data = read_yaml(text)
     except ValueError as error:
@@ -143,7 +144,7 @@ def _mapping(text: str, noun: str, where: str) -> dict[str, Any]:
     return data or {}
 
 
-def read_configuration(reference: str, kind: Kind, overrides: list[str] | None = None) -> dict[str, Any]:
+def read_configuration(reference: str, kind: Kind, overrides: list[str] | None = None) -> dict[str, object]:
     """Reads a mapping from a path or by the name of a shipped one, and applies overrides.
 
     Args:
@@ -157,7 +158,7 @@ def read_configuration(reference: str, kind: Kind, overrides: list[str] | None =
     return apply_overrides(read_text_of(reference, kind)[1], overrides or [])
 
 
-def read_text_of(reference: str, kind: Kind) -> tuple[str, dict[str, Any]]:
+def read_text_of(reference: str, kind: Kind) -> tuple[str, dict[str, object]]:
     """Reads a text and the mapping that it holds, from a path or by the name of a shipped one.
 
     Raises:

@@ -10,10 +10,9 @@ import functools
 import inspect
 import json
 import os
-import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args, get_origin
@@ -21,8 +20,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, get_
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.suite.annotations import choices_of, describe, parts_of
+from leakgauge.harness.system.json_data import is_plain_data
+from leakgauge.harness.system.plain_text import shown
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1: steps, images, layers, channels."""
@@ -67,7 +68,7 @@ class FileOption:
 
 FilePath = Annotated[str, FileOption()]
 """A file or folder: as it stands where it exists or is absolute, else beside the suite's file where it exists there."""
-Spec = str | dict[str, Any]
+Spec = str | dict[str, object]
 """Another plug-in: its name, or ``{name: ..., options}``."""
 
 
@@ -75,8 +76,8 @@ class Option(NamedTuple):
     """An option of a plug-in: its annotation and default, ``inspect.Parameter.empty`` where there is none."""
 
     name: str
-    annotation: Any
-    default: Any
+    annotation: object
+    default: object
 
     @property
     def required(self) -> bool:
@@ -100,10 +101,12 @@ class Signature(NamedTuple):
     open_ended: bool
 
 
-def _layers(factory: Any) -> Iterator[tuple[Any, inspect.Signature]]:
+def _layers(factory: object) -> Iterator[tuple[object, inspect.Signature]]:
     """Yields the constructor, and while it ends in ``**options``, the constructor of the next base class."""
     while isinstance(factory, functools.partial):
         factory = factory.func
+    if not callable(factory):
+        raise TypeError(f"{factory!r} is not a callable object")
     if not inspect.isclass(factory):
         yield factory, inspect.signature(factory)
         return
@@ -115,7 +118,7 @@ def _layers(factory: Any) -> Iterator[tuple[Any, inspect.Signature]]:
 
 
 @functools.lru_cache(maxsize=256)
-def signature_of(factory: Any) -> Signature:
+def signature_of(factory: Hashable) -> Signature:
     """Returns what a plug-in may be given, with resolved annotations."""
     found: dict[str, Option] = {}
     own: frozenset[str] | None = None
@@ -136,14 +139,14 @@ def signature_of(factory: Any) -> Signature:
     return Signature(found, own or frozenset(), open_ended)
 
 
-def _annotations(constructor: Any) -> dict[str, Any]:
+def _annotations(constructor: object) -> dict[str, object]:
     """Returns annotations that could be resolved; a name that is imported for type checkers only spoils its own."""
     try:
         return typing.get_type_hints(constructor, include_extras=True)
     except Exception:
         pass
     found = {}
-    scope = getattr(inspect.unwrap(constructor), "__globals__", {})
+    scope = getattr(inspect.unwrap(constructor) if callable(constructor) else None, "__globals__", {})
     for name, annotation in getattr(constructor, "__annotations__", {}).items():
         try:
             found[name] = typing.get_type_hints(
@@ -154,7 +157,9 @@ def _annotations(constructor: Any) -> dict[str, Any]:
     return found
 
 
-def check_options(factory: Any, options: dict[str, Any], place: str, given: Iterable[str] = ()) -> dict[str, Any]:
+def check_options(
+    factory: Hashable, options: Mapping[str, object], place: str, given: Iterable[str] = ()
+) -> dict[str, object]:
     """Returns the options as the constructor declares them: lists become tuples where it says so.
 
     Args:
@@ -180,7 +185,7 @@ def check_options(factory: Any, options: dict[str, Any], place: str, given: Iter
     }
 
 
-def _checked(option: Option, value: Any, place: str) -> Any:
+def _checked(option: Option, value: object, place: str) -> object:
     """Returns the value as its annotation declares it; raises ConfigError where the annotation does not allow it."""
     adapter = adapter_of(option.annotation)
     if adapter is None or _is_default(value, option.default):
@@ -201,7 +206,7 @@ def _checked(option: Option, value: Any, place: str) -> Any:
         ) from error
 
 
-def _culprit(error: ValidationError, name: str, value: Any) -> tuple[str, str]:
+def _culprit(error: ValidationError, name: str, value: object) -> tuple[str, str]:
     """Returns which part of an option is at fault, ``thresholds[2]``, and its value as shown."""
     for problem in error.errors(include_url=False):
         index = next((part for part in problem["loc"] if isinstance(part, int)), None)
@@ -210,21 +215,12 @@ def _culprit(error: ValidationError, name: str, value: Any) -> tuple[str, str]:
     return name, shown(value)
 
 
-def _is_default(value: Any, default: Any) -> bool:
+def _is_default(value: object, default: object) -> bool:
     """Tells whether a value is the default, which is allowed whatever the annotation says: ``x: int = None``."""
     return value is default or (type(value) is type(default) and not isinstance(value, float) and value == default)
 
 
-def is_plain_data(value: Any) -> bool:
-    """Tells whether a value is what JSON can state."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain_data(item) for key, item in value.items())
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return all(map(is_plain_data, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
+def adapter_of(annotation: object) -> TypeAdapter[object] | None:
     """Returns what checks a hint strictly; None where the hint says nothing, or nothing that can be checked."""
     if annotation is inspect.Parameter.empty or annotation is Any:
         return None
@@ -234,7 +230,7 @@ def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
         return _adapter(annotation)
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+def _adapter(annotation: object) -> TypeAdapter[object] | None:
     if get_origin(annotation) in (Iterable, Iterator):
         annotation = list[get_args(annotation)] if get_args(annotation) else list  # type: ignore[misc]  # pydantic's would be read once
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -248,10 +244,10 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     return None
 
 
-_cached_adapter: Callable[[Any], TypeAdapter[Any] | None] = functools.lru_cache(maxsize=1024)(_adapter)
+_cached_adapter: Callable[[object], TypeAdapter[object] | None] = functools.lru_cache(maxsize=1024)(_adapter)
 
 
-def nested_plugins(annotation: Any, value: Any) -> Iterator[tuple[str, Any]]:
+def nested_plugins(annotation: object, value: object) -> Iterator[tuple[str, object]]:
     """Yields (group, name or mapping) of the plug-ins that an option's value names, as its annotation marks them."""
     inner, metadata = parts_of(annotation)
     for mark in metadata:
@@ -266,7 +262,7 @@ def nested_plugins(annotation: Any, value: Any) -> Iterator[tuple[str, Any]]:
             yield from nested_plugins(part, value)
 
 
-def beside(folder: Path, factory: Any, options: dict[str, Any]) -> dict[str, Any]:
+def beside(folder: Path, factory: Hashable, options: Mapping[str, object]) -> dict[str, object]:
     """Returns the options of a plug-in with files that exist only beside a suite's file named from here.
 
     Args:
@@ -281,7 +277,7 @@ def beside(folder: Path, factory: Any, options: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _beside(folder: Path, value: Any) -> Any:
+def _beside(folder: Path, value: object) -> object:
     if not isinstance(value, str) or not value:
         return value
     # os.path, whose answer for a loop of links or a NUL is no; what is absolute stays what it is.
@@ -290,7 +286,7 @@ def _beside(folder: Path, value: Any) -> Any:
     return moved if not here and os.path.exists(moved) else value  # noqa: PTH110
 
 
-def _names_file(annotation: Any, options: dict[str, Any]) -> bool:
+def _names_file(annotation: object, options: Mapping[str, object]) -> bool:
     inner, metadata = parts_of(annotation)
     for mark in metadata:
         if isinstance(mark, FileOption) and (mark.where is None or options.get(mark.where[0]) == mark.where[1]):
@@ -298,15 +294,5 @@ def _names_file(annotation: Any, options: dict[str, Any]) -> bool:
     return any(_names_file(part, options) for part in get_args(inner))
 
 
-def shown(value: Any) -> str:
-    """Writes a value for a message, at most some 60 characters of it."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 60
-    short.maxlist = short.maxtuple = short.maxdict = 6
-    return short.repr(value)
-
-
 def _closest(name: str, known: list[str]) -> str:
-    from leakgauge.harness.errors import suggest  # noqa: PLC0415 - the registry needs this module
-
     return suggest(name, known) if known else ""

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Literal
 
 import torch
 
@@ -21,7 +21,7 @@ from leakgauge.harness.suite.schema import CellBlock, NamedPlugin, OperatingPoin
 _VICTIM_ACCESS = ("none", "query", "white-box")
 
 
-def content_hash(data: Any) -> str:
+def content_hash(data: object) -> str:
     """Returns 16 hex digits of the SHA-256 of ``data`` in canonical JSON."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -81,7 +81,7 @@ def defense_config(suite: Suite, point: OperatingPoint, channel: NamedPlugin) ->
     return PluginConfig(name=name, **options)
 
 
-def _chosen(block_axis: Any, names: list[str]) -> list[str]:
+def _chosen(block_axis: Literal["all"] | tuple[str, ...], names: list[str]) -> list[str]:
     return names if block_axis == "all" else [n for n in names if n in block_axis]
 
 
@@ -146,7 +146,7 @@ def needed_knowledge(config: NamedPlugin) -> Knowledge:
     An attack whose needs depend on its options, such as one around another attack, says so in a class method
     ``knowledge_for(options)``.
     """
-    attack: type[Attacker] = load("attacks", config.plugin.name, where=f"attacks: {config.label}")
+    attack = load("attacks", config.plugin.name, where=f"attacks: {config.label}")
     asked = getattr(attack, "knowledge_for", None)
     needs = attack.knowledge if asked is None else asked(config.plugin.options)
     return check_knowledge_type(needs, f"attacks: {config.label} (attack {config.plugin.name!r})")
@@ -172,8 +172,7 @@ def check_knowledge(cells: list[Cell]) -> None:
 def build_defense(config: PluginConfig, point: str, victim: Victim, device: torch.device) -> Defense:
     """Builds the defense of the operating point ``point``; ``prepare`` it before use."""
     options = {**config.options, "victim": victim, "device": device}
-    defense: Defense = create("defenses", config.name, options, where=f"operating point {point!r}")
-    return defense
+    return create("defenses", config.name, options, where=f"operating point {point!r}")
 
 
 def build_attack(config: NamedPlugin) -> Attacker:
@@ -184,7 +183,7 @@ def build_attack(config: NamedPlugin) -> Attacker:
         PluginError: It implements none of the contracts.
     """
     where = f"attacks: {config.label}"
-    attacker: Attacker = create("attacks", config.plugin.name, config.plugin.options, where=where)
+    attacker = create("attacks", config.plugin.name, config.plugin.options, where=where)
     if kind_of(attacker) is None:
         raise PluginError(
             f"{type(attacker).__name__} is no attack",

@@ -5,14 +5,24 @@ What checks plug-ins needs pydantic and torch, and is imported when one is built
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, suggest
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, PluginError, missing_key, suggest
 from leakgauge.harness.system.extras import hint_of
-from leakgauge.harness.system.plain_text import quoted
+from leakgauge.harness.system.plain_text import quoted, shortened, shown
+
+if TYPE_CHECKING:
+    from leakgauge.harness.contracts.defense import Defense
+    from leakgauge.harness.contracts.link import Channel, Codec, Perturbation, SymbolCodec
+    from leakgauge.harness.contracts.metric import Metric
+    from leakgauge.harness.contracts.probing import Attacker
+    from leakgauge.harness.contracts.reduction import Reduction
+    from leakgauge.harness.contracts.task import Task
+    from leakgauge.harness.values.layer_view import Inspection
 
 GROUPS = (
     "attacks",
@@ -40,6 +50,31 @@ def plugins(group: str) -> dict[str, EntryPoint]:
 
 
 @cache
+def default_of(role: str, group: str = "") -> str:
+    """Returns the name of the plug-in that is meant where nothing is stated: what ``leakgauge.defaults`` names.
+
+    Args:
+        role: What it is the default for; a group, unless that is given.
+        group: The group that the plug-in is of.
+
+    Raises:
+        PluginError: Nothing is named, or what no plug-in of the group is, or two distributions name different ones.
+    """
+    group = group or role
+    stated = _rivals("defaults").get(role, [])
+    found = [name for name, point in plugins(group).items() if [point.value] == stated]
+    if not found:
+        named = " and ".join(shortened(value, 40) for value in stated[:2])
+        what = "is registered twice, by" if len(stated) > 1 else "is none of them:" if stated else "is not registered"
+        raise PluginError(
+            f"the default of {group} ({role!r}) {what} {named}".rstrip(),
+            where="leakgauge.defaults",
+            hint="install the project again, or state one",
+        )
+    return found[0]
+
+
+@cache
 def _rivals(group: str) -> dict[str, list[str]]:
     """Returns by name what distributions register under it."""
     found: dict[str, list[str]] = {}
@@ -49,13 +84,40 @@ def _rivals(group: str) -> dict[str, list[str]]:
     return found
 
 
-def load(group: str, name: str, *, where: str = "") -> Any:
+class Factory(Protocol):
+    """What an entry point names: the class of a plug-in, or a function."""
+
+    def __call__(self, *arguments: object, **options: object) -> object:
+        """Builds the plug-in from keyword options; functions take what their group says."""
+
+    def __hash__(self) -> int: ...
+
+
+@overload
+def load(group: Literal["attacks"], name: str, *, where: str = "") -> type[Attacker]: ...
+@overload
+def load(group: Literal["commands"], name: str, *, where: str = "") -> Callable[[], object]: ...
+@overload
+def load(group: Literal["figures"], name: str, *, where: str = "") -> Callable[[Inspection], bytes]: ...
+@overload
+def load(group: Literal["models"], name: str, *, where: str = "") -> Callable[[], Mapping[str, str]]: ...
+@overload
+def load(group: Literal["reductions"], name: str, *, where: str = "") -> type[Reduction]: ...
+@overload
+def load(group: Literal["search_figures"], name: str, *, where: str = "") -> Callable[[Path], object]: ...
+@overload
+def load(group: str, name: str, *, where: str = "") -> object: ...
+def load(group: str, name: str, *, where: str = "") -> object:
     """Imports the plug-in ``name`` of ``group``.
 
     Raises:
         ConfigError: The name is unknown.
         PluginError: Its module cannot be imported, or two distributions register the name for different objects.
     """
+    return _loaded(group, name, where)
+
+
+def _loaded(group: str, name: str, where: str) -> Factory:
     known = plugins(group)
     if name not in known:
         raise ConfigError(f"unknown {group[:-1]} {quoted(name)}", where=where, hint=suggest(name, list(known)))
@@ -67,16 +129,19 @@ def load(group: str, name: str, *, where: str = "") -> Any:
             hint="uninstall one of the packages or rename its entry point",
         )
     try:
-        return known[name].load()
+        found: Factory = known[name].load()
     except (Exception, SystemExit) as error:  # a module may well call sys.exit
         raise PluginError(
             f"{group[:-1]} {name!r} cannot be imported: {error}",
             where=known[name].value,
             hint=hint_of(error, "reinstall the package that provides it"),
         ) from error
+    return found
 
 
-def check(group: str, name: str, options: dict[str, Any], *, where: str = "", given: Iterable[str] = ()) -> Any:
+def check(
+    group: str, name: str, options: Mapping[str, object], *, where: str = "", given: Iterable[str] = ()
+) -> dict[str, object]:
     """Checks the options of the plug-in ``name``, and of all plug-ins within, by the annotations of constructors.
 
     Args:
@@ -95,15 +160,15 @@ def check(group: str, name: str, options: dict[str, Any], *, where: str = "", gi
     """
     from leakgauge.harness.suite.options import check_options, nested_plugins, signature_of  # noqa: PLC0415 - heavy
 
-    factory = load(group, name, where=where)
+    factory = _loaded(group, name, where)
     place = _place(where, group, name)
-    options = check_options(factory, options, place, given)
+    checked = check_options(factory, options, place, given)
     declared = signature_of(factory).options
-    for key, value in options.items():
+    for key, value in checked.items():
         for inner, spec in nested_plugins(declared[key].annotation, value) if key in declared else ():
             inner_name, inner_options = name_and_options(inner, spec, f"{place}: {key}")
             check(inner, inner_name, inner_options, where=f"{place}: {key}")
-    return options
+    return checked
 
 
 def _place(where: str, group: str, name: str) -> str:
@@ -112,15 +177,41 @@ def _place(where: str, group: str, name: str) -> str:
     return f"{where} {name!r}" if where.rsplit(" ", maxsplit=1)[-1] == kind else f"{where} ({kind} {name!r})".strip()
 
 
-def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, Any]]:
-    """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
-    from leakgauge.harness.suite.options import shown  # noqa: PLC0415 - heavy
+def written_out(spec: object) -> object:
+    """Returns a plug-in stated by its bare name as ``{name: ...}``; what is no text as it is."""
+    return {"name": spec} if isinstance(spec, str) else spec
 
-    options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
+
+def labelled(spec: object) -> object:
+    """Returns a plug-in stated by name, or with its options beside its label, as ``{label: ..., plugin: {...}}``."""
+    stated = written_out(spec)
+    if not isinstance(stated, dict) or "plugin" in stated:
+        return stated
+    plugin = {key: value for key, value in stated.items() if key != "label"}
+    return {"label": stated.get("label", stated.get("name")), "plugin": plugin}
+
+
+def label_of(spec: object) -> str:
+    """Returns by which name an item of a list goes: its label, or else its name; empty where it has none."""
+    stated = written_out(spec)
+    found = stated.get("label", stated.get("name", "")) if isinstance(stated, Mapping) else ""
+    return found if isinstance(found, str) else ""
+
+
+def name_of(spec: object) -> str:
+    """Returns the name of a plug-in, labelled or not; empty where none is named."""
+    stated = written_out(spec)
+    plugin = written_out(stated.get("plugin", stated)) if isinstance(stated, Mapping) else None
+    found = plugin.get("name") if isinstance(plugin, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
+def name_and_options(group: str, spec: object, where: str) -> tuple[str, dict[str, object]]:
+    """Reads ``name`` or ``{name: ..., options}``; raises ConfigError where no plug-in is named."""
+    stated = written_out(spec)
+    options = dict(stated) if isinstance(stated, dict) else {}
     name = options.pop("name", None)
     if isinstance(spec, dict) and "name" not in spec:
-        from leakgauge.harness.suite.schema_problems import missing_key  # noqa: PLC0415 - heavy
-
         what = f"names no {group[:-1]}: {missing_key('name', spec)[0]}"
         raise ConfigError(what, where=where, hint="write {name: ...}")
     if not isinstance(name, str):
@@ -128,7 +219,21 @@ def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, 
     return name, options
 
 
-def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -> Any:
+@overload
+def create(group: Literal["attacks"], name: str, options: Mapping[str, object], *, where: str = "") -> Attacker: ...
+@overload
+def create(group: Literal["defenses"], name: str, options: Mapping[str, object], *, where: str = "") -> Defense: ...
+@overload
+def create(group: Literal["tasks"], name: str, options: Mapping[str, object], *, where: str = "") -> Task: ...
+@overload
+def create(group: Literal["metrics"], name: str, options: Mapping[str, object], *, where: str = "") -> Metric: ...
+@overload
+def create(group: Literal["channels"], name: str, options: Mapping[str, object], *, where: str = "") -> Channel: ...
+@overload
+def create(group: Literal["reductions"], name: str, options: Mapping[str, object], *, where: str = "") -> Reduction: ...
+@overload
+def create(group: str, name: str, options: Mapping[str, object], *, where: str = "") -> object: ...
+def create(group: str, name: str, options: Mapping[str, object], *, where: str = "") -> object:
     """Builds the plug-in ``name`` of ``group`` from keyword options, once they are checked.
 
     Raises:
@@ -137,11 +242,10 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
     """
     from leakgauge.harness.contracts.declarations import check_declarations  # noqa: PLC0415 - heavy
 
-    factory = load(group, name, where=where)
-    place = _place(where, group, name)
-    options = check(group, name, options, where=where)
+    factory, place = _loaded(group, name, where), _place(where, group, name)
+    checked = check(group, name, options, where=where)
     try:
-        built = factory(**options)
+        built = factory(**checked)
     except LeakgaugeError as error:
         raise type(error)(error.what, where=error.where or place, hint=error.hint) from error
     except (Exception, SystemExit) as error:
@@ -150,7 +254,17 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
     return built
 
 
-def create_nested(group: str, spec: Any, *, where: str) -> Any:
+@overload
+def create_nested(group: Literal["channels"], spec: object, *, where: str) -> Channel: ...
+@overload
+def create_nested(group: Literal["codecs"], spec: object, *, where: str) -> Codec | SymbolCodec: ...
+@overload
+def create_nested(group: Literal["perturbations"], spec: object, *, where: str) -> Perturbation: ...
+@overload
+def create_nested(group: Literal["reductions"], spec: object, *, where: str) -> Reduction: ...
+@overload
+def create_nested(group: str, spec: object, *, where: str) -> object: ...
+def create_nested(group: str, spec: object, *, where: str) -> object:
     """Builds the plug-in that an option names, ``name`` or ``{name: ..., options}``; ``where`` says whose option.
 
     Raises:

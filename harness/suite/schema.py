@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import to_jsonable_python
 
 from leakgauge.harness.errors import LeakgaugeError, suggest
 from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
 from leakgauge.harness.suite.options import beside
-from leakgauge.harness.suite.registry import load
+from leakgauge.harness.suite.registry import default_of, labelled, load, written_out
 from leakgauge.harness.suite.schema_problems import refuse, twice, validated
 from leakgauge.harness.suite.text_source import TextSource
 
@@ -31,7 +35,7 @@ class PluginConfig(BaseModel):
     """Name of the plug-in, as `leakgauge list` prints it; its options stand beside it."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The keyword options that rebuild the plug-in."""
         return dict(self.model_extra or {})
 
@@ -41,11 +45,24 @@ class PluginConfig(BaseModel):
         return f"{self.name} ({stated})" if stated else self.name
 
 
-def _from_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+Plugin = Annotated[PluginConfig, BeforeValidator(written_out)]
 
 
-Plugin = Annotated[PluginConfig, BeforeValidator(_from_name)]
+def default_plugin(group: str) -> PluginConfig:
+    """Returns the plug-in of a group that is meant where none is stated, as what is installed says.
+
+    Raises:
+        PluginError: It does not say.
+    """
+    return PluginConfig(name=default_of(group))
+
+
+def telling(default: Callable[[], object]) -> Callable[[JsonDict], None]:
+    """Returns what tells a JSON Schema of a default that is known only once it is asked for."""
+    return lambda schema: schema.update(default=to_jsonable_python(default()))
+
+
+_pipeline = partial(default_plugin, "defenses")
 
 
 class NamedPlugin(_Strict):
@@ -58,12 +75,18 @@ class NamedPlugin(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, value: Any) -> Any:
-        value = _from_name(value)
-        if isinstance(value, dict) and "plugin" not in value:
-            rest = {k: v for k, v in value.items() if k != "label"}
-            return {"label": value.get("label", value.get("name")), "plugin": rest}
-        return value
+    def _short(cls, value: object) -> object:
+        return labelled(value)
+
+
+def default_channel() -> NamedPlugin:
+    """Returns the channel that is meant where none is stated; raises what ``default_plugin`` does."""
+    channel = default_plugin("channels")
+    return NamedPlugin(label=channel.name, plugin=channel)
+
+
+def _channels() -> tuple[NamedPlugin, ...]:
+    return (default_channel(),)
 
 
 class OperatingPoint(BaseModel):
@@ -74,7 +97,7 @@ class OperatingPoint(BaseModel):
     """What tables call it; options of the defense stand beside it."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Defense options that this point sets."""
         return dict(self.model_extra or {})
 
@@ -126,7 +149,7 @@ class ThreatModel(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _granted_by_default(cls, value: Any) -> Any:
+    def _granted_by_default(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("observer") == "eavesdropper":
             return {"victim": "none", **value}
         return value
@@ -162,13 +185,13 @@ class Suite(_Strict):
     """A line that `leakgauge list suites` prints."""
     task: Plugin
     """Data, victim and quality."""
-    defense: Plugin = PluginConfig(name="split_pipeline")
+    defense: Plugin = Field(default_factory=_pipeline, json_schema_extra=telling(_pipeline))
     """The pipeline, with options that all operating points share."""
     operating_points: tuple[OperatingPoint, ...] = Field(min_length=1)
     """Configurations of the defense; the first is the undefended one, unless `baseline` says otherwise."""
     baseline: str | None = None
     """The operating point that others are compared with; null: the first."""
-    channels: tuple[NamedPlugin, ...] = (NamedPlugin(label="ideal", plugin=PluginConfig(name="ideal")),)
+    channels: tuple[NamedPlugin, ...] = Field(default_factory=_channels, json_schema_extra=telling(_channels))
     """What carries the payload from the edge to the server."""
     threat_models: tuple[ThreatModel, ...] = (ThreatModel(),)
     """Who looks, and what is granted."""
@@ -248,7 +271,7 @@ def _files_named_from_here(suite: Suite, folder: Path) -> Suite:
     return suite.model_copy(update={"task": PluginConfig(name=suite.task.name, **options)})
 
 
-def parse_suite(data: dict[str, Any], *, where: str = "suite", source: TextSource | None = None) -> Suite:
+def parse_suite(data: Mapping[str, object], *, where: str = "suite", source: TextSource | None = None) -> Suite:
     """Validates suite data.
 
     Args:

@@ -7,29 +7,26 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError, suggest
-from leakgauge.harness.suite.text_source import Path, TextSource, all_told
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, missing_key, suggest
+from leakgauge.harness.suite.text_source import TextSource, all_told
+from leakgauge.harness.system.json_data import JsonPath, item_of
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.stored_shapes import bounded_problem
 
 Model = TypeVar("Model", bound=BaseModel)
-_CLOSE = 0.5
-"""How like a key must be for another to be meant by it, as ``suggest`` has it."""
 _BETWEEN_KEYS = "between_keys"
-_MOST_KEYS = 4
-"""Keys that are named where none is close."""
 _MOST_PROBLEMS = 200
 """Problems that are looked at: of a file of another kind thousands would be found, and none more be told."""
 
 
 def schema_error(
     error: ValidationError,
-    data: Any,
+    data: object,
     source: TextSource,
     model: type[BaseModel],
     *,
@@ -51,7 +48,7 @@ def schema_error(
     return all_told(told, source.name, hint if kind is not ConfigError else "mend these")
 
 
-def validated(model: type[Model], data: Any, source: TextSource) -> Model:
+def validated(model: type[Model], data: object, source: TextSource) -> Model:
     """Returns data as the model that a file that a user wrote must be.
 
     Args:
@@ -88,29 +85,9 @@ def twice(key: str, names: Sequence[str]) -> Iterator[str]:
             yield f"{key}.{number}: the name {name!r} occurs twice; names must be unique"
 
 
-def missing_key(key: str, found: Mapping[Any, Any], known: Sequence[str] = ()) -> tuple[str, str]:
-    """Says that a key is missing, and which key that was found was meant to be it.
-
-    Args:
-        key: The key.
-        found: The mapping that lacks it.
-        known: Its other keys, none of which was meant to be this one.
-
-    Returns:
-        What is wrong, and the key that was meant; empty where none is close.
-    """
-    others = {one.lower(): one for one in found if isinstance(one, str) and one not in known and len(one) <= 80}
-    close = get_close_matches(key, others, n=1, cutoff=_CLOSE)
-    if close:
-        return f"no key {key!r}; found {quoted(others[close[0]])} (did you mean {key!r}?)", others[close[0]]
-    stated = [quoted(shortened(str(one), 24)) for one in list(found)[:_MOST_KEYS]]
-    more = f" and {len(found) - len(stated)} more" if len(found) > len(stated) else ""
-    return f"no key {key!r}; found {', '.join(stated) or 'nothing'}{more}", ""
-
-
-def keys_at(model: type[BaseModel], path: Path) -> list[str]:
+def keys_at(model: type[BaseModel], path: JsonPath) -> list[str]:
     """Returns the keys that may stand in the mapping at a path, by the annotations of a model."""
-    annotations: list[Any] = [model]
+    annotations: list[object] = [model]
     for part in path:
         # What is no key, such as the kind that pydantic tried of several, leads nowhere.
         annotations = [inner for annotation in annotations for inner in _inside(annotation, part)] or annotations
@@ -120,7 +97,7 @@ def keys_at(model: type[BaseModel], path: Path) -> list[str]:
     return list(dict.fromkeys(name for one in models for name in one.model_fields))
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def _kinds(annotation: object) -> Iterator[object]:
     """Yields what a value may be: the members of a union, without what annotations add."""
     if get_origin(annotation) is Annotated:
         yield from _kinds(get_args(annotation)[0])
@@ -131,7 +108,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
+def _inside(annotation: object, part: str | int) -> Iterator[object]:
     """Yields the annotations of what lies under a key or number of a value."""
     for one in _kinds(annotation):
         if isclass(one) and issubclass(one, BaseModel):
@@ -143,21 +120,21 @@ def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
             yield from (each for each in get_args(one) if each is not Ellipsis)
 
 
-def problems_of(error: ValidationError, data: Any) -> list[Any]:
+def problems_of(error: ValidationError, data: object) -> list[ErrorDetails]:
     """Returns pydantic's report without what follows from the rest: misspelt keys are missing, broken items absent."""
     report = error.errors(include_url=False)[:_MOST_PROBLEMS]
     if report[0]["type"] == _BETWEEN_KEYS:  # found only where each key for itself is well
         return [{**report[0], "msg": text} for text in report[0]["ctx"]["problems"]]
-    odd: dict[Path, list[str]] = {}
+    odd: dict[JsonPath, list[str]] = {}
     for one in report:
         if one["type"] == "extra_forbidden":
             odd.setdefault(one["loc"][:-1], []).append(str(one["loc"][-1])[:80])
     lacking = {_stated(data, one["loc"]) for one in report if one["type"] == "missing"}
 
-    def meant(loc: Path) -> bool:
+    def meant(loc: JsonPath) -> bool:
         return bool(get_close_matches(str(loc[-1]), odd.get(loc[:-1], []), n=1))
 
-    def follows(one: Any) -> bool:
+    def follows(one: ErrorDetails) -> bool:
         place = _stated(data, one["loc"])
         if one["type"] == "missing":
             return meant(one["loc"])
@@ -168,7 +145,7 @@ def problems_of(error: ValidationError, data: Any) -> list[Any]:
         )
 
     # What may be one of several kinds is told once for each kind: the first will do.
-    places: dict[tuple[Any, ...], Any] = {}
+    places: dict[tuple[JsonPath, JsonPath], ErrorDetails] = {}
     for one in report:
         if not follows(one):
             place = _stated(data, one["loc"])
@@ -176,35 +153,40 @@ def problems_of(error: ValidationError, data: Any) -> list[Any]:
     return list(places.values())
 
 
-def _path(problem: Any) -> Path:
+def _path(problem: ErrorDetails) -> JsonPath:
     """Returns where a problem is, without which of several kinds pydantic tried: ``literal['all']``, ``[key]``."""
     return tuple(part for part in problem["loc"] if isinstance(part, int) or "[" not in part)
 
 
-def _place(problem: Any, data: Any, source: TextSource) -> Path:
+def _place(problem: ErrorDetails, data: object, source: TextSource) -> JsonPath:
     """Returns where a problem is in the data; what is wrong between keys begins with the path of one."""
     path = _path(problem)
     return _stated(data, path) if path else source.find(problem["msg"].removeprefix("Value error, "))
 
 
-def _stated(data: Any, path: Path) -> Path:
+def _stated(data: object, path: JsonPath) -> JsonPath:
     """Returns as much of a path as leads somewhere in the data."""
     for number, key in enumerate(path):
         try:
-            data = data[key]
+            data = item_of(data, key)
         except (KeyError, IndexError, TypeError):
             return path[:number]
     return path
 
 
-def _at(data: Any, path: Path) -> Any:
+def _at(data: object, path: JsonPath) -> object:
     for key in path:
-        data = data[key]
+        data = item_of(data, key)
     return data
 
 
 def _told(
-    problem: Any, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError], hint: str
+    problem: ErrorDetails,
+    data: object,
+    source: TextSource,
+    model: type[BaseModel],
+    kind: type[LeakgaugeError],
+    hint: str,
 ) -> LeakgaugeError:
     """Turns a problem of pydantic's report into an error that names the line."""
     path = _path(problem)
@@ -224,7 +206,7 @@ def _told(
 
 
 def _lacking(
-    path: Path, data: Any, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError]
+    path: JsonPath, data: object, source: TextSource, model: type[BaseModel], kind: type[LeakgaugeError]
 ) -> LeakgaugeError:
     """Returns the error of a key that is missing, at the line of the key that was meant to be it."""
     key, above = str(path[-1]), _stated(data, path[:-1])

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, ProblemsError, StoredProblemsError, StoreError
+from leakgauge.harness.suite.registry import label_of
 from leakgauge.harness.system.files.json_lines import json_lines
 from leakgauge.harness.system.files.yaml_text import lines_of
+from leakgauge.harness.system.json_data import JsonPath, item_of
 from leakgauge.harness.system.plain_text import shortened
 
-Path = tuple[str | int, ...]
 _NAMED = re.compile(r"^(operating point|threat model|[a-z_]+(?:\.[a-z_0-9]+)*)\b[ :]*'?([^':(]*)")
 _PATHS = {"operating point": "operating_points", "threat model": "threat_models"}
 _DEFAULTS = {"threat_models", "attacks", "channels", "metrics", "task", "defense", "judge", "cells"}
@@ -32,9 +32,9 @@ class TextSource:
     """
 
     name: str
-    data: Mapping[str, Any]
-    lines: Mapping[Path, int]
-    overridden: frozenset[Path] = frozenset()
+    data: Mapping[str, object]
+    lines: Mapping[JsonPath, int]
+    overridden: frozenset[JsonPath] = frozenset()
 
     def __eq__(self, other: object) -> bool:
         """Where a text was read is no part of what it says: equal suites have equal sources."""
@@ -44,56 +44,55 @@ class TextSource:
         return hash(TextSource)
 
     @classmethod
-    def of(cls, name: str, text: str, stated: Mapping[str, Any], data: Mapping[str, Any]) -> TextSource:
+    def of(cls, name: str, text: str, stated: Mapping[str, object], data: Mapping[str, object]) -> TextSource:
         """Returns the source of data that was ``stated`` in a text before overrides made it ``data``."""
         return cls(name, data, lines_of(text), frozenset(_changed(stated, data, ())))
 
     @classmethod
-    def of_json(cls, name: str, text: str, data: Any) -> TextSource:
+    def of_json(cls, name: str, text: str, data: object) -> TextSource:
         """Returns the source of data that were read from a text in JSON."""
         return cls(name, data if isinstance(data, Mapping) else {}, json_lines(text))
 
-    def line(self, path: Path) -> int:
+    def line(self, path: JsonPath) -> int:
         """Returns the line of what lies at a path, or of the nearest that is known above it; 0 where none is."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
 
-    def place(self, path: Path) -> str:
+    def place(self, path: JsonPath) -> str:
         """Returns ``suite.yaml:12`` for what lies at a path of keys, or ``suite.yaml (--set)``, or ``suite.yaml``."""
         if any(path[: len(one)] == one or one[: len(path)] == path for one in self.overridden if path):
             return f"{self.name} (--set)"
         line = self.line(path)
         return f"{self.name}:{line}" if line else self.name
 
-    def called(self, path: Path) -> str:
+    def called(self, path: JsonPath) -> str:
         """Returns the name of the item of a list that a path leads into, in brackets; empty where it has none."""
-        item: Any = self.data
-        name: Any = None
+        item: object = self.data
+        name = ""
         for key in path:
             try:
-                item = item[key]
+                item = item_of(item, key)
             except (KeyError, IndexError, TypeError):
                 break
             if isinstance(key, int) and isinstance(item, Mapping):
-                name = item.get("label", item.get("name"))
-        return f" ({shortened(name, 40)})" if isinstance(name, str) else ""
+                name = label_of(item)
+        return f" ({shortened(name, 40)})" if name else ""
 
-    def find(self, where: str) -> Path:
+    def find(self, where: str) -> JsonPath:
         """Returns the path to what an error names: ``operating point 'half'``, ``proxy.floors: mean``, ``task``."""
         found = _NAMED.match(where)
         parts = "" if found is None else _PATHS.get(found[1], found[1])
-        path: Path = tuple(int(part) if part.isdecimal() else part for part in parts.split("."))
+        path: JsonPath = tuple(int(part) if part.isdecimal() else part for part in parts.split("."))
         if found is None or not (path[0] in self.data or path[0] in _DEFAULTS):
             return ()
-        items: Any = self.data
+        items: object = self.data
         for key in path:
-            stated = isinstance(items, Mapping) or (isinstance(items, list) and isinstance(key, int))
-            items = items[key] if stated and (key in items or key in range(len(items))) else None
+            items = _stated(items, key)
         name = found[2].strip()
         for number, item in enumerate(items if isinstance(items, list) else ()):
-            label = item.get("label", item.get("name")) if isinstance(item, Mapping) else item
-            if name and str(label) == name:
+            label = label_of(item) if isinstance(item, Mapping) else str(item)
+            if name and label == name:
                 return *path, number
         return path
 
@@ -110,7 +109,15 @@ class TextSource:
         return found
 
 
-def _changed(before: Any, after: Any, path: Path) -> Iterator[Path]:
+def _stated(items: object, key: str | int) -> object:
+    """Returns what lies under a key of a mapping, or at a place of a list; None where nothing does."""
+    if isinstance(items, Mapping):
+        return items.get(key)
+    found = isinstance(items, list) and isinstance(key, int) and key < len(items)
+    return item_of(items, key) if found else None
+
+
+def _changed(before: object, after: object, path: JsonPath) -> Iterator[JsonPath]:
     """Yields the paths to what differs between two readings of a configuration."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key, value in after.items():

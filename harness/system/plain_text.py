@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import unicodedata
-from typing import Any
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of what is not seen: control characters of both sets, changes of direction, lone surrogates."""
@@ -42,7 +42,7 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def quoted(value: Any, longest: int = 40) -> str:
+def quoted(value: object, longest: int = 40) -> str:
     """Returns a bounded ``repr`` of anything that was read, for a message."""
     if isinstance(value, str):
         return repr(plain(shortened(value, longest), keep=""))
@@ -52,6 +52,14 @@ def quoted(value: Any, longest: int = 40) -> str:
         return shortened(plain(repr(value), keep=""), longest)
     except (ValueError, RecursionError):  # an integer of thousands of digits has no repr
         return f"a {type(value).__name__}"
+
+
+def shown(value: object) -> str:
+    """Writes a value for a message, at most some 60 characters of it."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlist = short.maxtuple = short.maxdict = 6
+    return short.repr(value)
 
 
 def formula_guarded(text: str) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,22 +40,23 @@ class DecodedPicture(NamedTuple):
     done: tuple[str, ...]
 
 
-def as_colour(value: Any) -> Colour:
+def as_colour(value: object) -> Colour:
     """Reads an option that names a colour: a name or ``#rrggbb`` as in CSS, or three numbers from 0 to 255.
 
     Raises:
         ConfigError: It is none of these.
     """
-    given: Any = value
+    given = value
     if isinstance(value, str):
         try:
             given = ImageColor.getrgb(value)
         except ValueError:
             given = None
-    whole = isinstance(given, list | tuple) and all(isinstance(v, int) and not isinstance(v, bool) for v in given)
-    if not whole or len(given) != len(WHITE) or not all(0 <= v <= max(WHITE) for v in given):
+    rgb = list(given) if isinstance(given, list | tuple) else []
+    whole = all(isinstance(v, int) and not isinstance(v, bool) for v in rgb)
+    if not whole or len(rgb) != len(WHITE) or not all(0 <= v <= max(WHITE) for v in rgb):
         raise ConfigError(f"{value!r} is no opaque colour", where="background", hint="try `white` or [255, 255, 255]")
-    return (given[0], given[1], given[2])
+    return (rgb[0], rgb[1], rgb[2])
 
 
 def colour_name(colour: Colour) -> str:
@@ -119,10 +121,11 @@ def _opaque(
     image: Image.Image, rawmode: str, box: tuple[int, int, int, int], background: Colour, done: list[str]
 ) -> Image.Image:
     """Returns a loaded image as RGB over the background, its EXIF orientation kept; ``done`` tells where it showed."""
-    tiff: Any = getattr(image, "tag_v2", {})
+    tiff: Mapping[int, object] = getattr(image, "tag_v2", {})
     if (image.mode == "I" and image.format != "PPM") or image.mode == "F":
         raise ValueError(f"pixel mode {image.mode} has no fixed range")
-    if _SIGNED in tiff.get(_TIFF_SAMPLE_FORMAT, ()):
+    formats = tiff.get(_TIFF_SAMPLE_FORMAT, ())
+    if isinstance(formats, tuple) and _SIGNED in formats:
         raise ValueError("signed pixels have no fixed range")
     visible, shown = _visible(image, rawmode), image
     if image.mode.startswith("I"):  # PIL would clip 16 bits to 255

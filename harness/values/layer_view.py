@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.values.tokens import DROPPED
 
 
@@ -72,7 +72,7 @@ class Inspection:
     pixels: Tensor
     grid: tuple[int, int]
     layers: tuple[LayerView, ...]
-    resolved: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         patches = self.grid[0] * self.grid[1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.system.standing import tell_heldout
 
 
@@ -15,6 +16,24 @@ class CurvePoint:
     step: int
     loss: float
     heldout_psnr_db: float
+
+
+class PointData(TypedDict):
+    """A curve point as JSON states it."""
+
+    step: int
+    loss: float
+    heldout_psnr_db: float
+
+
+class CurveData(TypedDict):
+    """A learning curve as JSON states it; older runs lack what their version did not measure."""
+
+    planned_steps: int
+    points: list[PointData]
+    doubling_gain_db: NotRequired[float | None]
+    half_budget: NotRequired[PointData | None]
+    quarter_budget: NotRequired[PointData | None]
 
 
 @dataclass
@@ -62,16 +81,17 @@ class LearningCurve:
         before = [p for p in self.points[:-1] if p.step <= start] or self.points[:1]
         return last.heldout_psnr_db - before[-1].heldout_psnr_db
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Returns the curve as plain data, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> LearningCurve:
+    def from_dict(cls, data: CurveData) -> LearningCurve:
         """Reads what ``as_dict`` wrote."""
         points = [CurvePoint(**point) for point in data["points"]]
         half, quarter = (
-            None if data.get(name) is None else CurvePoint(**data[name]) for name in ("half_budget", "quarter_budget")
+            None if point is None else CurvePoint(**point)
+            for point in (data.get("half_budget"), data.get("quarter_budget"))
         )
         return cls(int(data["planned_steps"]), points, data.get("doubling_gain_db"), half, quarter)
 

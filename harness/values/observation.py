@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,11 +56,11 @@ class Observation:
 
     def clone(self) -> Observation:
         """Returns the observation on memory of its own, which may be written into."""
-        values: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            values[field.name] = value.clone() if isinstance(value, Tensor) else value
-        return Observation(**values)
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in held.items():
+            if isinstance(value, Tensor):
+                held[name] = value.clone()
+        return Observation(**held)
 
     def select(self, index: Sequence[int] | Tensor) -> Observation:
         """Returns the images at ``index``, in that order."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from leakgauge.harness.system.files.bounded_file import Json
+from leakgauge.harness.system.json_data import Json
 from leakgauge.harness.system.plain_text import quoted, shortened
 from leakgauge.harness.values.columns import CELL_KEY
 
@@ -40,7 +41,7 @@ class AttackEntry(_Open):
     plugin: Text = ""
     kind: Text = "reconstruction"
     floor: Flag = False
-    knowledge: dict[Label, Any] | None = None
+    knowledge: dict[Label, object] | None = None
 
 
 class Provenance(_Open):
@@ -48,7 +49,7 @@ class Provenance(_Open):
 
     commit: Text | None = None
     dirty: Flag | None = None
-    packages: dict[Label, Any] | None = None
+    packages: dict[Label, object] | None = None
 
 
 class StoredSession(_Open):
@@ -63,12 +64,12 @@ class Manifest(_Open):
     schema_version: Annotated[int, Field(strict=True)]
     status: Text | None = None
     plan_key: Text | None = None
-    suite: dict[str, Any] | None = None
+    suite: dict[str, object] | None = None
     task: TaskEntry | None = None
-    data: dict[Label, Any] | None = None
+    data: dict[Label, object] | None = None
     attacks: dict[Label, AttackEntry] = Field(default_factory=dict)
     cells: list[Key] | None = None
-    operating_points: dict[Label, dict[Label, Any]] = Field(default_factory=dict)
+    operating_points: dict[Label, dict[Label, object]] = Field(default_factory=dict)
     provenance: Provenance | None = None
     sessions: list[StoredSession] | None = None
 
@@ -124,7 +125,7 @@ class RunManifest(TypedDict, total=False):
     code: dict[str, dict[str, str]]
     threads_per_worker: int
     provenance: dict[str, Json]
-    operating_points: dict[str, dict[str, Json]]
+    operating_points: dict[str, dict[str, object]]
     sessions: list[SessionStatement]
     total_seconds: float
     scored_again: list[dict[str, Json]]
@@ -166,7 +167,7 @@ class StoredPart(_Open):
     reason: Text = ""
     traceback: Annotated[str, Field(strict=True)] = ""
     kinds: dict[Label, KindCounts] = Field(default_factory=dict)
-    resolved: dict[Label, Any] = Field(default_factory=dict)
+    resolved: dict[Label, object] = Field(default_factory=dict)
     kind: Text = "reconstruction"
     unscored: dict[Label, Text] = Field(default_factory=dict)
     unconverged: Text | None = None
@@ -201,7 +202,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return bounded_problem(error.errors(include_url=False)[0])
 
 
-def bounded_problem(problem: Any) -> tuple[str, str]:
+def bounded_problem(problem: ErrorDetails) -> tuple[str, str]:
     """Reduces a problem of pydantic's report to what it is and where, bounded."""
     place = shortened(".".join(str(part) for part in problem["loc"] if part != "[key]"), 60)
     what = str(problem["msg"]).removeprefix("Value error, ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
@@ -176,6 +177,10 @@ def _with_missing(
         }
         ordered.append(have.pop(tuple(identity[name] for name in _KEY), missing))
     return typed_frame([*ordered, *have.values()], columns)
+
+
+Writer = Callable[[Sequence[RunFolder | LoadedRun], Path], list[Path]]
+"""A report writer, as the entry points of ``leakgauge.reports`` are: runs and a folder to what was written."""
 
 
 def load_runs(runs: Sequence[RunFolder | LoadedRun]) -> list[LoadedRun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -13,7 +13,7 @@ from leakgauge.harness.suite.registry import load
 from leakgauge.harness.system import console
 from leakgauge.harness.system.containment import staying
 from leakgauge.harness.system.files.output_paths import check_folder_free
-from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.run import Writer, load_runs
 from leakgauge.reports.export.record import record_of
 from leakgauge.reports.export.tracker import Exporter, Target
 
@@ -29,13 +29,13 @@ def export(
     project: Annotated[str, typer.Option(help="Project or experiment that runs are filed under.")] = "leakgauge",
 ) -> None:
     """Writes a run to an experiment tracker: parameters, metrics, learning curves, pictures and report."""
-    exporter: Exporter = load("exporters", to)
+    exporter = cast(Exporter, load("exporters", to))
     if out is not None:
         check_folder_free(out)
     store = RunFolder.open(run)
     loaded = load_runs([store])[0]
     with tempfile.TemporaryDirectory(prefix="leakgauge-export-") as folder, staying(f"--to {to}"):
-        report = load("reports", "html")([loaded], Path(folder))
+        report = cast(Writer, load("reports", "html"))([loaded], Path(folder))
         files = (*report, *(store.path / name for name in KEPT if (store.path / name).is_file()))
         said = exporter(record_of(loaded, files), Target(out, uri, project))
     _out.print(said, markup=False, highlight=False, soft_wrap=True)

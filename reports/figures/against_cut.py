@@ -56,10 +56,11 @@ def cut_lines(suite: Suite, rows: Sequence[Row], setting: Setting) -> list[CutLi
     families: dict[str, dict[int, Row]] = {}
     for row in rows:
         stated = options.get(str(row["operating_point"]), {})
-        if (row["channel"], row["threat_model"]) != tuple(setting) or not isinstance(stated.get("cut"), int):
+        cut = stated.get("cut")
+        if (row["channel"], row["threat_model"]) != tuple(setting) or not isinstance(cut, int):
             continue
         rest = {key: value for key, value in stated.items() if key != "cut"}
-        families.setdefault(json.dumps(rest, sort_keys=True, default=str), {})[int(stated["cut"])] = row
+        families.setdefault(json.dumps(rest, sort_keys=True, default=str), {})[int(cut)] = row
     found = []
     for by_cut in families.values():
         if len(by_cut) >= MIN_CUTS:

@@ -41,11 +41,14 @@ class SnrLine:
 def paths(suite: Suite) -> dict[str, str]:
     """Names each channel's path by its label: the plug-in, with its options beside the SNR where several differ."""
     plugins = {channel.label: channel.plugin for channel in suite.channels}
-    bare = {label: plugin.model_dump(exclude={"snr_db"}) for label, plugin in plugins.items()}
+    bare = {
+        label: {key: value for key, value in plugin.options.items() if key != "snr_db"}
+        for label, plugin in plugins.items()
+    }
     named: dict[str, str] = {}
     for label, plugin in plugins.items():
-        alike = [other for other in bare.values() if other["name"] == plugin.name]
-        rest = [f"{key} {value}" for key, value in bare[label].items() if key != "name"]
+        alike = [bare[other] for other, of in plugins.items() if of.name == plugin.name]
+        rest = [f"{key} {value}" for key, value in bare[label].items()]
         several = any(other != bare[label] for other in alike)
         named[label] = f"{plugin.name} ({', '.join(rest) or 'no options'})" if several else plugin.name
     return named

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.registry import load
 from leakgauge.harness.system.containment import contained
+from leakgauge.reports.analysis.run import Writer
 from leakgauge.reports.view.entries import RunEntry
-
-Writer = Callable[[list[RunFolder], Path], list[Path]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class ReportCache:
     def _make(self, entry: RunEntry) -> Made:
         try:
             with contained("report", entry.name):
-                writer: Writer = self._writer or load("reports", "html")
+                writer = self._writer or cast(Writer, load("reports", "html"))
                 out = self._folder / entry.key
                 writer([RunFolder.open(entry.path)], out)
                 return Made(entry.stamp, (out / "index.html").read_bytes())

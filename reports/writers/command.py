@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -15,7 +15,7 @@ from leakgauge.harness.system.files.locking import exclusive
 from leakgauge.harness.system.files.output_paths import check_folder_free, check_still_there
 from leakgauge.harness.system.files.sweeping import sweep
 from leakgauge.harness.system.plain_text import plain
-from leakgauge.reports.analysis.run import load_runs
+from leakgauge.reports.analysis.run import Writer, load_runs
 
 _out = console.output()
 
@@ -29,6 +29,6 @@ def report(
     loaded = load_runs([RunFolder.open(path) for path in runs])
     with exclusive(out), staying("report"):
         sweep(out, out / "figures")
-        written = [load("reports", name)(loaded, out) for name in sorted(plugins("reports"))]
+        written = [cast(Writer, load("reports", name))(loaded, out) for name in sorted(plugins("reports"))]
         check_still_there((path for paths in written for path in paths or ()), out)
     _out.print(f"report: {plain(str(out / 'index.html'))}", soft_wrap=True, markup=False)

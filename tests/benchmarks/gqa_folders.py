@@ -6,8 +6,8 @@ from pathlib import Path
 from llava_folders import windows
 
 from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, Gqa
-from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.values.images import SPLITS
+from leakgauge.harness.values.questions import Question
 
 COUNT = 30
 ASKED = (

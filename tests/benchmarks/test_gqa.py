@@ -13,10 +13,10 @@ from transformers import LlavaNextConfig
 
 from leakgauge.benchmarks.tasks.public_questions.gqa import QUESTIONS, SHORT_ANSWER, Gqa, normalise_answer
 from leakgauge.benchmarks.tasks.public_questions.square_images import PAD_COLOUR
-from leakgauge.harness.contracts.questions import ABSENT, Question
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.values.images import SPLITS
+from leakgauge.harness.values.questions import ABSENT, Question
 
 
 @pytest.fixture(scope="module")

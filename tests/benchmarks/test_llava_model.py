@@ -24,8 +24,8 @@ from leakgauge.benchmarks.victims.loading.llava_model import (
     load_llava,
 )
 from leakgauge.benchmarks.victims.loading.preprocessor import CLIP
-from leakgauge.harness.contracts.questions import ABSENT, Questions
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError
+from leakgauge.harness.values.questions import ABSENT, Questions
 
 FED = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
 ASKED = ("is the sky dark ?", "what colour is the cat ?")

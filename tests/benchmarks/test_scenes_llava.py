@@ -39,9 +39,9 @@ from leakgauge.benchmarks.victims.training.scenes_training_data import (
     shown_by_patches,
 )
 from leakgauge.benchmarks.victims.training.training_state import load_state, save_state
-from leakgauge.harness.contracts.questions import ABSENT, Questions
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import DataError
+from leakgauge.harness.values.questions import ABSENT, Questions
 from leakgauge.harness.values.seeding import Streams
 
 VICTIMS = Path(__file__).parents[2] / "benchmarks" / "victims"

@@ -16,11 +16,11 @@ from leakgauge.benchmarks.tasks.public_questions.scienceqa import (
     ScienceQa,
     chosen_letter,
 )
-from leakgauge.harness.contracts.questions import ABSENT, Question, Questions
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.measurement.near_duplicates import check_disjoint
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.values.images import SPLITS
+from leakgauge.harness.values.questions import ABSENT, Question, Questions
 
 COUNT = 24
 SUBJECTS = ("natural science", "social science", "language science")

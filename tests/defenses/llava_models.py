@@ -22,9 +22,9 @@ from leakgauge.benchmarks.victims.scenes_tokenizer import (
     build_tokenizer,
     prompt,
 )
-from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import Questions
 
 TEXTS = ("how many circles are there?", "is the red circle left of the blue square?", "what colour is the thing?")
 

@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 
 from leakgauge.benchmarks.victims.scenes_tokenizer import IMAGE_ID
 from leakgauge.defenses.vqa.pipeline import VqaPipeline
-from leakgauge.harness.contracts.questions import ABSENT
+from leakgauge.harness.values.questions import ABSENT
 from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")

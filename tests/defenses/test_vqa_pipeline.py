@@ -12,11 +12,11 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextIm
 from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
 from leakgauge.defenses.vqa.fastv import FastV
 from leakgauge.defenses.vqa.pipeline import VqaPipeline
-from leakgauge.harness.contracts.questions import ABSENT, Questions
 from leakgauge.harness.contracts.vision_language import tiles
 from leakgauge.harness.errors import ConfigError, DataError, PluginError
 from leakgauge.harness.scoring.compute import measure_flops
 from leakgauge.harness.suite.registry import create
+from leakgauge.harness.values.questions import ABSENT, Questions
 from leakgauge.harness.values.seeding import Streams
 
 CPU = torch.device("cpu")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakgauge.harness.contracts.questions import ABSENT, Question, Questions, QuestionTask, spread_rows
+from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.measurement.transmitting import joined
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import ABSENT, Question, Questions, spread_rows
 
 WORDS = ("yes", "no", "two")
 

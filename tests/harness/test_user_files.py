@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakgauge.harness.errors import ConfigError, LeakgaugeError
+from leakgauge.harness.errors import ConfigError, LeakgaugeError, missing_key
 from leakgauge.harness.search.space import Space, load_space
 from leakgauge.harness.search.space_options import check_space
 from leakgauge.harness.suite.registry import name_and_options
 from leakgauge.harness.suite.schema import Suite, ThreatModel, load_suite
-from leakgauge.harness.suite.schema_problems import keys_at, missing_key
+from leakgauge.harness.suite.schema_problems import keys_at
 from leakgauge.harness.suite.text_source import naming_lines
 from leakgauge.harness.system.files.json_lines import json_lines
 from leakgauge.harness.system.files.yaml_text import lines_of

@@ -17,7 +17,7 @@ from leakgauge.benchmarks.studies.curves.drawing import Panel, draw_curves
 from leakgauge.benchmarks.studies.curves.points import StudyPoint, measure_curves
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.registry import create, name_and_options
 from leakgauge.harness.system.files.bounded_file import MIB, read_text
 from leakgauge.harness.system.files.yaml_text import read_yaml
 from leakgauge.harness.system.machine import choose_device
@@ -59,9 +59,8 @@ def _tasks(path: Path) -> list[tuple[str, Task]]:
 
 
 def _task(entry: dict[str, Any]) -> Task:
-    options = {key: value for key, value in entry.items() if key not in {"title", "name"}}
-    task: Task = create("tasks", entry["name"], options, where="tasks")
-    return task
+    name, options = name_and_options("tasks", {key: value for key, value in entry.items() if key != "title"}, "tasks")
+    return create("tasks", name, options, where="tasks")
 
 
 def _identity(task: Task) -> str:

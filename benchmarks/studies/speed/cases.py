@@ -12,7 +12,7 @@ from torch import nn
 from leakgauge.benchmarks.studies.speed.padded import padded_forward
 from leakgauge.benchmarks.studies.speed.timing import Ratio, Run, gflops_of, paired_seconds, span_shares
 from leakgauge.harness.contracts.victim import Victim
-from leakgauge.harness.suite.registry import create
+from leakgauge.harness.suite.registry import create, create_nested
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
@@ -101,7 +101,7 @@ class _Case:
 
 def create_reduction(options: dict[str, Any]) -> Any:
     """Builds a reduction from ``{name: ..., options}``."""
-    return create("reductions", options["name"], {k: v for k, v in options.items() if k != "name"})
+    return create_nested("reductions", options, where="speed")
 
 
 def _padded_run(victim: Victim, images: ImageSet, thresholds: list[float], *, compact: bool) -> Run:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -71,7 +71,7 @@ def steps_per_second(steps: int, spec: dict[str, Any] = DECODER, images: int = I
     view.observe(auxiliary)
 
     def fit(count: int) -> None:
-        attack: Attack = create("attacks", ATTACK, {**spec, "steps": count}, where="attack")
+        attack = cast(Attack, create("attacks", ATTACK, {**spec, "steps": count}, where="attack"))
         attack.fit(view, auxiliary, Streams(0))
 
     torch.set_num_threads(1)

@@ -13,10 +13,11 @@ from leakgauge.benchmarks.tasks.drawn_scenes.splits import SceneSplit, photograp
 from leakgauge.benchmarks.tasks.photo_crops.crops import SIDES
 from leakgauge.benchmarks.tasks.photo_crops.photos import crop_set
 from leakgauge.benchmarks.victims.scenes_llava import load_scenes_llava
-from leakgauge.harness.contracts.questions import Question, QuestionTask
+from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import DataError
 from leakgauge.harness.values.images import SPLITS, ImageSet, SplitName
+from leakgauge.harness.values.questions import Question
 
 
 @cache

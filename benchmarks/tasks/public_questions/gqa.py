@@ -16,8 +16,8 @@ from leakgauge.benchmarks.tasks.public_questions.question_files import (
     picture_file,
     read_mapping,
 )
-from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import DataError
+from leakgauge.harness.values.questions import Question
 
 QUESTIONS = "testdev_balanced_questions.json"
 HUB_NAME, HUB_SPLIT = "lmms-lab/GQA", "testdev"

@@ -40,7 +40,7 @@ from leakgauge.benchmarks.victims.loading.llava_model import (
     llava_side,
     load_llava,
 )
-from leakgauge.harness.contracts.questions import Question, QuestionTask
+from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.contracts.reading import Preprocessing, Reading, weights_of
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import ConfigError, DataError, suggest
@@ -48,6 +48,7 @@ from leakgauge.harness.measurement.near_duplicates import duplicate_groups
 from leakgauge.harness.suite.options import ColourOption, Count, FilePath, KeptShare
 from leakgauge.harness.values.decoding import as_colour, colour_name, upright_rgb
 from leakgauge.harness.values.images import SPLITS, ImageSet, SplitName
+from leakgauge.harness.values.questions import Question
 
 SPARE_SHARE, SPARE_IMAGES = 0.1, 64
 """Images decoded beyond the number needed, for those that turn out to be copies."""

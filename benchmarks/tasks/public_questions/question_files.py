@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import ConfigError, DataError, StoreError
 from leakgauge.harness.system.files.bounded_file import MIB, read_json
 from leakgauge.harness.values.decoding import MAX_FILE_BYTES
+from leakgauge.harness.values.questions import Question
 
 MAX_QUESTION_BYTES = 8192 * MIB
 HUB = "hub"

@@ -19,9 +19,9 @@ from leakgauge.benchmarks.tasks.public_questions.question_files import (
 from leakgauge.benchmarks.tasks.public_questions.square_images import Fit
 from leakgauge.benchmarks.victims.loading.input_settings import Interpolation, MeanOption, StdOption
 from leakgauge.benchmarks.victims.loading.llava_model import Dtype
-from leakgauge.harness.contracts.questions import Question
 from leakgauge.harness.errors import ConfigError, DataError, suggest
 from leakgauge.harness.suite.options import ColourOption, Count, FilePath, KeptShare
+from leakgauge.harness.values.questions import Question
 
 PROBLEMS, SPLIT_FILE = "problems.json", "pid_splits.json"
 HUB_NAME = "derek-thomas/ScienceQA"

@@ -41,10 +41,10 @@ from leakgauge.benchmarks.victims.training.scenes_training_data import (
     lesson,
 )
 from leakgauge.benchmarks.victims.training.training_state import load_state, save_state
-from leakgauge.harness.contracts.questions import ABSENT, Questions
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.store.number_type import autocast
 from leakgauge.harness.values.images import SplitName
+from leakgauge.harness.values.questions import ABSENT, Questions
 from leakgauge.harness.values.seeding import Streams
 
 BATCH = 32

@@ -16,9 +16,10 @@ from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.run.suite_options import SUPPLIED
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.suite.annotations import parts_of
-from leakgauge.harness.suite.options import NestedPlugin, Option, adapter_of, is_plain_data, signature_of
+from leakgauge.harness.suite.options import NestedPlugin, Option, adapter_of, signature_of
 from leakgauge.harness.suite.registry import load, plugins
 from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.system.json_data import is_plain_data
 from leakgauge.harness.system.plain_text import plain
 
 Schema = dict[str, Any]

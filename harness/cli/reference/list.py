@@ -49,7 +49,7 @@ def _rows(group: str) -> list[tuple[str, str]]:
     elif group == "samplers":
         found = dict(SAMPLERS)
     elif group == "models":
-        found = {name: how for library in plugins(group) for name, how in load(group, library)().items()}
+        found = {name: how for library in plugins(group) for name, how in load("models", library)().items()}
     else:
         found = {name: summary_of(group, point) for name, point in plugins(group).items()}
     return [(plain(name, keep=""), plain(shortened(summary, 200), keep="")) for name, summary in sorted(found.items())]

@@ -9,10 +9,11 @@ from leakgauge.harness.cli.reference.docstrings import meanings_of
 from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.run.suite_options import check_suite
-from leakgauge.harness.suite.options import is_plain_data, signature_of
+from leakgauge.harness.suite.options import signature_of
 from leakgauge.harness.suite.registry import load
 from leakgauge.harness.suite.schema import parse_suite
 from leakgauge.harness.system.files.yaml_text import read_yaml
+from leakgauge.harness.system.json_data import is_plain_data
 from leakgauge.harness.system.plain_text import plain, quoted
 
 SCHEMA_FILE = "suite.schema.json"

@@ -14,10 +14,10 @@ from leakgauge.harness.errors import ConfigError, suggest
 from leakgauge.harness.run.suite_options import SUPPLIED
 from leakgauge.harness.suite.annotations import describe
 from leakgauge.harness.suite.configuration import shipped
-from leakgauge.harness.suite.options import shown, signature_of
+from leakgauge.harness.suite.options import signature_of
 from leakgauge.harness.suite.registry import GROUPS, load, plugins
 from leakgauge.harness.system import console
-from leakgauge.harness.system.plain_text import plain
+from leakgauge.harness.system.plain_text import plain, shown
 
 _out = console.output()
 

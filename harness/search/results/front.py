@@ -49,7 +49,7 @@ class FrontPoint(_Strict):
     def snr_db(self) -> float | None:
         """Es/N0 of its channel in dB; None for one without noise."""
         value = self.channel.options.get("snr_db")
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, (int, float)) else None
 
 
 class Front(_Strict):

@@ -49,8 +49,9 @@ def write_results(
     space = prepared.space
     kept = front_of(records, prepared.objectives)
     names = {record.number: f"{space.name}-{record.number:03d}" for record in kept}
-    _write_csv(out / "trials.csv", [_row(record, names.get(record.number, "")) for record in records])
-    _write_csv(out / "front.csv", [_row(record, names[record.number]) for record in kept])
+    tau = space.searched.option if space.searched.calibrated else ""
+    _write_csv(out / "trials.csv", [_row(record, names.get(record.number, ""), tau) for record in records])
+    _write_csv(out / "front.csv", [_row(record, names[record.number], tau) for record in kept])
     volumes = hypervolumes(records, prepared.objectives)
     _write_csv(out / "hypervolume.csv", [{"trials": i + 1, "hypervolume": v} for i, v in enumerate(volumes)])
     if failed:
@@ -99,11 +100,12 @@ def _baselines(prepared: Prepared) -> list[FrontPoint]:
     return found
 
 
-def _row(record: TrialRecord, name: str) -> dict[str, Any]:
+def _row(record: TrialRecord, name: str, calibrated: str) -> dict[str, Any]:
+    """Returns a trial as a row; ``calibrated`` is the option that holds its thresholds, empty where it has none."""
     row: dict[str, Any] = {"trial": record.number, "front_point": name, "feasible": record.feasible}
     row |= {"channel": str(record.channel), "cut": len(record.shares)}
     row |= {f"share_{block}": share for block, share in enumerate(record.shares)}
-    thresholds = record.options["reduction"].get("thresholds", [])
+    thresholds = record.options["reduction"][calibrated] if calibrated else []
     row |= {f"tau_{block}": tau for block, tau in enumerate(thresholds)}
     row |= {key: value for key, value in record.params.items() if key not in row}
     excess = {f"excess {limit}": value for limit, value in record.violations.items()}

@@ -17,6 +17,7 @@ from leakgauge.harness.search.results.front import Front
 from leakgauge.harness.search.space import Remeasure
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic
 from leakgauge.harness.store.table_file import guarded_csv
+from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.suite.schema import Suite
 
 UNDEFENDED = "undefended"
@@ -30,7 +31,7 @@ def suite_of(front: Front, how: Remeasure) -> Suite:
     """Returns the suite that measures the undefended point, the front and its baselines under every attack."""
     channels = {str(point.channel): point.channel for point in front.points}
     labels = {text: f"channel_{i}" if len(channels) > 1 else "channel" for i, text in enumerate(channels)}
-    undefended: dict[str, Any] = {"name": UNDEFENDED, "reduction": "none"}
+    undefended: dict[str, Any] = {"name": UNDEFENDED, "reduction": default_of("reductions")}
     points = [undefended, *(point.model_dump() for point in front.operating_points)]
     points += [point.model_dump() for point in front.baseline_points]
     cells = [

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.questions import Questions
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.operating_point import Preparation, latency_ms, measure
@@ -26,13 +25,10 @@ from leakgauge.harness.suite.planning import build_defense, content_hash
 from leakgauge.harness.suite.schema import PluginConfig
 from leakgauge.harness.system.machine import machine_of
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams
 
 Metrics = dict[str, float]
-_OPTION: dict[str, tuple[str, str]] = {
-    "threshold": ("threshold", "thresholds"),
-    "proportion": ("proportion", "proportions"),
-}
 _METRICS = ("quality", "gflops_edge", "gflops_total", "tokens", "payload_bytes", "channel_uses")
 _UNUSED = {
     "name",
@@ -127,12 +123,12 @@ class Evaluator:
         if candidate.codec is not None:
             options["codec"] = candidate.codec.model_dump()
         values = list(candidate.shares)
-        if self.space.family == "threshold":
+        option, calibrated = self.space.searched
+        if calibrated:
             key = {"options": options, "shares": values}
             found = self._memo.cached(self._key("thresholds", key), lambda: {"tau": self._calibrate(options, values)})
             values = [float(tau) for tau in found["tau"]]
-        name, option = _OPTION[self.space.family]
-        return {**options, "reduction": {"name": name, option: values}}
+        return {**options, "reduction": {"name": self.space.family, option: values}}
 
     def _calibrate(self, options: dict[str, Any], shares: Sequence[float]) -> list[float]:
         root = tunable(self._root, self.space.defense.name)

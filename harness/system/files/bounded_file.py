@@ -6,14 +6,12 @@ import json
 import math
 import stat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.system.plain_text import plain, quoted
 
 MIB = 2**20
-Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
-"""What JSON can hold."""
 MAX_DEPTH = 40
 MAX_DIGITS = 19
 
