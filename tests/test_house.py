@@ -32,7 +32,7 @@ STANDS_APART = {
     "leakgauge.harness.search.known_samplers": "names for `list`, which must not import what builds samplers",
 }
 """Small modules that one other imports, and why they are apart."""
-PLUGIN_GROUPS = ("defenses", "channels", "reductions", "codecs", "perturbations", "attacks")
+PLUGIN_GROUPS = ("tasks", "defenses", "channels", "reductions", "codecs", "perturbations", "attacks")
 SAYS_OTHERWISE = {
     "contracts.declarations": ({"none"}, "access to the victim"),
     "errors": ({"none"}, "the word, where nothing is known"),

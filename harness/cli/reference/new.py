@@ -12,15 +12,17 @@ from leakgauge.harness.cli.reference.json_schema import schema_of
 from leakgauge.harness.cli.reference.new_suite import SCHEMA_FILE, new_suite
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.system import console
 from leakgauge.harness.system.files.output_paths import check_file_free
 
+TASK = default_of("tasks")
 _out = console.output()
 
 
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The suite to write, my-suite.yaml say.")],
-    task: Annotated[str, typer.Option(help="A task, as `list tasks` prints it.")] = "photos",
+    task: Annotated[str, typer.Option(help="A task, as `list tasks` prints it.")] = TASK,
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the task.")
     ] = None,

@@ -19,51 +19,6 @@ from leakgauge.harness.system.plain_text import plain, quoted
 SCHEMA_FILE = "suite.schema.json"
 TO_FILL = "FILL-IN"
 """Stands where an option must be given and was not."""
-_TEXT = """\
-# yaml-language-server: $schema={schema}
-# Next: leakgauge validate {file}, then leakgauge run {file}
-# What any plug-in below does and takes: leakgauge show attack ridge; what there is: leakgauge list
-name: {name}
-description: My suite on the task {task_name}.
-
-# Images, the victim, and how the quality of its answers is measured.
-task:
-{task}
-
-# The pipeline on the edge, with options that all operating points share.
-defense: {defense}
-
-# What is compared. The first is the undefended one, with which the others are compared.
-operating_points:
-  - name: undefended
-  - {{name: threshold_0.90, reduction: {{name: threshold, thresholds: 0.90}}}}
-  # As many tokens, merged at random: what a careful choice of tokens adds.
-  - {{name: random_merge_0.90, reduction: {{name: random_merge, match: {{name: threshold, thresholds: 0.90}}}}}}
-
-# What carries the payload; several may stand here, such as {{label: awgn_10db, name: awgn, snr_db: 10}}.
-channels:
-  - ideal
-
-# Who looks, and what is granted.
-threat_models:
-  - name: server
-    observer: server          # or eavesdropper, with a `channel` of its own
-    knows: {{sizes: true, order: true, merge_map: false, channel_state: true}}
-    victim: query             # none, query or white-box
-    auxiliary: {{n: null}}      # images the attacker trains on; null: all there are
-
-# Floors need no tokens: leakage is counted above them.
-attacks:
-  - floor_mean
-  - floor_nearest
-  - ridge
-  # Trained too short an attack proves nothing: the report says whether its learning curve had flattened.
-  - {{name: set_decoder, steps: 1500}}
-
-# How many images are attacked; null: the whole evaluation split. Fewer make wider intervals.
-evaluation_images: {images}
-seeds: [0]
-"""
 
 
 class NewSuite(NamedTuple):
@@ -90,15 +45,12 @@ def new_suite(name: str, task: str, options: list[str], file: str) -> NewSuite:
     required = [option.name for option in signature_of(plugin).options.values() if option.required]
     missing = [key for key in required if key not in given]
     questions = isinstance(plugin, type) and issubclass(plugin, QuestionTask)
-    text = _TEXT.format(
+    text = load("templates", "suite")(questions).format(
         schema=SCHEMA_FILE,
         file=plain(file, keep=""),
         name=json.dumps(name),
         task_name=task,
         task="\n".join(f"  {line}" for line in _task_lines(plugin, task, {**dict.fromkeys(missing, TO_FILL), **given})),
-        defense="{name: vqa_pipeline, codec: float16}"
-        if questions
-        else "{name: split_pipeline, cut: 3, codec: float16}",
         images=96,
     )
     check_suite(parse_suite(read_yaml(text), where="new"))
