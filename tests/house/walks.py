@@ -1,12 +1,14 @@
-"""Counts how far one has to walk to follow the main jobs through the code; reads the code and runs nothing of it.
+"""Counts how far one has to walk to follow a value through the code; reads the code and runs nothing of it.
 
-``python tests/house/walks.py`` prints, for each job, how many files its calls enter, how often they enter a file again
-that they had left, and the deepest chain of calls; then the biggest folders. ``--root DIR`` counts another checkout,
-so that before and after stand side by side.
+``python tests/house/walks.py`` prints, for each job, how many files the value enters with what is made of it, how often
+it enters a file again for something that was not read there yet, and the deepest chain of calls; then the biggest
+folders. ``--root DIR`` counts another checkout, so that before and after stand side by side; ``--again`` names files.
 
-A call is followed where its target is plain: a name that is imported or defined in the file, a method of ``self``, of
-a class, or of a value whose class an annotation or an assignment names. What is chosen as the program runs (a plug-in)
-is not followed. The body of a function is read once.
+A call is followed where the value, or what was assigned from it, is among its arguments or what it is called on, and
+where its target is plain: a name that is imported or defined in the file, a method of ``self``, of a class, or of a
+value whose class an annotation or an assignment names; a function that is handed over beside the value is followed
+too. What is chosen as the program runs (a plug-in) is not, nor the making of an error that is raised. The body of a
+function is read once, and whoever has read it need not open its file again.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOMS = ("leakgauge", "harness", "defenses", "attacks", "benchmarks", "reports")
 JOBS = {
-    "image batch to stored cell": (("run_suite",), "harness"),
-    "run folder to HTML": (("write_html",), "reports"),
-    "space to front": (("run_search",), "harness"),
+    "image batch to stored cell": ("harness", "run_exposure", "cells"),
+    "run folder to HTML": ("reports", "write_html", "runs"),
+    "space to front": ("leakgauge", "search", "space"),
 }
+"""Where each walk begins: a room, a function in it, and the parameter that is followed."""
 Name = tuple[str, str]
 """A module, and a function or class.member in it."""
 
@@ -74,7 +78,7 @@ class House:
 
     def __init__(self, root: Path) -> None:
         self.files = read(root)
-        self._calls: dict[Name, list[Name]] = {}
+        self._calls: dict[Name, list[tuple[Name, ast.Call]]] = {}
 
     def definition(self, module: str, name: str) -> Name | None:
         """Returns where a name of a module is defined."""
@@ -119,27 +123,52 @@ class House:
         found = self._named(file, node)
         return found if found and found[1] in self.files[found[0]].classes else None
 
-    def calls(self, name: Name) -> list[Name]:
-        """Returns what a function calls, in the order of its text; a class stands for its making."""
+    def calls(self, name: Name) -> list[tuple[Name, ast.Call]]:
+        """Returns what a function calls or hands over, in the order of its text; a class stands for its making."""
         if name not in self._calls:
             file = self.files[name[0]]
             node = file.functions.get(name[1])
-            self._calls[name] = list(self._called(file, name, node)) if node else list(self._made(file, name))
+            self._calls[name] = [] if node is None else list(self._called(file, name, node))
         return self._calls[name]
 
-    def _made(self, file: File, name: Name) -> Iterator[Name]:
-        for method in ("__init__", "__post_init__"):
-            found = self.member(name, method)
-            if found:
-                yield found
-
-    def _called(self, file: File, name: Name, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Name]:
+    def _called(
+        self, file: File, name: Name, node: ast.FunctionDef | ast.AsyncFunctionDef
+    ) -> Iterator[tuple[Name, ast.Call]]:
         owner = (name[0], name[1].partition(".")[0]) if "." in name[1] else None
         kinds = self._kinds(file, owner, node)
+        raised = {id(one) for n in ast.walk(node) if isinstance(n, ast.Raise) for one in ast.walk(n)}
         for call in sorted((n for n in ast.walk(node) if isinstance(n, ast.Call)), key=_where):
-            found = self._target(file, owner, kinds, call.func)
+            handed = (self._named(file, one) for one in _arguments(call) if isinstance(one, ast.Name))
+            yield from ((one, call) for one in handed if one and one[1] in self.files[one[0]].functions)
+            found = None if id(call) in raised else self._target(file, owner, kinds, call.func)
             if found:
-                yield found
+                yield found, call
+
+    def bodies(self, name: Name) -> list[Name]:
+        """Returns what runs where a name is called: of a class its making, which for plain data is nothing of ours."""
+        if name[1] in self.files[name[0]].functions:
+            return [name]
+        made = (self.member(name, how) for how in ("__new__", "__init__", "__post_init__"))
+        return [one for one in made if one is not None]
+
+    def carried(self, name: Name, call: ast.Call, names: set[str]) -> set[str] | None:
+        """Returns the parameters of a target that get one of ``names`` from a call; None where none does."""
+        node = self.files[name[0]].functions.get(name[1])
+        every = [] if node is None else [*node.args.posonlyargs, *node.args.args]
+        on = call.func.value if isinstance(call.func, ast.Attribute) else None
+        found = {"self"} if on is not None and _mentions(on, names) and "." in name[1] else set()
+        if not found and not any(_mentions(one, names) for one in _arguments(call)):
+            return None
+        places = [one.arg for one in every if one.arg not in {"self", "cls"}]
+        given = zip(places, call.args, strict=False)
+        found |= {place for place, argument in given if _mentions(argument, names)}
+        found |= {keyword.arg for keyword in call.keywords if keyword.arg and _mentions(keyword.value, names)}
+        handed_over = any(self._is_named(argument, name) for argument in _arguments(call))
+        return found | ({*places} if handed_over else set())
+
+    @staticmethod
+    def _is_named(argument: ast.expr, name: Name) -> bool:
+        return isinstance(argument, ast.Name) and argument.id == name[1]
 
     def _kinds(self, file: File, owner: Name | None, node: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, Name]:
         """Returns the classes of names, and of ``self.name``, as far as they are written down."""
@@ -192,32 +221,74 @@ class House:
         kind = self._class(file, node.value)
         return self.member(kind, node.attr) if kind else self._named(file, node)
 
-    def walk(self, start: Name) -> tuple[int, int, int]:
-        """Returns files entered, entered again, and the deepest chain of calls."""
-        entered, again, read_ = [start[0]], 0, set[Name]()
+    def walk(self, start: Name, parameter: str) -> tuple[list[str], Counter[str], int]:
+        """Returns the files entered, how often each was entered again, and the deepest chain of calls."""
+        entered, again, read_, deepest = [start[0]], Counter[str](), set[Name](), 0
 
-        def follow(name: Name) -> None:
-            nonlocal again
+        def enter(name: Name, above: Name) -> None:
+            if name[0] not in entered:
+                entered.append(name[0])
+            elif name[0] != above[0]:
+                again[name[0]] += 1
+
+        def follow(name: Name, parameters: set[str], depth: int) -> None:
+            nonlocal deepest
+            deepest = max(deepest, depth)
             read_.add(name)
-            for target in self.calls(name):
-                if target[0] != name[0]:
-                    if target[0] in entered:
-                        again += 1
-                    else:
-                        entered.append(target[0])
-                if target not in read_:
-                    follow(target)
+            names = _made_of(self.files[name[0]].functions[name[1]], parameters)
+            for called, call in self.calls(name):
+                for target in self.bodies(called):
+                    given = self.carried(target, call, names)
+                    if given is not None and target not in read_:
+                        enter(target, name)
+                        follow(target, given, depth + 1)
 
         sys.setrecursionlimit(10_000)
-        follow(start)
-        return len(entered), again, self._depth(start, set())
+        follow(start, {parameter}, 1)
+        return entered, again, deepest
 
-    def _depth(self, name: Name, above: set[Name], known: dict[Name, int] | None = None) -> int:
-        known = {} if known is None else known
-        if name not in known:
-            below = [self._depth(one, above | {name}, known) for one in self.calls(name) if one not in above | {name}]
-            known[name] = 1 + max(below, default=0)
-        return known[name]
+
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
+def _mentions(node: ast.AST, names: set[str]) -> bool:
+    """Tells whether one of the names, or what hangs on one, stands in an expression."""
+    return any(
+        (isinstance(one, ast.Name) and one.id in names)
+        or (isinstance(one, ast.Attribute) and ast.unparse(one) in names)
+        for one in ast.walk(node)
+    )
+
+
+def _made_of(node: ast.AST, names: set[str]) -> set[str]:
+    """Returns the names in a function that hold one of ``names`` or what was made of it."""
+    found, before = set(names), set[str]()
+    while found != before:
+        before = set(found)
+        for one in ast.walk(node):
+            targets, value = _assigned(one)
+            if value is not None and _mentions(value, found):
+                found |= {
+                    ast.unparse(part)
+                    for target in targets
+                    for part in ast.walk(target)
+                    if isinstance(part, ast.Name | ast.Attribute) and ast.unparse(part) != "self"
+                }
+    return found
+
+
+def _assigned(node: ast.AST) -> tuple[list[ast.expr], ast.expr | None]:
+    """Returns the targets and the value of an assignment, a loop or a ``with``."""
+    if isinstance(node, ast.Assign):
+        return node.targets, node.value
+    if isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+        return [node.target], node.value
+    if isinstance(node, ast.For | ast.comprehension):
+        return [node.target], node.iter
+    if isinstance(node, ast.withitem) and node.optional_vars is not None:
+        return [node.optional_vars], node.context_expr
+    return [], None
 
 
 def _where(node: ast.Call) -> tuple[int, int]:
@@ -246,18 +317,22 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2])
-    root = parser.parse_args().root
+    parser.add_argument("--again", action="store_true", help="name the files that are entered again")
+    stated = parser.parse_args()
+    root = stated.root
     house = House(root)
     print(f"{'job':28} {'files':>6} {'entered again':>14} {'deepest chain':>14}")
-    for job, (names, room) in JOBS.items():
-        starts = [
-            (module, name)
+    for job, (room, function, parameter) in JOBS.items():
+        prefix = "leakgauge." if room == "leakgauge" else f"leakgauge.{room}."
+        start = next(
+            (module, function)
             for module, file in house.files.items()
-            for name in names
-            if module.startswith(f"leakgauge.{room}") and name in file.functions
-        ]
-        files, again, deepest = house.walk(starts[0])
-        print(f"{job:28} {files:6} {again:14} {deepest:14}")
+            if module.startswith(prefix) and function in file.functions
+        )
+        files, again, deepest = house.walk(start, parameter)
+        print(f"{job:28} {len(files):6} {again.total():14} {deepest:14}")
+        for module, count in again.most_common() if stated.again else ():
+            print(f"{count:9} {module}")
     for count, folder in folders(root)[:5]:
         print(f"{count:4} entries in {folder}")
 
