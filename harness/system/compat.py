@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ def fail_trial(study: Study, trial: FrozenTrial) -> None:
     study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
 
-def mark_trial(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
+def mark_trial(study: Study, trial: FrozenTrial, name: str, value: object) -> None:
     """Gives a sign of life of a trial, with an attribute; ``Trial``, which could too, is made after sampling."""
     record = getattr(study._storage, "record_heartbeat", None)
     if record is not None and study._storage.get_heartbeat_interval() is not None:  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -49,7 +49,7 @@ def _staying() -> Iterator[None]:
     """Makes ``os._exit`` raise in this thread; in other threads and in forked children it ends them as ever."""
     process, thread, leave = os.getpid(), threading.get_ident(), os._exit
 
-    def refuse(status: Any = 0) -> NoReturn:
+    def refuse(status: int = 0) -> NoReturn:
         if (os.getpid(), threading.get_ident()) != (process, thread):
             leave(status)
         raise _Exit(status)

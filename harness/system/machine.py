@@ -6,7 +6,6 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -44,7 +43,7 @@ def kernels() -> dict[str, str]:
     }
 
 
-def machine_of(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, str]:
     """Returns all of the machine that may move a number computed on ``device``."""
     found = {"architecture": platform.machine(), **processor(), **kernels(), "device": device.type}
     if device.type == "cuda":

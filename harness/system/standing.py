@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 EVERY_S = 1.0
 """Least time between two writings, so that steps of a millisecond are not slowed down."""
@@ -121,6 +120,6 @@ def standings(folder: Path | None) -> list[Standing]:
     found = list[Standing]()
     for path in [] if folder is None else sorted(folder.glob("*.json")):
         with suppress(OSError, ValueError, TypeError):  # gone meanwhile
-            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            read = json.loads(path.read_text(encoding="utf-8"))
             found.append(Standing(**read))
     return sorted(found, key=lambda one: one.since)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from leakgauge.harness.cli.reference.docstrings import meanings_of
 from leakgauge.harness.contracts.questions import QuestionTask
@@ -53,7 +53,7 @@ def new_suite(name: str, task: str, options: list[str], file: str) -> NewSuite:
         task="\n".join(f"  {line}" for line in _task_lines(plugin, task, {**dict.fromkeys(missing, TO_FILL), **given})),
         images=96,
     )
-    check_suite(parse_suite(read_yaml(text), where="new"))
+    check_suite(parse_suite(cast(dict[str, object], read_yaml(text)), where="new"))
     return NewSuite(text, missing)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import NoReturn, cast
 
 import yaml
+from yaml.events import Event
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from leakgauge.harness.system.plain_text import is_plain, quoted, shortened
@@ -38,7 +39,7 @@ class _Reader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
 
-    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
+    def resolve(self, kind: type[Node], value: str, implicit: tuple[bool, bool]) -> str:
         if kind is SequenceNode:
             return f"{_TAG}seq"
         if kind is MappingNode:
@@ -47,7 +48,7 @@ class _Reader(yaml.SafeLoader):
             return next((f"{_TAG}{name}" for name, pattern in _SCHEMA if pattern.fullmatch(value)), f"{_TAG}str")
         return f"{_TAG}str"
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._problem(f"nested deeper than {MAX_DEPTH} levels", self.peek_event())  # type: ignore[no-untyped-call]
@@ -55,15 +56,16 @@ class _Reader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: Node, deep: bool = False) -> NoReturn:
         raise NotImplementedError("values are built by `_value`")
 
     @staticmethod
-    def _problem(what: str, at: Any) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
+    def _problem(what: str, at: Event) -> yaml.MarkedYAMLError:
+        # The stubs know of a mark of the parser in C too, which is not used here.
+        return yaml.MarkedYAMLError(problem=what, problem_mark=cast(yaml.Mark, at.start_mark))
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml(text: str) -> object:
     """Reads one document of YAML 1.2, core schema.
 
     Keys occur once, and are texts, numbers, booleans or null. Aliases may repeat a value, not contain themselves.
@@ -123,7 +125,7 @@ class _Values:
         self._count = 0
         self._open: set[int] = set()
 
-    def of(self, node: Node) -> Any:
+    def of(self, node: Node) -> object:
         self._count += 1
         if self._count > MAX_NODES:
             raise yaml.MarkedYAMLError(problem=f"more than {MAX_NODES} values", problem_mark=node.start_mark)
@@ -136,13 +138,13 @@ class _Values:
         self._open.remove(id(node))
         return value
 
-    def _sequence(self, node: SequenceNode) -> list[Any]:
+    def _sequence(self, node: SequenceNode) -> list[object]:
         _check_tag(node, "seq")
         return [self.of(item) for item in node.value]
 
-    def _mapping(self, node: Any) -> dict[Any, Any]:
+    def _mapping(self, node: Node) -> dict[object, object]:
         _check_tag(node, "map")
-        found: dict[Any, Any] = {}
+        found: dict[object, object] = {}
         for key_node, value_node in node.value:
             key = self.of(key_node)
             if isinstance(key, (list, dict)):
@@ -159,7 +161,7 @@ def _check_tag(node: Node, kind: str) -> None:
         raise yaml.MarkedYAMLError(problem=f"tag {quoted(node.tag)} is not read", problem_mark=node.start_mark)
 
 
-def _scalar(node: ScalarNode) -> Any:
+def _scalar(node: ScalarNode) -> bool | int | float | str | None:
     text: str = node.value
     kind = node.tag.removeprefix(_TAG)
     pattern = dict(_SCHEMA).get(kind)
@@ -180,7 +182,7 @@ def _scalar(node: ScalarNode) -> Any:
     return value
 
 
-def _number_or_word(kind: str, text: str) -> Any:
+def _number_or_word(kind: str, text: str) -> bool | int | float | None:
     if kind == "null":
         return None
     if kind == "bool":
@@ -193,7 +195,7 @@ def _number_or_word(kind: str, text: str) -> Any:
 class _Writer(yaml.SafeDumper):
     """Quotes every text that a reader of either version of YAML would take for something else."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -201,7 +203,7 @@ for _name, _pattern in _SCHEMA:
     _Writer.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern.pattern})$"), None)
 
 
-def write_yaml(data: Any) -> str:
+def write_yaml(data: object) -> str:
     """Writes data as YAML that reads back equal, here and by a reader of YAML 1.1."""
     written: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100)
     return written
