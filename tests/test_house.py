@@ -204,16 +204,46 @@ def test_harness_names_no_plugin():
     assert found == {f"leakgauge.harness.{module}": set(stated) for module, (stated, _) in SAYS_OTHERWISE.items()}
 
 
-def test_the_walks_are_counted():
+@pytest.fixture
+def walks():
     sys.path.insert(0, str(ROOT / "tests" / "house"))
     try:
-        import walks
+        import walks as found
     finally:
         sys.path.pop(0)
+    return found
+
+
+def test_a_walk_follows_a_value_and_what_is_made_of_it(walks, tmp_path):
+    for room in walks.ROOMS:
+        (tmp_path / room).mkdir()
+    (tmp_path / "harness" / "first.py").write_text(
+        "from leakgauge.harness.second import f, g, h, k, Wrong\n"
+        "def start(x, other):\n"
+        "    y = f(x)\n"
+        "    h(other)\n"
+        "    if y:\n"
+        "        raise Wrong(y)\n"
+        "    other.submit(k, y)\n"
+        "    return [g(one) for one in y]\n"
+    )
+    (tmp_path / "harness" / "second.py").write_text(
+        "class Wrong(Exception):\n    def __init__(self, x): ...\n"
+        "def f(x): return g(x)\ndef g(x): ...\ndef h(x): ...\ndef k(x): ...\n"
+    )
+    house = walks.House(tmp_path)
+    files, again, deepest = house.walk(("leakgauge.harness.first", "start"), "x")
+    assert files == ["leakgauge.harness.first", "leakgauge.harness.second"]
+    assert dict(again) == {"leakgauge.harness.second": 1}, "k: g was read from f; h gets another value; Wrong is raised"
+    assert deepest == 3
+
+
+def test_the_walks_are_counted(walks):
     house = walks.House(ROOT)
-    [start] = [(name, "run_suite") for name in house.files if name.endswith("harness.run.runner")]
-    files, again, deepest = house.walk(start)
-    assert files > 10
-    assert again > files
-    assert 5 < deepest < 40
+    for room, function, parameter in walks.JOBS.values():
+        start = next((m, function) for m, f in house.files.items() if room in m and function in f.functions)
+        files, again, deepest = house.walk(start, parameter)
+        assert len(files) > 10
+        assert again.total() > 10
+        assert 5 < deepest < 40
     assert not re.search(r"import leakgauge", (ROOT / "tests" / "house" / "walks.py").read_text(encoding="utf-8"))
