@@ -48,6 +48,9 @@ class AttackerView(Protocol):
         Every patch has a token of its own, in order, and the merge map says so.
         """
 
+    def branch(self) -> AttackerView:
+        """Returns the view once more; what it is asked from now on is forgotten with it, for pictures shown once."""
+
     def predict(self, images: Tensor) -> Tensor:
         """Queries the victim (needs ``query``): (B, classes) for images (B, 3, H, W) in [0, 1]."""
 

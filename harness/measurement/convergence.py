@@ -179,6 +179,10 @@ class PartOfView:
         """As ``AttackerView.unreduced``."""
         return self._shown(self._view.unreduced, images, draw)
 
+    def branch(self) -> AttackerView:
+        """As ``AttackerView.branch``."""
+        return PartOfView(self._view.branch(), self._images)
+
     def predict(self, images: Tensor) -> Tensor:
         """As ``AttackerView.predict``."""
         return self._view.predict(images)
