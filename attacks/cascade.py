@@ -1,4 +1,4 @@
-"""Cascade: closed-form maps from what a guess still gets wrong, seen through the edge, to what it gets wrong in pixels."""
+"""Cascade: closed-form maps from what a guess still gets wrong, seen through the edge, to its error in pixels."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ from leakgauge.harness.values.seeding import Streams
 
 BATCH = 128
 FOLDS = 4
+DRAWS = 4
+"""A guess is looked at so often where a perturbation, a reduction or the channel draws at random."""
+FEW = 8
+"""Images by which it is found out whether another transmission of them is another one."""
 PENALTIES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -72,8 +76,12 @@ class Cascade(Attack):
         """Solves stage after stage on the attacker's images."""
         self._view, self._grid, self._shape = view, view.grid, view.image_shape
         target = view.observe(auxiliary)
+        few = auxiliary.select(range(min(len(auxiliary), FEW)))
         self._scaling = Scaling.of(target)
         seen = self._features(target)
+        self._draws = 1 if torch.equal(self._shown(few, 1), seen[: len(few)]) else DRAWS
+        # Patches of one token look alike to it; what was guessed of each tells them apart.
+        self._shares = target.merge_map is not None and int(target.lengths.min()) < target.prefix + seen.shape[1]
         truth = patches_of(auxiliary.images(), view.grid)
         folds = _folds(auxiliary, rng)
         first, patches = self._solved(seen, truth, folds)
@@ -81,7 +89,7 @@ class Cascade(Attack):
         guess = self._looked_at(patches)
         for number in range(self._most):
             tell_step(number, self._most)
-            step, change = self._solved(seen - guess.seen, truth - guess.patches, folds)
+            step, change = self._solved(self._looks(guess, seen), truth - guess.patches, folds)
             after = self._moved(guess, change, seen)
             gain = psnr_db(after.patches, truth) - psnr_db(guess.patches, truth)
             if float(gain.mean()) < self._gain_db:
@@ -97,7 +105,7 @@ class Cascade(Attack):
             seen = self._features(observations.select(rows))
             guess = self._looked_at(self._first(seen))
             for stage in self._stages:
-                guess = self._moved(guess, stage.step(seen - guess.seen), seen)
+                guess = self._moved(guess, stage.step(self._looks(guess, seen)), seen)
             parts.append(from_patches(guess.patches, self._grid, *self._shape[1:]).clamp(0, 1))
         return torch.cat(parts)
 
@@ -112,15 +120,26 @@ class Cascade(Attack):
             ridge.add(features[rows], wanted[rows], folds[rows])
         return ridge.solve(features, wanted, folds)
 
+    def _looks(self, guess: Guess, seen: Tensor) -> Tensor:
+        """Returns what a step looks at: what differs, and where patches share tokens the guess itself."""
+        differs = seen - guess.seen
+        return torch.cat([differs, guess.patches - 0.5], dim=2) if self._shares else differs
+
     def _looked_at(self, patches: Tensor) -> Guess:
         """Returns a guess as a picture of 8 bits, and what the edge makes of it."""
         images = from_patches(patches, self._grid, *self._shape[1:]).clamp(0, 1)
         pixels = (images * 255).round().to(torch.uint8)
-        # A branch for each: nobody asks about these pictures again.
-        view, shown = self._view.branch(), list[Tensor]()
-        for rows in _batches(len(pixels)):
-            shown.append(self._features(view.observe(ImageSet.from_pixels(pixels[rows]))))
+        shown = [self._shown(ImageSet.from_pixels(pixels[rows]), self._draws) for rows in _batches(len(pixels))]
         return Guess(patches_of(pixels.float() / 255.0, self._grid), torch.cat(shown))
+
+    def _shown(self, images: ImageSet, draws: int) -> Tensor:
+        """Returns the features of pictures that are sent so many times, each time under another name: their mean."""
+        # A branch: nobody asks about these pictures again.
+        view, whole = self._view.branch(), torch.zeros(())
+        for draw in range(draws):
+            named = ImageSet(images.pixels, tuple(f"{name}/{draw}" for name in images.ids))
+            whole = whole + self._features(view.observe(named, draw))
+        return whole / draws
 
     def _moved(self, guess: Guess, change: Tensor, seen: Tensor) -> Guess:
         """Takes a step; images of which it explains the observation worse stay where they are."""

@@ -44,6 +44,10 @@ class UnreducedView:
         """Returns the unreduced tokens whole."""
         return self._view.unreduced(images, draw)
 
+    def branch(self) -> UnreducedView:
+        """Returns the view once more; what it is asked from now on is forgotten with it."""
+        return UnreducedView(self._view.branch(), self._rng)
+
     def predict(self, images: Tensor) -> Tensor:
         """Queries the victim."""
         return self._view.predict(images)

@@ -26,8 +26,8 @@ class Scaling(NamedTuple):
 def context_of(observations: Observation, scaling: Scaling) -> Tensor:
     """Returns features of every patch.
 
-    Its own standardised token, its four neighbours apart (zero beyond the edge of the image), the mean of the image, and
-    the protected tokens; where sizes are told, the logarithm of its token's.
+    Its own standardised token, its four neighbours apart (zero beyond the edge of the image), the mean of the image and
+    the protected tokens; where map and sizes are told, the logarithm of its token's size.
 
     Args:
         observations: B images.
@@ -50,4 +50,8 @@ def context_of(observations: Observation, scaling: Scaling) -> Tensor:
         padded, _ = observations.as_batch().padded()
         first = ((padded[:, : observations.prefix] - scaling.mean) / scaling.std).flatten(1)  # (B, prefix D)
         whole.append(first[:, None].expand(-1, patches, -1))
+    if observations.merge_map is not None and observations.sizes is not None:
+        batch = observations.as_batch()
+        laid_sizes = batch.with_tokens(batch.sizes.float().log()[:, None]).unmerge()  # (B, N, 1)
+        whole.append(laid_sizes)
     return torch.cat([tokens, *near, *whole], dim=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,73 @@ class LinearMap(NamedTuple):
         return features @ self.weights + self.bias
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sums over images, in double precision: all that a fit and its error need of them.
+
+    Args:
+        gram: (F, F) of features by features.
+        cross: (F, P) of features by what is wanted.
+        x: (N, F) features of every place.
+        y: (N, P) what is wanted of every place.
+        squares: Of what is wanted.
+        count: Images.
+    """
+
+    gram: Tensor = field(default_factory=lambda: torch.zeros(()))
+    cross: Tensor = field(default_factory=lambda: torch.zeros(()))
+    x: Tensor = field(default_factory=lambda: torch.zeros(()))
+    y: Tensor = field(default_factory=lambda: torch.zeros(()))
+    squares: float = 0.0
+    count: int = 0
+
+    @classmethod
+    def of(cls, features: Tensor, wanted: Tensor) -> Sums:
+        """Returns those of features (B, N, F) and what is wanted (B, N, P)."""
+        flat, asked = features.flatten(0, 1), wanted.flatten(0, 1)
+        return cls(
+            (flat.T @ flat).double(),
+            (flat.T @ asked).double(),
+            features.double().sum(dim=0),
+            wanted.double().sum(dim=0),
+            float(wanted.double().square().sum()),
+            len(features),
+        )
+
+    def _with(self, other: Sums, sign: int) -> Sums:
+        return Sums(
+            self.gram + sign * other.gram,
+            self.cross + sign * other.cross,
+            self.x + sign * other.x,
+            self.y + sign * other.y,
+            self.squares + sign * other.squares,
+            self.count + sign * other.count,
+        )
+
+    def __add__(self, other: Sums) -> Sums:
+        return self._with(other, 1)
+
+    def __sub__(self, other: Sums) -> Sums:
+        return self._with(other, -1)
+
+    def solved(self, penalty: float) -> LinearMap:
+        """Returns the map of least squared error, with a penalty relative to the mean feature energy."""
+        count = max(1, self.count)
+        x, y = self.x / count, self.y / count
+        # Less what the bias of every place explains.
+        gram, cross = self.gram - count * x.T @ x, self.cross - count * x.T @ y
+        ridge = (penalty * gram.diagonal().mean()).clamp_min(1e-9) * torch.eye(len(gram), dtype=gram.dtype)
+        weights = torch.linalg.solve(gram + ridge, cross)
+        return LinearMap(weights.float(), (y - x @ weights).float())
+
+    def error(self, one: LinearMap) -> float:
+        """Returns the squared error of a map over these images."""
+        weights, bias = one.weights.double(), one.bias.double()
+        crossed = (weights * self.cross).sum() + (bias * self.y).sum()
+        own = (weights * (self.gram @ weights)).sum() + 2 * (bias * (self.x @ weights)).sum()
+        return float(self.squares - 2 * crossed + own + self.count * bias.square().sum())
+
+
 class FoldedRidge:
     """Normal equations of every fold, accumulated batch by batch in double precision.
 
@@ -31,37 +99,14 @@ class FoldedRidge:
     """
 
     def __init__(self, folds: int, penalties: Sequence[float]) -> None:
-        self._folds, self._penalties = folds, penalties
-        self._gram, self._cross = [torch.zeros(()) for _ in range(folds)], [torch.zeros(()) for _ in range(folds)]
-        self._x, self._y = [torch.zeros(()) for _ in range(folds)], [torch.zeros(()) for _ in range(folds)]
-        self._count = [0] * folds
+        self._penalties, self._sums = penalties, [Sums() for _ in range(folds)]
 
     def add(self, features: Tensor, wanted: Tensor, folds: Tensor) -> None:
         """Adds images: features (B, N, F), what is wanted of them (B, N, P), and the fold of each (B,)."""
-        for fold in range(self._folds):
+        for fold, sums in enumerate(self._sums):
             own = folds == fold
-            x, y = features[own].double(), wanted[own].double()  # (b, N, F), (b, N, P)
-            flat = x.flatten(0, 1)
-            self._gram[fold] = self._gram[fold] + flat.T @ flat
-            self._cross[fold] = self._cross[fold] + flat.T @ y.flatten(0, 1)
-            self._x[fold], self._y[fold] = self._x[fold] + x.sum(dim=0), self._y[fold] + y.sum(dim=0)
-            self._count[fold] += len(x)
-
-    def _maps(self, left_out: int | None) -> list[LinearMap]:
-        """Returns the map for each penalty, fitted to all folds but one, or to all."""
-        kept = [fold for fold in range(self._folds) if fold != left_out]
-        count = max(1, sum(self._count[fold] for fold in kept))
-        x, y = (torch.stack([parts[fold] for fold in kept]).sum(dim=0) / count for parts in (self._x, self._y))
-        # Less what the bias of every place explains.
-        gram = torch.stack([self._gram[fold] for fold in kept]).sum(dim=0) - count * x.T @ x
-        cross = torch.stack([self._cross[fold] for fold in kept]).sum(dim=0) - count * x.T @ y
-        values, vectors = torch.linalg.eigh(gram)
-        turned, scale = vectors.T @ cross, float(gram.diagonal().mean())
-        found = []
-        for penalty in self._penalties:
-            weights = vectors @ (turned / (values.clamp_min(0) + penalty * scale)[:, None])
-            found.append(LinearMap(weights.float(), (y - x @ weights).float()))
-        return found
+            if bool(own.any()):
+                self._sums[fold] = sums + Sums.of(features[own], wanted[own])
 
     def solve(self, features: Tensor, wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
         """Chooses the penalty by left-out images.
@@ -74,15 +119,13 @@ class FoldedRidge:
         Returns:
             The map fitted to all images, and (B, N, P) what maps fitted without each image's fold give for it.
         """
-        every = [self._maps(fold if self._folds > 1 else None) for fold in range(self._folds)]
-        errors = torch.zeros(len(self._penalties), dtype=torch.float64)
-        for fold, maps in enumerate(every):
-            own = folds == fold
-            for number, one in enumerate(maps):
-                errors[number] += (one(features[own]) - wanted[own]).square().sum().double()
-        best = int(errors.argmin())
+        every = sum(self._sums[1:], self._sums[0])
+        rest = [every - own if len(self._sums) > 1 else own for own in self._sums]
+        maps = [[one.solved(penalty) for penalty in self._penalties] for one in rest]
+        errors = [sum(own.error(maps[f][k]) for f, own in enumerate(self._sums)) for k in range(len(self._penalties))]
+        best = errors.index(min(errors))
         given = torch.empty_like(wanted)
-        for fold, maps in enumerate(every):
+        for fold in range(len(self._sums)):
             own = folds == fold
-            given[own] = maps[best](features[own])
-        return self._maps(None)[best], given
+            given[own] = maps[fold][best](features[own])
+        return every.solved(self._penalties[best]), given
