@@ -5,22 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-
-
-def hypervolume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Returns the volume between points (N, M), less is better, and a reference point (M,).
-
-    Optuna computes it for its own figures and samplers, and offers it nowhere.
-    """
-    from optuna._hypervolume import compute_hypervolume  # noqa: PLC0415 - an extra
-
-    return float(compute_hypervolume(losses, reference))
 
 
 def end_workers(pool: ProcessPoolExecutor) -> None:

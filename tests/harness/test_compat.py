@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pytest
 
@@ -16,10 +15,6 @@ from leakgauge.harness.system import compat
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("harness", "attacks", "defenses", "benchmarks", "reports", "leakgauge")
-
-
-def test_a_hypervolume_of_two_points_is_that_of_their_union():
-    assert compat.hypervolume(np.array([[0.25, 0.5], [0.5, 0.25]]), np.ones(2)) == pytest.approx(0.5)
 
 
 def test_a_pool_ends_at_once():
