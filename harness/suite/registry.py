@@ -6,6 +6,7 @@ What checks plug-ins needs pydantic and torch, and is imported when one is built
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -131,6 +132,8 @@ def name_and_options(group: str, spec: Any, where: str) -> tuple[str, dict[str, 
 def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -> Any:
     """Builds the plug-in ``name`` of ``group`` from keyword options, once they are checked.
 
+    One that states no ``name`` of its own bears that of its entry point.
+
     Raises:
         ConfigError: The name or an option is unknown, or an option's value is refused.
         PluginError: The constructor failed in another way.
@@ -146,6 +149,9 @@ def create(group: str, name: str, options: dict[str, Any], *, where: str = "") -
         raise type(error)(error.what, where=error.where or place, hint=error.hint) from error
     except (Exception, SystemExit) as error:
         raise PluginError(f"constructor failed: {error}", where=place, hint="check the options in the suite") from error
+    if not hasattr(built, "name"):
+        with suppress(AttributeError):  # what takes no attributes is told that it has no name
+            built.name = name
     check_declarations(built, place)
     return built
 
