@@ -163,7 +163,7 @@ class PerImageChannel(Channel):
 
     def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
         """Sends the tokens of the images ``ids`` once, image by image."""
-        each = zip(sent.tokens.split(sent.lengths.tolist()), ids, strict=True)
+        each = zip(torch.split(sent.tokens, sent.lengths.tolist()), ids, strict=True)
         arrived = [self.disturb(tokens, rng.child(self.name, image_id)).to(tokens) for tokens, image_id in each]
         return Received(sent.with_tokens(torch.cat(arrived)), symbols_per_image(sent), None)
 

@@ -121,7 +121,7 @@ class LabelledTask(Task):
         if min(counts.values()) < 1:
             said = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise DataError(f"{len(images)} images leave a split empty ({said})", where=where, hint="give more images")
-        parts = torch.arange(len(images)).split([counts[name] for name in SPLITS])
+        parts = torch.split(torch.arange(len(images)), [counts[name] for name in SPLITS])
         return {name: images.select(rows) for name, rows in zip(SPLITS, parts, strict=True)}
 
     @cached_property
