@@ -89,9 +89,9 @@ def test_payload_bytes_follow_the_tokens(victim, photographs):
 
 def test_sizes_are_sent_only_where_the_server_needs_them(victim):
     merge = {"name": "threshold", "thresholds": 0.9}
-    assert SplitPipeline(victim, CPU, cut=3, reduction=merge).sizes_sent
-    assert not SplitPipeline(victim, CPU, cut=6, reduction=merge).sizes_sent
-    assert not SplitPipeline(victim, CPU, cut=3, reduction=merge, send_sizes=False).sizes_sent
+    assert SplitPipeline(victim, CPU, cut=3, reduction=merge).edge.sizes_sent()
+    assert not SplitPipeline(victim, CPU, cut=6, reduction=merge).edge.sizes_sent()
+    assert not SplitPipeline(victim, CPU, cut=3, reduction=merge, send_sizes=False).edge.sizes_sent()
 
 
 def test_nan_tokens_are_refused(victim, photographs):

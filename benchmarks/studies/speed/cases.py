@@ -89,19 +89,14 @@ class _Case:
 
     def _add_packed(self, name: str, reduction: dict[str, Any]) -> None:
         pipeline, rng = self._pipeline(reduction), Streams(0)
-        self.runs[name] = lambda: pipeline.logits(self.images, rng)
-        self.tokens[name] = pipeline.edge(self.images, create_reduction(reduction), rng)[1][:, -1].cpu()
+        self.runs[name] = lambda: pipeline.server.logits(pipeline.edge.run(self.images, rng)[0])
+        self.tokens[name] = pipeline.edge.run(self.images, rng)[1][:, -1].cpu()
 
     def _add_padded(self, thresholds: list[float], tokens: torch.Tensor) -> None:
         victim = self.setup.victim
         for name, compact in (("padded, masked", False), ("padded, compacted", True)):
             self.runs[name] = _padded_run(victim, self.images, thresholds, compact=compact)
             self.tokens[name] = tokens
-
-
-def create_reduction(options: dict[str, Any]) -> Any:
-    """Builds a reduction from ``{name: ..., options}``."""
-    return create("reductions", options["name"], {k: v for k, v in options.items() if k != "name"})
 
 
 def _padded_run(victim: Victim, images: ImageSet, thresholds: list[float], *, compact: bool) -> Run:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from leakgauge.harness.contracts.defense import Previewable
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.measurement.context import Bench
 from leakgauge.harness.run.executors import one_thread
@@ -113,7 +114,8 @@ def kept_tokens(bench: Bench) -> Iterator[tuple[str, int, float]]:
     for point in suite.operating_points:
         config = defense_config(suite, point, suite.channels[0])
         defense = build_defense(config, point.name, bench.victim, bench.device)
+        if not isinstance(defense, Previewable):
+            continue
         with one_thread(), contained("counting tokens", f"operating point {point.name!r}"):
             kept = defense.tokens_kept(images, rng)
-        if kept is not None:
-            yield point.name, len(images), kept
+        yield point.name, len(images), kept

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Defense, tunable
 from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
@@ -17,17 +17,17 @@ from leakgauge.harness.measurement.context import check_questions
 from leakgauge.harness.measurement.exposure import LATENCY_IMAGES, link_costs
 from leakgauge.harness.measurement.transmitting import joined, respond_all, send, transmit_all
 from leakgauge.harness.scoring import guards
-from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
+from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
 from leakgauge.harness.search.sampling.schedule import Candidate
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.trials.memo import Memo
 from leakgauge.harness.search.trials.proxy import LeakageProxy
-from leakgauge.harness.search.tunable import tunable
 from leakgauge.harness.store import number_type
 from leakgauge.harness.suite.planning import build_defense, content_hash
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import PluginConfig
 from leakgauge.harness.system.machine import machine_of
+from leakgauge.harness.values.flops import Flops
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
