@@ -38,6 +38,7 @@ GROUPS = {
     "judges": "Judges",
     "reports": "Writers of reports",
 }
+ABILITIES = ("Previewable", "Inspectable", "Ablatable", "Differentiable", "Tunable", "Accountable")
 CONTRACTS = {
     "Attack": "leakgauge.harness.contracts.attack.Attack",
     "Declarations": "leakgauge.harness.contracts.declarations.Declarations",
@@ -54,6 +55,7 @@ CONTRACTS = {
     "Channel": "leakgauge.harness.contracts.link.Channel",
     "PacketChannel": "leakgauge.harness.contracts.link.PacketChannel",
     "Defense": "leakgauge.harness.contracts.defense.Defense",
+    **{name: f"leakgauge.harness.contracts.defense.{name}" for name in ABILITIES},
     "Task": "leakgauge.harness.contracts.task.Task",
     "QuestionTask": "leakgauge.harness.contracts.questions.QuestionTask",
     "Metric": "leakgauge.harness.contracts.metric.Metric",
