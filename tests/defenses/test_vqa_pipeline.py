@@ -321,6 +321,8 @@ def test_half_precision_answers(monkeypatch):
     images, questions = noise_images(3, 64), questions_for(3)
     pipeline = VqaPipeline(half, CPU, reduction={"name": "threshold", "thresholds": 0.9})
     assert pipeline.respond(pipeline.transmit(images, RNG), questions).shape == (3, 3, 5)
+    for options in ({}, {"cut": 2}, {"projector_on_edge": True}):
+        assert VqaPipeline(half, CPU, **options).edge_tokens(images.images()).tokens.dtype == torch.float32
     exact = VqaPipeline(victim, CPU)
     plain, rough = (p.server.first_logits(p.transmit(images, RNG), questions) for p in (exact, VqaPipeline(half, CPU)))
     assert torch.nn.functional.cosine_similarity(plain, rough).min() > 0.99
@@ -337,3 +339,4 @@ def test_gradients_reach_the_images():
         torch.testing.assert_close(found.tokens.detach(), sent.tokens, atol=1e-5, rtol=1e-5)
         found.tokens.square().sum().backward()
         assert bool((pixels.grad.flatten(1).abs().sum(dim=1) > 0).all())
+        assert all(parameter.grad is None for parameter in victim.model.parameters())
