@@ -38,6 +38,7 @@ GROUPS = {
     "judges": "Judges",
     "reports": "Writers of reports",
 }
+ABILITIES = ("Previewable", "Inspectable", "Ablatable", "Differentiable", "Tunable", "Accountable")
 CONTRACTS = {
     "Attack": "leakgauge.harness.contracts.attack.Attack",
     "Declarations": "leakgauge.harness.contracts.declarations.Declarations",
@@ -55,8 +56,8 @@ CONTRACTS = {
     "PacketChannel": "leakgauge.harness.contracts.link.PacketChannel",
     "PerImageChannel": "leakgauge.harness.contracts.link.PerImageChannel",
     "SimpleDefense": "leakgauge.defenses.simple.SimpleDefense",
-    "Defense": "leakgauge.harness.contracts.defense.Defense",
     "LabelledTask": "leakgauge.harness.contracts.task.LabelledTask",
+    **{name: f"leakgauge.harness.contracts.defense.{name}" for name in ("Defense", *ABILITIES)},
     "Task": "leakgauge.harness.contracts.task.Task",
     "QuestionTask": "leakgauge.harness.contracts.questions.QuestionTask",
     "Metric": "leakgauge.harness.contracts.metric.Metric",
