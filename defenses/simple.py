@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -12,6 +13,7 @@ from leakgauge.defenses.wire.link import Link
 from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Channel, Encoded, Transmission
 from leakgauge.harness.contracts.victim import Victim
+from leakgauge.harness.errors import PluginError
 from leakgauge.harness.suite.options import NestedPlugin, Spec
 from leakgauge.harness.suite.registry import create_nested
 from leakgauge.harness.values.images import ImageSet
@@ -51,12 +53,13 @@ class SimpleDefense(Defense):
     ) -> None:
         victim.to(device)
         self.victim, self.device = victim, device
-        where = f"defense {getattr(self, 'name', type(self).__name__)!r}"
-        carrier = create_nested("channels", channel, where=where)
-        # A packet an image: it arrives whole, or the mean token of the calibration images stands in for its tokens.
-        packet_tokens = self.grid[0] * self.grid[1]
-        self._link = Link(carrier, create_nested("codecs", codec, where=where), packet_tokens, "mean")
+        # A class that leaves its name to the entry point has none yet.
+        self._where = f"defense {getattr(self, 'name', type(self).__name__)!r}"
+        self._count = self.grid[0] * self.grid[1]
+        carrier = create_nested("channels", channel, where=self._where)
+        self._link = Link(carrier, create_nested("codecs", codec, where=self._where), self._count, "drop")
         self.channel = self._link.channel
+        self._mean: Tensor | None = None
 
     @abstractmethod
     def edge(self, images: Tensor) -> Tensor:
@@ -77,11 +80,20 @@ class SimpleDefense(Defense):
     def prepare(self, calibration: ImageSet, rng: Streams) -> None:
         """Fits the codec, and what stands in for lost tokens, to images of the calibration split."""
         if self.needs_calibration:
-            self._link.prepare(self._batch(calibration.evenly_spaced(PREPARATION_IMAGES)), rng)
+            batch = self._batch(calibration.evenly_spaced(PREPARATION_IMAGES))
+            self._mean = batch.tokens.reshape(len(batch), self._count, -1).mean(dim=0)
+            self._link.prepare(batch, rng)
 
     def edge_tokens(self, images: Tensor) -> TokenBatch:
         """Returns the tokens of images (B, 3, H, W) in [0, 1]; gradients reach the images where ``edge`` lets them."""
-        return TokenBatch.from_uniform(self.edge(images).float(), prefix=0)
+        tokens = self.edge(images)
+        if tokens.ndim != 3 or tokens.shape[:2] != (len(images), self._count):
+            raise PluginError(
+                f"edge returned {tuple(tokens.shape)} for {len(images)} images and the grid {self.grid}",
+                where=self._where,
+                hint=f"return ({len(images)}, {self._count}, width), or state another `grid`",
+            )
+        return TokenBatch.from_uniform(tokens.float(), prefix=0)
 
     def encode(self, images: ImageSet, rng: Streams) -> Encoded:
         """Runs the edge and serialises a packet an image."""
@@ -89,14 +101,22 @@ class SimpleDefense(Defense):
         return self._link.encode(batch, images.ids, batch.lengths[:, None], sizes_sent=False)
 
     def send(self, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:
-        """Sends payloads once, through the defense's channel or an eavesdropper's."""
-        return self._link.send(encoded, rng, channel)
+        """Sends payloads once, through the defense's channel or an eavesdropper's.
+
+        A packet holds an image: where it is lost, the mean tokens of the calibration images stand in for its own.
+        """
+        sent = self._link.send(encoded, rng, channel)
+        if sent.lost is None or self._mean is None:
+            return sent
+        tokens = self._mean.repeat(len(sent.received), 1, 1)
+        tokens[sent.received.lengths > 0] = sent.received.tokens.reshape(-1, *self._mean.shape)
+        return replace(sent, received=TokenBatch.from_uniform(tokens, prefix=0))
 
     def respond(self, transmission: Transmission, questions: object = None) -> Tensor:
         """Runs the server on what was received."""
         received = transmission.received.to(self.device)
         with torch.no_grad():
-            return self.server(received.tokens.reshape(len(received), -1, received.tokens.shape[1])).float().cpu()
+            return self.server(received.tokens.reshape(len(received), self._count, -1)).float().cpu()
 
     def _batch(self, images: ImageSet) -> TokenBatch:
         """Returns the tokens of images as they enter the link: float32, on the CPU, checked."""

@@ -257,7 +257,7 @@ def create(group: str, name: str, options: Mapping[str, object], *, where: str =
         raise PluginError(f"constructor failed: {error}", where=place, hint="check the options in the suite") from error
     if not hasattr(built, "name"):
         with suppress(AttributeError):  # what takes no attributes is told that it has no name
-            setattr(built, "name", name)  # noqa: B010 - of no class that states it
+            setattr(built, "name", name)  # noqa: B010 - plug-ins have many types, and some none of ours
     check_declarations(built, place)
     return built
 
