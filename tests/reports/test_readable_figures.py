@@ -77,7 +77,7 @@ def test_what_is_unscored_is_not_at_least_anything(tmp_path, verdict):
 
 def test_the_spread_of_leakage_is_drawn_for_every_setting_and_ends_at_its_own_images(tmp_path):
     run = simulated(tmp_path / "run")
-    found = [plot for plot in plots(run, point_rows(run)) if "-spread-" in plot.name]
+    found = [plot for plot in plots(run) if "-spread-" in plot.name]
     assert len(found) == len(run.settings)
     axes = found[0].figure.axes[0]
     low, high = axes.get_ylim()
