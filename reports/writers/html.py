@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,9 +189,13 @@ def _run_html(templates: Environment, run: LoadedRun) -> str:
     own = (
         templates.get_template(name).render() for name in ("page.js.j2", "parts/frontier.js.j2", "parts/explorer.js.j2")
     )
-    scripts = [Markup(text) for text in (vega_script(), *own) if text]
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # Bundling takes seconds of a compiler that leaves Python to others.
+        library = beside.submit(vega_script)
+        page = _page(run, 1)
+    scripts = [Markup(text) for text in (library.result(), *own) if text]
     return templates.get_template("report.html.j2").render(
-        pages=[_page(run, 1)],
+        pages=[page],
         scripts=scripts,
         policy=policy(scripts),
         sheet_quality=QUALITY,
