@@ -29,6 +29,8 @@ _COSTS = (
     ("compute", "gflops_total", "edge and server (GFLOP/image)", "computation, edge and server together"),
 )
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
+_BACKGROUND = re.compile(r'<g id="patch_1">.*?</g>', re.DOTALL)
+"""What is drawn first in an SVG."""
 _DATELESS = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 
 
@@ -52,10 +54,6 @@ class Plot:
     figure: Figure
     kind: Literal["frontier", "spread", "learning", "other"] = "frontier"
 
-    # Constrained layout begins where the last one ended and ends elsewhere in the last digit, so that what a figure was
-    # written as before shows in its bytes. Each rendering asks for the one before it: whoever asks first, the order is
-    # the same.
-
     @cached_property
     def bare_svg(self) -> str:
         """The <svg> element without a background, for a page."""
@@ -63,18 +61,17 @@ class Plot:
 
     @cached_property
     def white_svg(self) -> str:
-        """The <svg> element on white, laid out as ``bare_svg`` is."""
-        _ = self.bare_svg
-        engine = self.figure.get_layout_engine()
-        self.figure.set_layout_engine("none")
-        text = _bare_svg(self.figure, "white")
-        self.figure.set_layout_engine(engine)
-        return text
+        """The <svg> element on white: ``bare_svg`` but for its background, which is that of an empty figure."""
+        width, height = self.figure.get_size_inches()
+        white = _BACKGROUND.search(_bare_svg(Figure((float(width), float(height))), "white"))
+        return self.bare_svg if white is None else _BACKGROUND.sub(lambda _: white[0], self.bare_svg, count=1)
 
     @cached_property
     def pdf(self) -> bytes:
         """The figure on white, as a PDF file."""
-        _ = self.white_svg
+        # Constrained layout begins where the last one ended and ends elsewhere in the last digit, so that bytes show
+        # what a figure was written as before: whoever asks first, it is SVG.
+        _ = self.bare_svg
         return _bytes(self.figure, "pdf", "white")
 
 

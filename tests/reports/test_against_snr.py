@@ -94,7 +94,7 @@ def _no_other_figures() -> Iterator[None]:
     """Figures of other sections, which other tests are about, are not drawn: each takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("html", "markdown"):
-            patch.setattr(f"leakgauge.reports.writers.{module}.plots", lambda run, rows: [])
+            patch.setattr(f"leakgauge.reports.writers.{module}.plots", lambda run: [])
         yield
 
 
