@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.compat import shared_font_subsets
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.figures.against_cut import against_cut, cut_lines
@@ -224,9 +225,10 @@ def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
     """Writes figures as SVG and PDF, and returns the paths."""
     header = '<?xml version="1.0" encoding="utf-8"?>\n'
     written: list[Path] = []
-    for plot in drawn:
-        for kind, data in (("svg", (header + plot.white_svg).encode()), ("pdf", plot.pdf)):
-            path = folder / f"{plot.name}.{kind}"
-            write_atomic(path, data)
-            written.append(path)
+    with shared_font_subsets():
+        for plot in drawn:
+            for kind, data in (("svg", (header + plot.white_svg).encode()), ("pdf", plot.pdf)):
+                path = folder / f"{plot.name}.{kind}"
+                write_atomic(path, data)
+                written.append(path)
     return written
