@@ -104,6 +104,10 @@ class PictureFiles:
             self._sheets[key] = found
         return found
 
+    def forget(self) -> None:
+        """Lets go of the sheets in memory, as whoever has shown a run does: a report may be of many."""
+        self._sheets.clear()
+
     def picture(self, key: str, index: int) -> str:
         """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
         found = self.sheet(key)

@@ -37,7 +37,7 @@ from leakgauge.reports.tables.what_was_read import NOT_STATED, reading_grids
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.writers.explorer import explorer_data, sheets_of
 from leakgauge.reports.writers.first_screen import PICTURES, FirstScreen, first_screen
-from leakgauge.reports.writers.gallery import Gallery, extreme_cases, gallery
+from leakgauge.reports.writers.gallery import Gallery, PictureFiles, extreme_cases, gallery
 from leakgauge.reports.writers.interactive_frontier import frontier_data
 from leakgauge.reports.writers.page_scripts import page_json, policy, vega_script
 from leakgauge.reports.writers.picture_sheets import QUALITY, Sheets
@@ -197,6 +197,7 @@ def _run_html(templates: Environment, run: LoadedRun) -> str:
         # Bundling scripts and coding pictures take seconds of compiled code, which leaves Python to the figures.
         library = beside.submit(vega_script)
         page = _page(run, 1, beside)
+    PictureFiles.of(run).forget()
     scripts = [Markup(text) for text in (library.result(), *own) if text]
     return templates.get_template("report.html.j2").render(
         pages=[page],
