@@ -38,6 +38,7 @@ GROUPS = {
     "judges": "Judges",
     "reports": "Writers of reports",
 }
+ABILITIES = ("Previewable", "Inspectable", "Ablatable", "Differentiable", "Tunable", "Accountable")
 CONTRACTS = {
     "Attack": "leakgauge.harness.contracts.attack.Attack",
     "Declarations": "leakgauge.harness.contracts.declarations.Declarations",
@@ -52,9 +53,12 @@ CONTRACTS = {
     "Codec": "leakgauge.harness.contracts.link.Codec",
     "SymbolCodec": "leakgauge.harness.contracts.link.SymbolCodec",
     "Channel": "leakgauge.harness.contracts.link.Channel",
+    "PerImageChannel": "leakgauge.harness.contracts.link.PerImageChannel",
     "PacketChannel": "leakgauge.harness.contracts.link.PacketChannel",
-    "Defense": "leakgauge.harness.contracts.defense.Defense",
+    **{name: f"leakgauge.harness.contracts.defense.{name}" for name in ("Defense", *ABILITIES)},
     "Task": "leakgauge.harness.contracts.task.Task",
+    "LabelledTask": "leakgauge.harness.contracts.task.LabelledTask",
+    "SimpleDefense": "leakgauge.defenses.simple.SimpleDefense",
     "QuestionTask": "leakgauge.harness.contracts.questions.QuestionTask",
     "Metric": "leakgauge.harness.contracts.metric.Metric",
     "Judge": "leakgauge.harness.scoring.judging.Judge",

@@ -14,31 +14,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leakgauge.defenses.simple import SimpleDefense
     from leakgauge.front_door import OperatingPoint, Run, compare, gate, open_run, report, run, search
     from leakgauge.harness.contracts.attack import Attack
     from leakgauge.harness.contracts.declarations import Knowledge
     from leakgauge.harness.contracts.defense import Defense
-    from leakgauge.harness.contracts.link import Channel, Codec
+    from leakgauge.harness.contracts.link import Channel, Codec, PerImageChannel
     from leakgauge.harness.contracts.metric import Metric
     from leakgauge.harness.contracts.reduction import Reduction
-    from leakgauge.harness.contracts.task import Task
+    from leakgauge.harness.contracts.task import LabelledTask, Task
     from leakgauge.harness.contracts.victim import Victim
-    from leakgauge.harness.errors import LeakgaugeError
+    from leakgauge.harness.errors import LeakgaugeError, PayloadError
     from leakgauge.harness.values.images import ImageSet
     from leakgauge.measuring import measure
 
 __version__ = "0.2.0"
 
 _PLACES = {
+    "leakgauge.defenses.simple": ("SimpleDefense",),
     "leakgauge.front_door": ("OperatingPoint", "Run", "compare", "gate", "open_run", "report", "run", "search"),
     "leakgauge.harness.contracts.attack": ("Attack",),
     "leakgauge.harness.contracts.declarations": ("Knowledge",),
     "leakgauge.harness.contracts.defense": ("Defense",),
     "leakgauge.harness.contracts.metric": ("Metric",),
-    "leakgauge.harness.contracts.task": ("Task",),
-    "leakgauge.harness.errors": ("LeakgaugeError",),
+    "leakgauge.harness.contracts.task": ("LabelledTask", "Task"),
+    "leakgauge.harness.errors": ("LeakgaugeError", "PayloadError"),
     "leakgauge.harness.values.images": ("ImageSet",),
-    "leakgauge.harness.contracts.link": ("Channel", "Codec"),
+    "leakgauge.harness.contracts.link": ("Channel", "Codec", "PerImageChannel"),
     "leakgauge.harness.contracts.reduction": ("Reduction",),
     "leakgauge.harness.contracts.victim": ("Victim",),
     "leakgauge.measuring": ("measure",),
@@ -52,11 +54,15 @@ __all__ = [
     "Defense",
     "ImageSet",
     "Knowledge",
+    "LabelledTask",
     "LeakgaugeError",
     "Metric",
     "OperatingPoint",
+    "PayloadError",
+    "PerImageChannel",
     "Reduction",
     "Run",
+    "SimpleDefense",
     "Task",
     "Victim",
     "__version__",

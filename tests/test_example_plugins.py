@@ -1,10 +1,12 @@
 """The packages of examples/plugins, which the documentation shows, are found, run together and do what they say.
 
-The fast tests register their entry points as an installer would, by metadata on the path; the slow one installs them.
+The fast tests register their entry points as an installer would, by metadata on the path; the slow one installs them
+with pip. Both take them through a suite, its tables, the report and the gate.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import tomllib
 from importlib import invalidate_caches
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -53,6 +56,16 @@ SUITE = {
     "metrics": ["psnr_db", {"name": "edge_error", "scale": 100.0}],
     "judge": "thumbnail",
 }
+ANSWER = {
+    **SUITE,
+    "name": "answer",
+    "defense": {"name": "answer_only", "codec": "float16"},
+    "operating_points": [{"name": "answer"}],
+    "attacks": ["floor_mean", "ridge"],
+}
+MOST_LINES = 25
+LIMITS = {"minimum_images": 10, "inconclusive": "judge", "lower_bounds": "judge", "worse_by": {"edge_error": 1.0}}
+STRICT = {**LIMITS, "absolute": [{"measure": "edge_error", "at_least": 1000.0}]}
 
 
 def metadata(package: Path) -> tuple[str, str]:
@@ -88,6 +101,18 @@ def installed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(installed, tmp_path_factory):
     return leakgauge.run(SUITE, out=tmp_path_factory.mktemp("run") / "run", workers=1)
+
+
+@pytest.fixture(scope="module")
+def answered(installed, tmp_path_factory):
+    return leakgauge.run(ANSWER, out=tmp_path_factory.mktemp("answer") / "run", workers=1)
+
+
+def test_every_package_is_short():
+    for package in PACKAGES:
+        lines = [len(path.read_text().splitlines()) for path in package.rglob("*.py")]
+        assert sum(lines) <= MOST_LINES, package.name
+        assert len((package / "pyproject.toml").read_text().splitlines()) <= MOST_LINES, package.name
 
 
 def test_every_contract_has_its_package():
@@ -141,21 +166,36 @@ def test_the_writer_and_the_command_read_the_run(finished, tmp_path, capsys):
     assert "dB at" in capsys.readouterr().out
 
 
-def test_an_answer_alone_leaks_less_than_tokens(finished, tmp_path):
-    run = leakgauge.run(
-        {
-            **SUITE,
-            "defense": "answer_only",
-            "operating_points": [{"name": "answer"}],
-            "attacks": ["floor_mean", "ridge"],
-        },
-        out=tmp_path / "run",
-        workers=1,
-    )
-    cells = run.cells.set_index(["channel", "attack"])
-    assert cells.loc[("ideal", "ridge"), "payload_bytes"] == 4
+def test_an_answer_alone_leaks_less_than_tokens(finished, answered):
+    cells = answered.cells.set_index(["channel", "attack"])
+    # Two classes, two bytes each, and the header.
+    assert (cells["payload_bytes"] - cells["side_bytes"] == 4).all()
+    assert set(cells["tokens"]) == {1}
     tokens = finished.cells.set_index(["operating_point", "channel", "attack"])["psnr_db"]
     assert cells.loc[("ideal", "ridge"), "psnr_db"] < tokens["undefended", "ideal", "ridge"]
+    # The answer arrives as it was: half precision changes no class.
+    assert cells.loc[("ideal", "ridge"), "quality"] == cells.loc[("ideal", "ridge"), "quality_base"]
+
+
+def test_a_plug_in_without_a_name_bears_that_of_its_entry_point(installed):
+    for group, name in {("metrics", "edge_error"), ("channels", "blanking"), ("tasks", "stripes"), ("attacks", "gray")}:
+        assert registry.create(group, name, {}).name == name
+
+
+def test_report_and_gate_take_both_runs(finished, answered, tmp_path):
+    for stated, name in ((LIMITS, "limits"), (STRICT, "strict")):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(stated))
+    for run in (finished, answered):
+        images = pd.read_parquet(run.path / "images.parquet")
+        assert images["edge_error"].notna().any()
+        page = tmp_path / run.suite.name / "index.html"
+        base = str(tmp_path / f"{run.suite.name}.json")
+        command("report").main([str(run.path), "--out", str(page.parent)], standalone_mode=False)
+        assert "Edge error" in page.read_text()
+        command("baseline").main([str(run.path), "--out", base], standalone_mode=False)
+        for limits, exit_code in (("limits", 0), ("strict", 1)):
+            words = [str(run.path), "--baseline", base, "--limits", str(tmp_path / f"{limits}.yaml")]
+            assert command("gate").main(words, standalone_mode=False) == exit_code
 
 
 def test_suites_and_spaces_are_found_by_name(installed):
@@ -188,7 +228,26 @@ def test_pip_installs_them(tmp_path):
     subprocess.run([*pip, "--target", str(target), *sources], check=True, capture_output=True, timeout=280)
     places = [str(target), str(PLUGINS.parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "COLUMNS": "200"}
-    line = [sys.executable, "-m", "leakgauge.harness.cli", "list"]
-    said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    def leakgauge_says(*words: object) -> str:
+        line = [sys.executable, "-m", "leakgauge.harness.cli", *map(str, words)]
+        done = subprocess.run(
+            line, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = leakgauge_says("list")
     names = ("gray", "mean_probe", "stride", "clip", "float8", "blanking", "answer_only", "stripes", "edge_error")
     assert not [name for name in (*names, "thumbnail", "headlines", "worst", "lab-smoke") if name not in said]
+    (tmp_path / "limits.yaml").write_text(json.dumps(LIMITS))
+    for suite in (SUITE, ANSWER):
+        run = tmp_path / suite["name"]
+        run.with_suffix(".yaml").write_text(json.dumps(suite))
+        leakgauge_says("run", run.with_suffix(".yaml"), "--out", run, "--workers", 1)
+        assert set(pd.read_csv(run / "cells.csv")["status"]) == {"done"}
+        assert pd.read_parquet(run / "images.parquet")["edge_error"].notna().any()
+        leakgauge_says("report", run, "--out", run / "report")
+        assert "Edge error" in (run / "report" / "index.html").read_text()
+        leakgauge_says("baseline", run, "--out", run.with_suffix(".base"))
+        assert "pass" in leakgauge_says("gate", run, "--baseline", run.with_suffix(".base"), "--limits", "limits.yaml")

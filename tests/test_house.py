@@ -28,6 +28,8 @@ FLOORS = (
 MOST_ENTRIES = 12
 MAY_BE_LONGER = {"attacks", "attacks/networks", "defenses/reductions"}
 LEAST_LINES = 40
+MOST_CONCEPTS = {"attack": 4, "reduction": 3, "channel": 3, "codec": 4, "task": 4, "metric": 3, "defense": 4}
+"""What the author of a plug-in has to know of ours, at most, by the package that its guide shows."""
 STANDS_APART = {
     "leakgauge.harness.search.known_samplers": "names for `list`, which must not import what builds samplers",
 }
@@ -246,4 +248,8 @@ def test_the_walks_are_counted(walks):
         assert len(files) > 10
         assert again.total() > 10
         assert 5 < deepest < 40
+    plugins = ROOT / "examples" / "plugins"
+    counted = {package: walks.concepts(house, plugins / package)[1] for package in MOST_CONCEPTS}
+    assert {"SimpleDefense", "edge", "server"} == counted["defense"]
+    assert {name: len(found) for name, found in counted.items() if len(found) > MOST_CONCEPTS[name]} == {}
     assert not re.search(r"import leakgauge", (ROOT / "tests" / "house" / "walks.py").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.defenses.backbones.backbone import Backbone
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.none import NoReduction
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import VictimError

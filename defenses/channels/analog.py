@@ -16,15 +16,10 @@ from leakgauge.defenses.radio.fading import (
     noise_power,
     transmit,
 )
-from leakgauge.harness.contracts.link import Channel, ChannelState, Received, SymbolCodec
+from leakgauge.harness.contracts.link import Channel, ChannelState, Received, SymbolCodec, symbols_per_image
 from leakgauge.harness.suite.options import Count, Decibel
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
-
-
-def symbols_per_image(sent: TokenBatch) -> Tensor:
-    """Returns (B,) complex symbols that an image's token values fill: two real values a symbol, token by token."""
-    return sent.lengths * ((sent.tokens.shape[1] + 1) // 2)
 
 
 def image_power(sent: TokenBatch) -> Tensor:

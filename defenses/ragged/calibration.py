@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.defenses.backbones.backbone import Backbone
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.bipartite import OrderName, Pairs, SplitName
 from leakgauge.defenses.reductions.similarity_merge import SimilarityMerge, SimilarityName
 from leakgauge.defenses.reductions.threshold import NEVER, ThresholdMerge

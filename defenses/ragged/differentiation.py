@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from leakgauge.defenses.backbones.backbone import Backbone
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.none import NoReduction
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
@@ -27,7 +27,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def differentiable_tokens(model: nn.Module, backbone: Backbone, images: Tensor, cut: int) -> TokenBatch:
+def differentiable_tokens(
+    model: nn.Module, backbone: Backbone, images: Tensor, cut: int, outgoing: Callable[[TokenBatch], TokenBatch]
+) -> TokenBatch:
     """Runs the first ``cut`` blocks without reduction.
 
     Args:
@@ -35,9 +37,11 @@ def differentiable_tokens(model: nn.Module, backbone: Backbone, images: Tensor, 
         backbone: Its adapter.
         images: (B, 3, H, W), normalised; gradients reach them.
         cut: Blocks to run.
+        outgoing: Makes of the tokens after the last block those that are sent.
     """
     with frozen(model):
         batch = backbone.embed(images)
         names = tuple(str(i) for i in range(len(images)))
         batch, _ = run_edge(backbone, batch, names, NoReduction(), Streams(0), cut=cut, proportional=False)
+        batch = outgoing(batch)
     return batch.with_tokens(batch.tokens.float())

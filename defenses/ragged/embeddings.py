@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leakgauge.defenses.backbones.backbone import Backbone
-from leakgauge.defenses.ragged.edge import embed
+from leakgauge.defenses.ragged.forward import embed
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.tokens import TokenBatch

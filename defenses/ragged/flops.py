@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -13,13 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leakgauge.defenses.backbones.backbone import Backbone
 from leakgauge.defenses.ragged.attention import attention_half, mlp_half
-from leakgauge.defenses.ragged.edge import embed, layer_state
+from leakgauge.defenses.ragged.forward import embed, layer_state
 from leakgauge.defenses.reductions.none import NoReduction
 from leakgauge.defenses.reductions.similarity_merge import SimilarityMerge
 from leakgauge.harness.contracts.link import Encoded, Transmission
 from leakgauge.harness.contracts.reduction import Reduction
 from leakgauge.harness.contracts.victim import Victim
-from leakgauge.harness.scoring.compute import Flops
 from leakgauge.harness.suite.registry import written_out
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
@@ -73,48 +72,52 @@ class FlopTable:
         self._backbone, self._victim, self._device = backbone, victim, device
         self._known: dict[tuple[Any, ...], int] = {}
 
-    def count(
-        self,
-        images: ImageSet,
-        transmission: Transmission,
-        reducing: Reducing,
-        serialise: Callable[[TokenBatch, tuple[str, ...], Tensor], Encoded],
-    ) -> Flops:
-        """Returns the FLOPs of each image: embedding, edge blocks, codec, server blocks, head.
+    def share(self, other: FlopTable) -> None:
+        """Takes over what another table of the same victim has counted, and what it will."""
+        self._known = other._known
+
+    def edge(self, images: ImageSet, transmission: Transmission, reducing: Reducing) -> list[int]:
+        """Returns the FLOPs of each image in embedding and edge blocks.
 
         Args:
             images: B images.
             transmission: What became of them.
             reducing: How edge blocks merge.
-            serialise: Writes the payloads of tokens on the CPU, given ids and token counts.
         """
-        encoded = transmission.encoded
-        edge, total = [], []
-        ends = zip(self.edge(images, transmission, reducing), encoded.tokens_per_layer[:, -1].tolist(), strict=True)
-        # A codec may hold what was fitted to this very operating point: its part is not shared.
-        codec: dict[int, int] = {}
-        for (before, last), received in zip(ends, transmission.received.lengths.tolist(), strict=True):
-            if last not in codec:
-                # As the pipeline does it: outside the victim's number type.
-                with torch.autocast("cpu", enabled=False):
-                    made_up = self.tokens(last).to("cpu")
-                    made_up = made_up.with_tokens(made_up.tokens.float())
-                    codec[last] = _counted(partial(serialise, made_up, ("made-up",), _NONE))
-            sent = before + codec[last]
-            server = range(reducing.cut, self._backbone.depth)
-            after = sum(self.server_block(b, received, reducing.proportional, encoded.sizes_sent) for b in server)
-            edge.append(sent / 1e9)
-            total.append((sent + after + self.finish(received)) / 1e9)
-        return Flops(torch.tensor(edge, dtype=torch.float64), torch.tensor(total, dtype=torch.float64))
-
-    def edge(self, images: ImageSet, transmission: Transmission, reducing: Reducing) -> list[int]:
-        """Returns the FLOPs of each image in embedding and edge blocks; arguments as for ``count``."""
         first = self.part(("embed",), lambda: embed(self._backbone, self._victim, images.select([0]), self._device))
         start = self._backbone.prefix + transmission.encoded.decoded.merge_map.shape[1]
         return [
             first
             + sum(self.edge_block(layer, *ends, reducing) for layer, ends in enumerate(pairwise([start, *counts])))
             for counts in transmission.encoded.tokens_per_layer.tolist()
+        ]
+
+    def encoding(
+        self, transmission: Transmission, serialise: Callable[[TokenBatch, tuple[str, ...], Tensor], Encoded]
+    ) -> list[int]:
+        """Returns the FLOPs of each image in the codec.
+
+        It may hold what was fitted to this very operating point, so that nothing of it is shared.
+
+        Args:
+            transmission: What became of B images.
+            serialise: Writes the payloads of tokens on the CPU, given ids and token counts.
+        """
+        counts, known = transmission.encoded.tokens_per_layer[:, -1].tolist(), dict[int, int]()
+        for count in dict.fromkeys(counts):
+            # As the pipeline does it: outside the victim's number type.
+            with torch.autocast("cpu", enabled=False):
+                made_up = self.tokens(count).to("cpu")
+                made_up = made_up.with_tokens(made_up.tokens.float())
+                known[count] = _counted(partial(serialise, made_up, ("made-up",), _NONE))
+        return [known[count] for count in counts]
+
+    def server(self, transmission: Transmission, layers: Sequence[int], *, proportional: bool) -> list[int]:
+        """Returns the FLOPs of each image in the blocks ``layers``, on the tokens that arrived."""
+        sized = transmission.encoded.sizes_sent
+        return [
+            sum(self.server_block(layer, received, proportional, sized) for layer in layers)
+            for received in transmission.received.lengths.tolist()
         ]
 
     def part(self, key: tuple[Any, ...], run: Callable[[], Any]) -> int:

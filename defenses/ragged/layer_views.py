@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from leakgauge.defenses.ragged.edge import AfterBlock
+from leakgauge.defenses.ragged.forward import AfterBlock
 from leakgauge.harness.values.layer_view import LayerView
 from leakgauge.harness.values.tokens import TokenBatch
 

@@ -33,8 +33,3 @@ def move_rows(lengths: Tensor, target: Tensor, group: Tensor | None = None) -> A
         new_row[order] = torch.arange(len(order), device=target.device)
     destination = new_row[target.clamp_min(0)]
     return Assignment(torch.where(target == DROPPED, DROPPED, destination), counts)
-
-
-def keep_rows(lengths: Tensor, keep: Tensor) -> Assignment | None:
-    """Keeps the rows where ``keep`` (T,) is True, in order, and drops the rest; None where all are kept."""
-    return move_rows(lengths, torch.where(keep, torch.arange(len(keep), device=keep.device), DROPPED))

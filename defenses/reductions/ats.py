@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from leakgauge.defenses.reductions.acting_layers import ActingLayers, Layers
-from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.patches import patch_spans
 from leakgauge.defenses.reductions.per_layer import PerLayer
 from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
@@ -123,4 +122,4 @@ class AdaptiveTokenSampling(Reduction):
             if bool(own.sum() > 0):
                 keep[start:end] = False
                 keep[start + sample(own, int(self._tokens[state.layer]))] = True
-        return keep_rows(state.lengths, keep)
+        return Assignment.keeping(state.lengths, keep)

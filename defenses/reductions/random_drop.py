@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.bipartite import image_start
 from leakgauge.defenses.reductions.matched import MatchedReduction
 from leakgauge.harness.contracts.reduction import Assignment, LayerState
@@ -29,4 +28,4 @@ class RandomDrop(MatchedReduction):
                 generator = rng.child("random_drop", state.layer, state.ids[i]).torch()
                 order = torch.randperm(length - state.prefix, generator=generator)
                 keep[start + state.prefix + order[:drops]] = False
-        return keep_rows(state.lengths, keep.to(state.keys.device))
+        return Assignment.keeping(state.lengths, keep.to(state.keys.device))

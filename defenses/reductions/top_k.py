@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from leakgauge.defenses.reductions.acting_layers import EVERY, ActingLayers, Layers
-from leakgauge.defenses.reductions.assignments import keep_rows
 from leakgauge.defenses.reductions.bipartite import rank_in_image
 from leakgauge.defenses.reductions.share import ShareOfPatches
 from leakgauge.harness.contracts.reduction import Assignment, LayerState, Reduction
@@ -69,4 +68,4 @@ class TopK(Reduction):
 
     def assign(self, state: LayerState, rng: Streams) -> Assignment | None:
         """Drops all but the top share."""
-        return keep_rows(state.lengths, self.kept(state)) if self.active(state.layer, state.layers) else None
+        return Assignment.keeping(state.lengths, self.kept(state)) if self.active(state.layer, state.layers) else None

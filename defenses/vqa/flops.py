@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
 
 from leakgauge.defenses.vqa.fastv import RUNS, FastV, check_layers, last_attention, run_layers
@@ -16,6 +15,7 @@ from leakgauge.defenses.vqa.language_half import LanguageHalf
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.values.questions import ABSENT
 
+Part = Callable[[tuple[Any, ...], Callable[[], Any]], int]
 SHORT, LONG, CHECK = 8, 16, 24
 """Tokens of the made-up prompts that are counted: two settle the law, the third checks it."""
 
@@ -47,10 +47,11 @@ class QuestionFlops:
         language: The language model.
         fastv: What drops image tokens inside it.
         width: Width of its tokens.
+        part: Returns the FLOPs of what it is given to run, known by a key (``ragged.flops.FlopTable.part``).
     """
 
-    def __init__(self, language: LanguageHalf, fastv: FastV | None, width: int) -> None:
-        self._language, self._fastv, self._width = language, fastv, width
+    def __init__(self, language: LanguageHalf, fastv: FastV | None, width: int, part: Part) -> None:
+        self._language, self._fastv, self._width, self._part = language, fastv, width, part
         self._model: Any = language.model
         check_layers(self._model)
 
@@ -107,29 +108,25 @@ class QuestionFlops:
         mask = torch.ones(1, length, dtype=torch.long, device=states.device)
         return states, mask, torch.arange(length, device=states.device)[None]
 
-    def _layers(self, first: int, end: int, length: int) -> int:
+    def _run(self, first: int, end: int, length: int, *, ranks: bool = False) -> None:
+        """Runs some layers on ``length`` tokens, and ranks the tokens by the attention of the first, where asked."""
         states, mask, positions = self._states(length)
         memory = DynamicCache(config=self._model.config)
-        return _counted(lambda: run_layers(self._model, states, mask, positions, memory, first, end))
+        run_layers(self._model, states, mask, positions, memory, first, end)
+        if ranks:
+            last_attention(self._model, states[:, -1:], mask, positions[:, -1:], memory, first)
 
-    @cached_property
+    def _layers(self, first: int, end: int, length: int) -> int:
+        return self._part(("language", first, end, length), lambda: self._run(first, end, length))
+
+    @property
     def _head(self) -> int:
-        states = self._states(1)[0]
-        return _counted(lambda: self._language.head(states))
+        return self._part(("language head",), lambda: self._language.head(self._states(1)[0]))
 
-    @cache  # noqa: B019 - lives as long as the pipelines of one victim, which share it
     def _scoring(self, length: int) -> int:
         """Returns the FLOPs of ranking image tokens, which FastV does once a prompt."""
         if self._fastv is None:
             return 0
         layer = self._fastv.layer - 1
-        states, mask, positions = self._states(length)
-        memory = DynamicCache(config=self._model.config)
-        run_layers(self._model, states, mask, positions, memory, layer, layer + 1)
-        return _counted(lambda: last_attention(self._model, states[:, -1:], mask, positions[:, -1:], memory, layer))
-
-
-def _counted(run: Callable[[], Any]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
+        both = self._part(("ranked", layer, length), lambda: self._run(layer, layer + 1, length, ranks=True))
+        return both - self._layers(layer, layer + 1, length)

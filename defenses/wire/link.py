@@ -26,37 +26,45 @@ class Link:
         codec: Token values to bytes, or straight to channel symbols.
         packet_tokens: Patch tokens a packet, where the channel carries packets.
         on_loss: What becomes of lost tokens: ``mean`` or ``drop``.
+
+    Attributes:
+        may_lose: Whether packets are carried, each of which arrives whole or is lost.
     """
 
     def __init__(self, channel: Channel, codec: Codec | SymbolCodec, packet_tokens: int, on_loss: OnLoss) -> None:
         check_symbols(codec, channel)
         self.channel, self.codec = channel, codec
+        self._symbol_codec = codec if isinstance(codec, SymbolCodec) else None
+        self._byte_codec = NoValues() if isinstance(codec, SymbolCodec) else codec
+        self.may_lose = isinstance(channel, PacketChannel)
         self._packet_tokens, self._on_loss = packet_tokens, on_loss
         self._placeholder: Placeholder | None = None
 
     @property
     def learned(self) -> bool:
         """Whether the codec is fitted to calibration images."""
-        return isinstance(self.codec, SymbolCodec) or type(self.codec).prepare is not Codec.prepare
+        return self._symbol_codec is not None or type(self._byte_codec).prepare is not Codec.prepare
 
     @property
     def needs_tokens(self) -> bool:
         """Whether ``prepare`` must be called: the codec is learned, or lost tokens are stood in for."""
-        return self.learned or isinstance(self.channel, PacketChannel)
+        return self.learned or self.may_lose
 
     def prepare(self, batch: TokenBatch, rng: Streams) -> None:
         """Fits the codec, and what stands in for lost tokens, to calibration images' tokens (float32, on the CPU)."""
         self._placeholder = mean_placeholder(batch)
-        if isinstance(self.codec, SymbolCodec):
-            self.codec.prepare(batch.tokens, rng.child("codec"))
+        if self._symbol_codec is not None:
+            self._symbol_codec.prepare(batch.tokens, rng.child("codec"))
         elif self.learned:
-            self.codec.prepare(batch.tokens)
+            self._byte_codec.prepare(batch.tokens)
 
     def packets(self, batch: TokenBatch, sizes_sent: bool) -> list[list[Serialised]]:
         """Serialises the tokens of each image: one packet, or for a packet channel several."""
-        codec = NoValues() if isinstance(self.codec, SymbolCodec) else self.codec
-        step = self._packet_tokens if isinstance(self.channel, PacketChannel) else None
-        return packed(batch, sizes_sent, codec, step)
+        return packed(batch, sizes_sent, self._byte_codec, self._packet_tokens if self.may_lose else None)
+
+    def payload_bytes(self, batch: TokenBatch, sizes_sent: bool) -> int:
+        """Returns the bytes of all packets that the tokens of one image make."""
+        return sum(len(packet.data) for packet in self.packets(batch, sizes_sent)[0])
 
     def encode(self, batch: TokenBatch, ids: tuple[str, ...], counts: Tensor, sizes_sent: bool) -> Encoded:
         """Serialises tokens of images (B); ``counts`` (B, cut) are the tokens after each block."""
@@ -73,17 +81,16 @@ class Link:
         if encoded.symbols is None:
             received = channel.apply(encoded.decoded, encoded.ids, rng)
             return Transmission(encoded, received.tokens, received.channel_uses, received.state)
-        assert isinstance(self.codec, SymbolCodec)
+        assert self._symbol_codec is not None
         received = channel.apply(encoded.symbols, encoded.ids, rng)
-        tokens = encoded.decoded.with_tokens(restored_tokens(encoded.symbols, received, self.codec))
+        tokens = encoded.decoded.with_tokens(restored_tokens(encoded.symbols, received, self._symbol_codec))
         return Transmission(encoded, tokens, received.channel_uses, received.state)
 
     def _send_packets(self, encoded: Encoded, rng: Streams, channel: PacketChannel) -> Transmission:
         """Sends packets and puts together what arrives."""
         check_symbols(self.codec, channel)
-        assert isinstance(self.codec, Codec)
         if self._placeholder is None:
             raise PluginError("what stands in for lost tokens is not known", hint="call prepare() first")
         delivered = channel.carry(encoded.packets, encoded.ids, rng)
-        batch, lost = unpacked(delivered.packets, encoded.decoded, self.codec, self._placeholder, self._on_loss)
+        batch, lost = unpacked(delivered.packets, encoded.decoded, self._byte_codec, self._placeholder, self._on_loss)
         return Transmission(encoded, batch, delivered.channel_uses, delivered.state, lost)

@@ -111,6 +111,11 @@ class ChannelState(NamedTuple):
         return 1 / shrinkage, variance / shrinkage
 
 
+def symbols_per_image(sent: TokenBatch) -> Tensor:
+    """Returns (B,) complex symbols that an image's token values fill: two real values a symbol, token by token."""
+    return sent.lengths * ((sent.tokens.shape[1] + 1) // 2)
+
+
 class Received(NamedTuple):
     """What comes out of an analog channel: tokens in the packed layout sent, channel uses (B,), the realisation."""
 
@@ -142,6 +147,25 @@ class Channel(ABC):
     @abstractmethod
     def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
         """Sends the tokens of the images ``ids`` once."""
+
+
+class PerImageChannel(Channel):
+    """An analog channel that disturbs each image's token values by themselves, at two real values a complex symbol."""
+
+    random = True
+
+    @abstractmethod
+    def disturb(self, tokens: Tensor, rng: Streams) -> Tensor:
+        """Returns what arrives of one image's tokens (n, D); ``rng`` is the stream of this image alone.
+
+        The tokens must stay as they are: others send them again.
+        """
+
+    def apply(self, sent: TokenBatch, ids: tuple[str, ...], rng: Streams) -> Received:
+        """Sends the tokens of the images ``ids`` once, image by image."""
+        each = zip(torch.split(sent.tokens, sent.lengths.tolist()), ids, strict=True)
+        arrived = [self.disturb(tokens, rng.child(self.name, image_id)).to(tokens) for tokens, image_id in each]
+        return Received(sent.with_tokens(torch.cat(arrived)), symbols_per_image(sent), None)
 
 
 class PacketChannel(Channel):

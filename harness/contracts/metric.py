@@ -12,8 +12,10 @@ class Metric(ABC):
     """A score of a reconstruction against its original, in a column of its own named ``name``."""
 
     name: ClassVar[str]
-    unit: ClassVar[str]
     leaks_when: ClassVar[Literal["higher", "lower"]]
+    """Which way more is given away."""
+    unit: ClassVar[str] = ""
+    """Its unit; empty for none."""
     heading: ClassVar[str] = ""
     """What tables call it; its name, if empty."""
     digits: ClassVar[int] = 3

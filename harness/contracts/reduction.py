@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from leakgauge.harness.values.seeding import Streams
+from leakgauge.harness.values.tokens import DROPPED, offsets_of
 
 Feature = Literal["attention", "significance", "value_norm"]
 
@@ -52,6 +54,16 @@ class LayerState:
     significance: Tensor | None = None
     value_norm: Tensor | None = None
 
+    @property
+    def place(self) -> Tensor:
+        """(T,) int64 place of each token among the patch tokens of its image, from 0; below 0 for protected tokens."""
+        first = torch.repeat_interleave(offsets_of(self.lengths)[:-1], self.lengths)
+        return torch.arange(len(first), device=first.device) - first - self.prefix
+
+    def keep(self, wanted: Tensor) -> Assignment | None:
+        """Returns the assignment that drops the patch tokens where ``wanted`` (T,) bool is False."""
+        return Assignment.keeping(self.lengths, wanted | (self.place < 0))
+
 
 class Assignment(NamedTuple):
     """Where each old token goes, and how those that meet are combined.
@@ -71,6 +83,19 @@ class Assignment(NamedTuple):
     weights: Tensor | None = None
     rescale: bool = False
     mass: Tensor | None = None
+
+    @classmethod
+    def keeping(cls, lengths: Tensor, keep: Tensor) -> Assignment | None:
+        """Keeps the rows where ``keep`` (T,) bool is True, in order, and drops the rest; None where all are kept.
+
+        Args:
+            lengths: (B,) tokens an image.
+            keep: Which rows stay.
+        """
+        if bool(keep.all()):
+            return None
+        so_far = torch.cat([lengths.new_zeros(1), keep.long().cumsum(0)])
+        return cls(torch.where(keep, so_far[1:] - 1, DROPPED), so_far[offsets_of(lengths)].diff())
 
 
 class Searched(NamedTuple):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from leakgauge.harness.contracts.reading import Reading, plain_reading
 from leakgauge.harness.contracts.victim import Victim
@@ -79,3 +82,69 @@ class Task(ABC):
         if height != width:
             raise DataError(f"images are {height} x {width} px, not square", where=f"task {self.name!r}")
         return int(height)
+
+
+class LabelledTask(Task):
+    """A task of labelled images whose victim names the class: images and a model, and all else follows.
+
+    The images are divided in the order in which they come, by ``shares``; quality is top-1 accuracy. The model is made
+    with torch's random numbers seeded with 0, and its victim is named and hashed by its class and weights.
+
+    Attributes:
+        shares: Share of the images in each split but the attacker's, which has the rest.
+        mean: Per-channel mean that the model was trained with, of images in [0, 1].
+        std: Per-channel standard deviation, likewise.
+    """
+
+    version = 1
+    quality_name = "top-1 accuracy"
+    shares: ClassVar[Mapping[str, float]] = {"calibration": 0.1, "search": 0.1, "evaluation": 0.2}
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @abstractmethod
+    def images(self) -> ImageSet:
+        """Returns all images, with labels, each content once; called once."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """Returns the network, head included, on the CPU; called once."""
+
+    @cached_property
+    def _splits(self) -> dict[str, ImageSet]:
+        images, where = self.images(), f"task {self.name!r}"
+        if images.labels is None:
+            raise DataError(
+                "images carry no labels", where=where, hint="give them: ImageSet.from_pixels(pixels, labels)"
+            )
+        counts = {name: int(share * len(images)) for name, share in self.shares.items()}
+        counts["attacker"] = len(images) - sum(counts.values())
+        if min(counts.values()) < 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(f"{len(images)} images leave a split empty ({said})", where=where, hint="give more images")
+        parts = torch.split(torch.arange(len(images)), [counts[name] for name in SPLITS])
+        return {name: images.select(rows) for name, rows in zip(SPLITS, parts, strict=True)}
+
+    @cached_property
+    def _victim(self) -> Victim:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = self.model().eval()
+        return Victim.of(model, self.mean, self.std)
+
+    def victim(self) -> Victim:
+        """Returns the model with what feeds it."""
+        return self._victim
+
+    def split(self, name: SplitName) -> ImageSet:
+        """Returns the images of a split."""
+        return self._splits[name]
+
+    def target(self, images: ImageSet) -> Tensor:
+        """Returns the labels (B,)."""
+        assert images.labels is not None
+        return images.labels
+
+    def quality(self, output: Tensor, target: Tensor) -> Tensor:
+        """Returns (B,) 1 where the top class of the outputs (B, classes) is the label, else 0."""
+        return (output.argmax(dim=1).cpu() == target).float()

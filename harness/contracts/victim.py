@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,15 @@ class Victim:
     std: tuple[float, float, float]
     weights_hash: str
     name: str
+
+    @classmethod
+    def of(cls, model: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Victim:
+        """Returns the victim of a model on the CPU, named by its class, with the hash of what it computes with."""
+        digest = hashlib.sha256(f"{model} {mean} {std}".encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return cls(model, mean, std, digest.hexdigest()[:16], type(model).__name__)
 
     def to(self, device: torch.device) -> nn.Module:
         """Moves the model, unless it is spread over devices already, and returns it."""

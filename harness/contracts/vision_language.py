@@ -5,34 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, DataError
 from leakgauge.harness.values.questions import ABSENT, Questions, spread_rows
 
 IMAGE = "<image>"
 """Stands in a prompt for all tokens of the image."""
-
-
-@runtime_checkable
-class TellsServerCosts(Protocol):
-    """A defense that tells what answering questions costs its server; optional, and needed where a task asks."""
-
-    projects_on_edge: bool
-    """Whether the projector of the victim belongs to the edge."""
-
-    def server_flops(
-        self, transmission: Transmission, questions: Questions, output: Tensor
-    ) -> dict[str, Tensor] | None:
-        """Returns GFLOP (B,) of the server by part, for the questions and the answers to them; None: measured.
-
-        The parts are ``tower``, ``projector``, ``prefill`` and ``decoding`` (``scoring.compute.with_parts``).
-        """
 
 
 class Tokenizer(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -101,8 +100,9 @@ class AttackRun:
     def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], str | None]:
         """Returns how to measure a closed form with half of the attacker's images."""
         rng = self.streams.child("refit")
-        make = partial(build_attack, self.cell.attack)
-        return lambda: data_limited(score, make, self.view, self.auxiliary, rng, allowed=allowed, unit=unit)
+        return lambda: data_limited(
+            score, lambda: build_attack(self.cell.attack), self.view, self.auxiliary, rng, allowed=allowed, unit=unit
+        )
 
     def attribute(self, probe: AttributeProbe) -> NamedRecord:
         """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Defense, ablatable, differentiable
 from leakgauge.harness.contracts.link import Channel, PacketChannel, Transmission
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
@@ -220,7 +220,7 @@ class GrantedView:
 
     def _without_reduction(self) -> Line:
         """Prepares the unreduced sibling as the operating point was; only now, because it may take a training."""
-        sibling = self._defense.unreduced()
+        sibling = ablatable(self._defense).unreduced()
         if sibling.needs_calibration:
             if self._preparation is None:
                 raise PluginError(
@@ -275,7 +275,7 @@ class GrantedView:
     def edge_tokens(self, images: Tensor) -> TokenBatch:
         """Runs the edge without reduction on images (B, 3, H, W) in [0, 1]; gradients reach them."""
         self._need_white_box("see the victim's weights")
-        return self._defense.edge_tokens(images)
+        return differentiable(self._defense).edge_tokens(images)
 
     def _need_white_box(self, what: str) -> None:
         if self._model.victim != "white-box":

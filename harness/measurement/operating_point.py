@@ -26,7 +26,8 @@ from leakgauge.harness.measurement.transmitting import (
     transmit_all,
 )
 from leakgauge.harness.scoring import guards
-from leakgauge.harness.scoring.compute import Flops, measure_flops, measure_latency_ms
+from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
+from leakgauge.harness.values.flops import Flops
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams

@@ -11,6 +11,7 @@ from PIL import UnidentifiedImageError
 from rich.table import Table
 from torch import Tensor
 
+from leakgauge.harness.contracts.defense import inspectable
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, suggest
 from leakgauge.harness.measurement.operating_point import prepare
@@ -107,7 +108,7 @@ def inspect_photograph(
             defense = build_defense(defense_config(suite, point, suite.channels[0]), point.name, victim, device)
             streams = Streams(suite.seeds[0], ("evaluation",))
             prepare(task, defense, streams)
-            layers = defense.inspect(image, streams.child("encode"))
+            layers = inspectable(defense).inspect(image, streams.child("encode"))
             seen = Inspection(point.name, image.pixels[0], defense.grid, layers, defense.resolved())
             written = []
             for figure, draw in figures.items():

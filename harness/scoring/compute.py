@@ -10,35 +10,22 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Accountable, Defense
 from leakgauge.harness.contracts.link import Transmission
-from leakgauge.harness.contracts.vision_language import TellsServerCosts
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.values.flops import Flops
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
 WARM_UP, TIMED = 3, 16
 READY = 64
 """Images sent uncounted at a time."""
-
-
-class Flops(NamedTuple):
-    """(B,) GFLOP an image before the payload is sent, and in total; 2 per multiply-add, merging included.
-
-    ``parts`` are those of a vision-language victim by name, (B,) each; they add up to ``total``. There the total is
-    that of one question, the mean over the image's questions: tower and projector run once an image, the language model
-    once a question.
-    """
-
-    edge: Tensor
-    total: Tensor
-    parts: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
 
 
 def measure_flops(
@@ -67,12 +54,12 @@ def measure_flops(
     Raises:
         PluginError: There are questions, and the defense does not tell what answering them costs.
     """
-    told = defense if output is not None and isinstance(defense, TellsServerCosts) else None
+    told = defense if output is not None and isinstance(defense, Accountable) else None
     parts = None if told is None or output is None else told.server_flops(transmission, questions, output)
     if questions is not None and parts is None:
         raise PluginError(
             f"defense {defense.name!r} does not tell what answering a question costs",
-            hint="give it `server_flops` (contracts.vision_language.TellsServerCosts)",
+            hint="give it `server_flops` (leakgauge.harness.contracts.defense.Accountable)",
         )
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     edge, total = [], []

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from moocore import hypervolume
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
 
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
 from leakgauge.harness.search.space import Constraint, Space
-from leakgauge.harness.system.compat import hypervolume
 
 Values = NDArray[np.float64]
 Metrics = Mapping[str, float]
@@ -86,7 +86,7 @@ class Objectives:
         """Returns the share of the reference box that points dominate, 0 to 1 (more where a loss is negative)."""
         losses = self.losses(points)
         inside = losses[(losses <= 1).all(axis=1)]
-        return hypervolume(inside, np.ones(len(self.names))) if len(inside) else 0.0
+        return float(hypervolume(inside, ref=np.ones(len(self.names)))) if len(inside) else 0.0
 
 
 def non_dominated(losses: Values) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ GROUPS = ("defenses", "reductions", "perturbations", "codecs", "channels", "task
 SCORING = ("attacks", "metrics", "judges")
 """Plug-ins that have a say in what is made of it."""
 _SHOWN_BY = "click jinja2 matplotlib mpl_toolkits rich typer"
-_KEPT_BY = "filelock optuna pandas psycopg pyarrow pydantic pytest sqlalchemy yaml"
+_KEPT_BY = "filelock moocore optuna pandas psycopg pyarrow pydantic pytest sqlalchemy yaml"
 PRESENTATION = frozenset(f"{_SHOWN_BY} {_KEPT_BY}".split())
 """Packages that draw, print, parse and store: none of them moves a number."""
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "sionna": "sionna-no-rt"}

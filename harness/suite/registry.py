@@ -6,6 +6,7 @@ What checks plug-ins needs pydantic and torch, and is imported when one is built
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -238,6 +239,8 @@ def create(group: str, name: str, options: Mapping[str, object], *, where: str =
 def create(group: str, name: str, options: Mapping[str, object], *, where: str = "") -> object:
     """Builds the plug-in ``name`` of ``group`` from keyword options, once they are checked.
 
+    One that states no ``name`` of its own bears that of its entry point.
+
     Raises:
         ConfigError: The name or an option is unknown, or an option's value is refused.
         PluginError: The constructor failed in another way.
@@ -252,6 +255,9 @@ def create(group: str, name: str, options: Mapping[str, object], *, where: str =
         raise type(error)(error.what, where=error.where or place, hint=error.hint) from error
     except (Exception, SystemExit) as error:
         raise PluginError(f"constructor failed: {error}", where=place, hint="check the options in the suite") from error
+    if not hasattr(built, "name"):
+        with suppress(AttributeError):  # what takes no attributes is told that it has no name
+            setattr(built, "name", name)  # noqa: B010 - plug-ins have many types, and some none of ours
     check_declarations(built, place)
     return built
 

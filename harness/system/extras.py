@@ -8,6 +8,7 @@ from leakgauge.harness.errors import ConfigError
 
 EXTRAS = {
     "optuna": "search",
+    "moocore": "search",
     "sqlalchemy": "search",
     "transformers": "vqa",
     "tokenizers": "vqa",

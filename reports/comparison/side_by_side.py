@@ -101,7 +101,7 @@ def _pictures(run: LoadedRun, place: Place, chosen: Sequence[str]) -> tuple[Pict
 
 def rebuilt(run: LoadedRun, best: pd.DataFrame, chosen: Sequence[str], point: str) -> tuple[Picture, ...]:
     """Returns pictures of the strongest attack on some images, ``best`` as ``strongest_per_image`` gives it."""
-    files, order = PictureFiles(run), image_order(run)
+    files, order = PictureFiles.of(run), image_order(run)
     by_image = best[best["seed"] == run.suite.seeds[0]].set_index("image")
     found = []
     for image in chosen:
@@ -118,7 +118,7 @@ def rebuilt(run: LoadedRun, best: pd.DataFrame, chosen: Sequence[str], point: st
 
 def originals(run: LoadedRun, chosen: Sequence[str]) -> tuple[Picture, ...]:
     """Returns the originals of some images, as far as the run stores them."""
-    files, order = PictureFiles(run), image_order(run)
+    files, order = PictureFiles.of(run), image_order(run)
     places = [order.index(image) if image in order else -1 for image in chosen]
     return tuple(
         Picture(files.picture("originals", place) if place >= 0 else "", f"image {place + 1}, original", "", "")

@@ -1,10 +1,11 @@
-"""Figures: drawn once, then embedded as SVG or written as SVG and PDF."""
+"""Figures: drawn once for all writers, then embedded as SVG or written as SVG and PDF."""
 
 from __future__ import annotations
 
 import io
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.compat import shared_font_subsets
+from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.figures.against_cut import against_cut, cut_lines
 from leakgauge.reports.figures.against_snr import against_snr, snr_lines
@@ -27,6 +30,8 @@ _COSTS = (
     ("compute", "gflops_total", "edge and server (GFLOP/image)", "computation, edge and server together"),
 )
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
+_BACKGROUND = re.compile(r'<g id="patch_1">.*?</g>', re.DOTALL)
+"""What is drawn first in an SVG."""
 _DATELESS = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 
 
@@ -50,6 +55,26 @@ class Plot:
     figure: Figure
     kind: Literal["frontier", "spread", "learning", "other"] = "frontier"
 
+    @cached_property
+    def bare_svg(self) -> str:
+        """The <svg> element without a background, for a page."""
+        return _bare_svg(self.figure, "none")
+
+    @cached_property
+    def white_svg(self) -> str:
+        """The <svg> element on white: ``bare_svg`` but for its background, which is that of an empty figure."""
+        width, height = self.figure.get_size_inches()
+        white = _BACKGROUND.search(_bare_svg(Figure((float(width), float(height))), "white"))
+        return self.bare_svg if white is None else _BACKGROUND.sub(lambda _: white[0], self.bare_svg, count=1)
+
+    @cached_property
+    def pdf(self) -> bytes:
+        """The figure on white, as a PDF file."""
+        # Constrained layout begins where the last one ended and ends elsewhere in the last digit, so that bytes show
+        # what a figure was written as before: whoever asks first, it is SVG.
+        _ = self.bare_svg
+        return _bytes(self.figure, "pdf", "white")
+
 
 def _bytes(figure: Figure, kind: str, background: str) -> bytes:
     stream = io.BytesIO()
@@ -68,8 +93,7 @@ def _bare_svg(figure: Figure, background: str) -> str:
 
 def embedded_svg(plot: Plot, prefix: str) -> str:
     """Returns a figure for a web page: colours follow the page's theme, ids start with ``prefix``."""
-    text = _bare_svg(plot.figure, "none")
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # HTML knows the namespaces of an inline SVG
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", plot.bare_svg)  # HTML knows the namespaces of an inline SVG
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     for colour, variable in _THEMED.items():
@@ -82,13 +106,12 @@ def _slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-") for part in parts)
 
 
-def plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
-    """Draws every figure of a run, anew for every writer: a figure that was drawn once is laid out anew by the next.
+def plots(run: LoadedRun) -> list[Plot]:
+    """Draws every figure of a run, once for all writers."""
+    return list(run.once("plots", lambda: _plots(run, point_rows(run))))
 
-    Args:
-        run: The run.
-        rows: Its operating points, from ``leakgauge.reports.analysis.operating_points.point_rows``.
-    """
+
+def _plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     points = [p.name for p in run.suite.operating_points]
     looks = marks(points, run.suite.baseline_point)
     drawn: list[Plot] = []
@@ -142,8 +165,12 @@ def _spread(run: LoadedRun, setting: Setting, looks: dict[str, Marker], place: s
     return [Plot(name, "How leakage is spread over images", place, caption, figure, "spread")]
 
 
-def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+def snr_plots(run: LoadedRun) -> list[Plot]:
     """Draws how a run's numbers move with the SNR, a figure a threat model; none where too few SNRs were run."""
+    return list(run.once("plots against SNR", lambda: _snr_plots(run, point_rows(run))))
+
+
+def _snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     looks = marks([p.name for p in run.suite.operating_points], run.suite.baseline_point)
     drawn: list[Plot] = []
     with matplotlib.rc_context(SETTINGS):
@@ -167,8 +194,12 @@ def snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     return drawn
 
 
-def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
+def cut_plots(run: LoadedRun) -> list[Plot]:
     """Draws how a run's numbers move with the cut layer, a figure a setting; none where only one cut was run."""
+    return list(run.once("plots by cut", lambda: _cut_plots(run, point_rows(run))))
+
+
+def _cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     drawn: list[Plot] = []
     with matplotlib.rc_context(SETTINGS):
         for setting in run.settings:
@@ -192,16 +223,12 @@ def cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
 
 def save_plots(drawn: list[Plot], folder: Path) -> list[Path]:
     """Writes figures as SVG and PDF, and returns the paths."""
+    header = '<?xml version="1.0" encoding="utf-8"?>\n'
     written: list[Path] = []
-    for plot in drawn:
-        for kind in ("svg", "pdf"):
-            path = folder / f"{plot.name}.{kind}"
-            header = b'<?xml version="1.0" encoding="utf-8"?>\n'
-            data = (
-                header + _bare_svg(plot.figure, "white").encode()
-                if kind == "svg"
-                else _bytes(plot.figure, kind, "white")
-            )
-            write_atomic(path, data)
-            written.append(path)
+    with shared_font_subsets():
+        for plot in drawn:
+            for kind, data in (("svg", (header + plot.white_svg).encode()), ("pdf", plot.pdf)):
+                path = folder / f"{plot.name}.{kind}"
+                write_atomic(path, data)
+                written.append(path)
     return written

@@ -91,9 +91,10 @@ def _strayed(box: Any, own: Any, others: list[Any]) -> float:
 
 def _label(figure: Figure, axes: Any, labels: list[Label], *, floor: bool = False) -> None:
     """Writes each point's name where it covers least: no marker, no interval, not the line of the floor."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)  # moves the axes as a drawing would, which would also paint them
     taken: list[Any] = []
     for _, x, y, lo, hi, _ in labels:
         (px, py), (_, low), (_, high) = (axes.transData.transform((x, v)) for v in (y, lo, hi))

@@ -65,6 +65,10 @@ def achievement_matrix(run: LoadedRun) -> Grid:
 
     Reconstructions count by mean leakage in dB above the best floor, probes by what they were asked.
     """
+    return run.once("achievement matrix", lambda: _achievement_matrix(run))
+
+
+def _achievement_matrix(run: LoadedRun) -> Grid:
     several = len(run.settings) > 1
     points = list(dict.fromkeys(point for setting in run.settings for point in run.points_at(setting)))
     by_setting = {setting: run.cells_at(setting) for setting in run.settings}

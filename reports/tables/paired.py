@@ -98,5 +98,9 @@ def attacks_paired(run: LoadedRun) -> Grid | None:
 
 def paired_grids(run: LoadedRun) -> tuple[Grid, ...]:
     """Returns all paired comparisons of a run that has any."""
+    return run.once("paired", lambda: _paired_grids(run))
+
+
+def _paired_grids(run: LoadedRun) -> tuple[Grid, ...]:
     grids = [*(points_paired(run, setting) for setting in run.settings), attacks_paired(run)]
     return tuple(grid for grid in grids if grid is not None)

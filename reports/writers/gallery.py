@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,14 @@ from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_per_image
 from leakgauge.reports.notation import UNSCORED, is_number, number
 
+Draw = Callable[[str, int], str]
+"""Returns a picture, by its sheet and its place there, as a data URI."""
+
 LEAST_CONTRAST = 10.0
 """Standard deviation of pixel values, of 255: below it the mean colour alone reaches 28 dB of PSNR."""
+
+KEPT_BYTES = 2**28
+"""What the sheets of a run may take in memory, in bytes: all pictures of a large run at once would not fit."""
 
 
 @dataclass(frozen=True)
@@ -67,33 +74,43 @@ def evenly(count: int, wanted: int) -> list[int]:
 
 
 class PictureFiles:
-    """Reads the sheets of a run, each once; ``count`` images of ``height`` by ``width`` pixels on each.
+    """Reads the sheets of a run, each once, as far as ``KEPT_BYTES`` holds them; ``of`` gives all readers the same.
 
-    Args:
-        run: The run.
-        embedded: Whether pictures are put into data URIs; where not, they have none.
+    On each are ``count`` images of ``height`` by ``width`` pixels.
     """
 
-    def __init__(self, run: LoadedRun, embedded: bool = True) -> None:
-        self._run, self._embedded = run, embedded
+    def __init__(self, run: LoadedRun) -> None:
+        self._run = run
         self._sheets: dict[str, NDArray[np.uint8] | None] = {}
         shape = run.task.get("image_shape") or (3, 0, 0)
         self.height, self.width = int(shape[1]), int(shape[2])
         self.count = int(run.task.get("evaluation_images") or 0)
+        self._most = KEPT_BYTES // max(1, self.count * self.height * self.width * 3)
+
+    @classmethod
+    def of(cls, run: LoadedRun) -> PictureFiles:
+        """Returns the reader of a run."""
+        return run.once("pictures", lambda: cls(run))
 
     def sheet(self, key: str) -> NDArray[np.uint8] | None:
         """Returns a sheet (N, H, W, 3), or None where the run does not store it."""
-        if key not in self._sheets:
-            try:
-                sheet = self._run.folder.read_images(key, self.count, self.height, self.width)
-            except StoreError:
-                sheet = None
-            self._sheets[key] = sheet
-        return self._sheets[key]
+        if key in self._sheets:
+            return self._sheets[key]
+        try:
+            found = self._run.folder.read_images(key, self.count, self.height, self.width)
+        except StoreError:
+            found = None
+        if found is None or len(self._sheets) < self._most:
+            self._sheets[key] = found
+        return found
+
+    def forget(self) -> None:
+        """Lets go of the sheets in memory, as whoever has shown a run does: a report may be of many."""
+        self._sheets.clear()
 
     def picture(self, key: str, index: int) -> str:
         """Returns image ``index`` of a sheet as a data URI; empty where the run does not store it."""
-        found = self.sheet(key) if self._embedded else None
+        found = self.sheet(key)
         return "" if found is None else data_uri(found[index])
 
 
@@ -104,7 +121,12 @@ def image_order(run: LoadedRun) -> list[str]:
     return []
 
 
-def _strip(sheets: PictureFiles, best: pd.DataFrame, chosen: dict[int, str], words: tuple[str, str]) -> Strip:
+def _no_picture(key: str, index: int) -> str:
+    """Stands for ``PictureFiles.picture`` where a page shows pictures by other means."""
+    return ""
+
+
+def _strip(draw: Draw, best: pd.DataFrame, chosen: dict[int, str], words: tuple[str, str]) -> Strip:
     """Builds a row from ``best``: one row an image, with image, cell, attack, psnr_db."""
     by_image = best.set_index("image")
     pictures: list[Picture] = []
@@ -116,7 +138,7 @@ def _strip(sheets: PictureFiles, best: pd.DataFrame, chosen: dict[int, str], wor
         attack = str(row["attack"])
         score = f"{number(row['psnr_db'])} dB"
         alt = f"image {index + 1} rebuilt by {attack} at {words[0]}, {score}"
-        pictures.append(Picture(sheets.picture(str(row["cell"]), index), alt, score, attack, str(row["cell"]), index))
+        pictures.append(Picture(draw(str(row["cell"]), index), alt, score, attack, str(row["cell"]), index))
     return Strip(*words, tuple(pictures))
 
 
@@ -182,7 +204,7 @@ def extreme_cases(run: LoadedRun, wanted: int = 3, *, embedded: bool = True) -> 
 
 def _with_content(run: LoadedRun, order: list[str], ranked: pd.Series[float]) -> pd.Series[float]:
     """Leaves out images of less contrast than ``LEAST_CONTRAST``; where originals are not stored, none."""
-    sheet = PictureFiles(run).sheet("originals")
+    sheet = PictureFiles.of(run).sheet("originals")
     if sheet is None:
         return ranked
     contrast = {image: float(sheet[place].std()) for place, image in enumerate(order)}
@@ -192,9 +214,10 @@ def _with_content(run: LoadedRun, order: list[str], ranked: pd.Series[float]) ->
 def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str], embedded: bool = True) -> Gallery:
     """Builds a gallery of the images at some places of ``order``, each under its heading."""
     chosen = {place: order[place] for place in headings}
-    sheets = PictureFiles(run, embedded)
+    files = PictureFiles.of(run)
+    draw = files.picture if embedded else _no_picture
     originals = tuple(
-        Picture(sheets.picture("originals", index), f"image {index + 1}, original", "original", "", "originals", index)
+        Picture(draw("originals", index), f"image {index + 1}, original", "original", "", "originals", index)
         for index in chosen
     )
     strips = [Strip("Original", "", originals)]
@@ -205,10 +228,10 @@ def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str], embedd
             detail += f", threat model {setting.threat_model}"
         floor = _floors(run, setting, seed)
         if floor is not None:
-            strips.append(_strip(sheets, floor, chosen, ("Best floor", detail)))
+            strips.append(_strip(draw, floor, chosen, ("Best floor", detail)))
         for point in run.points_at(setting):
             if not candidates(run, point, setting):
                 continue  # nothing that paints a picture of what was sent
             best = strongest_per_image(run, point, setting)
-            strips.append(_strip(sheets, best[best["seed"] == seed], chosen, (point, detail)))
-    return Gallery(tuple(headings.values()), tuple(strips), max(104, min(sheets.width, 160)))
+            strips.append(_strip(draw, best[best["seed"] == seed], chosen, (point, detail)))
+    return Gallery(tuple(headings.values()), tuple(strips), max(104, min(files.width, 160)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from leakgauge.reports.tables.what_was_read import NOT_STATED, reading_grids
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.writers.explorer import explorer_data, sheets_of
 from leakgauge.reports.writers.first_screen import PICTURES, FirstScreen, first_screen
-from leakgauge.reports.writers.gallery import Gallery, extreme_cases, gallery
+from leakgauge.reports.writers.gallery import Gallery, PictureFiles, extreme_cases, gallery
 from leakgauge.reports.writers.interactive_frontier import frontier_data
 from leakgauge.reports.writers.page_scripts import page_json, policy, vega_script
 from leakgauge.reports.writers.picture_sheets import QUALITY, Sheets
@@ -106,12 +107,16 @@ def _drawings(drawn: list[Plot], prefix: str) -> tuple[Drawing, ...]:
     )
 
 
-def _page(run: LoadedRun, number: int) -> RunPage:
+def _page(run: LoadedRun, number: int, beside: Executor) -> RunPage:
     rows = point_rows(run)
     key = f"run{number}"
     screen = first_screen(run, rows, key)
     usual, extremes = gallery(run, PICTURES, embedded=False), extreme_cases(run, embedded=False)
-    sheets = sheets_of(run, (usual, extremes))
+    pending = beside.submit(sheets_of, run, (usual, extremes))
+    snr_drawings = _drawings(snr_plots(run), f"{key}-snr")
+    cut_drawings = _drawings(cut_plots(run), f"{key}-cut")
+    drawings = _drawings(plots(run), f"{key}-figure")
+    sheets = pending.result()
     explorer = explorer_data(run, screen, sheets)
     return RunPage(
         id=key,
@@ -133,9 +138,9 @@ def _page(run: LoadedRun, number: int) -> RunPage:
         extremes=extremes,
         sheets=sheets,
         explorer=None if explorer is None else page_json(explorer),
-        snr_drawings=_drawings(snr_plots(run, rows), f"{key}-snr"),
-        cut_drawings=_drawings(cut_plots(run, rows), f"{key}-cut"),
-        drawings=_drawings(plots(run, rows), f"{key}-figure"),
+        snr_drawings=snr_drawings,
+        cut_drawings=cut_drawings,
+        drawings=drawings,
         costs=costs(run, rows),
         reading=reading_grids(run),
         provenance=provenance_grid(run),
@@ -188,9 +193,14 @@ def _run_html(templates: Environment, run: LoadedRun) -> str:
     own = (
         templates.get_template(name).render() for name in ("page.js.j2", "parts/frontier.js.j2", "parts/explorer.js.j2")
     )
-    scripts = [Markup(text) for text in (vega_script(), *own) if text]
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # Bundling scripts and coding pictures take seconds of compiled code, which leaves Python to the figures.
+        library = beside.submit(vega_script)
+        page = _page(run, 1, beside)
+    PictureFiles.of(run).forget()
+    scripts = [Markup(text) for text in (library.result(), *own) if text]
     return templates.get_template("report.html.j2").render(
-        pages=[_page(run, 1)],
+        pages=[page],
         scripts=scripts,
         policy=policy(scripts),
         sheet_quality=QUALITY,

@@ -49,7 +49,7 @@ def _figures(drawn: list[Plot]) -> list[str]:
 
 def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     rows = point_rows(run)
-    sweeps, cuts, drawn = snr_plots(run, rows), cut_plots(run, rows), plots(run, rows)
+    sweeps, cuts, drawn = snr_plots(run), cut_plots(run), plots(run)
     written = save_plots([*sweeps, *cuts, *drawn], out / "figures")
     command = command_of(run)
     fence = "`" * 3

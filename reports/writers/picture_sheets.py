@@ -94,14 +94,13 @@ def picture_sheets(run: LoadedRun, cells: Sequence[str], first: Sequence[int]) -
     Returns:
         The sheets, without the cells that the run stores no picture of; None where it stores none at all.
     """
-    files = PictureFiles(run)
+    files = PictureFiles.of(run)
     scale = min(1.0, LARGEST_SIDE / max(files.height, files.width, 1))
     size = (max(1, round(files.height * scale)), max(1, round(files.width * scale)))
     images = preferred_images(files.count, first, MOST_IMAGES)
     stored: dict[str, NDArray[np.uint8]] = {}
     for key in ("originals", *cells):
-        # All pictures of a large run at once would not fit into memory.
-        whole = PictureFiles(run).sheet(key)
+        whole = files.sheet(key)
         if whole is not None and images:
             stored[key] = whole[images]
     if not stored:

@@ -21,7 +21,7 @@ from leakgauge.attacks.white_box.descent import Descent, best_rows, clipped, des
 from leakgauge.attacks.white_box.edge_profile import EdgeProfile, made_up_images
 from leakgauge.attacks.white_box.image_priors import patch_seams, total_variation
 from leakgauge.attacks.white_box.matching import Matching
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Defense, differentiable
 from leakgauge.harness.errors import AccessDeniedError, ConfigError
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.observation import Observation
@@ -72,7 +72,7 @@ def test_the_edge_is_for_white_boxes_and_optional(victim, images):
 
     Closed.__abstractmethods__ = frozenset()
     with pytest.raises(ConfigError, match="edge_tokens"):
-        Closed().edge_tokens(images.images())
+        differentiable(Closed())
 
 
 def test_known_masses_follow_the_merge_map():

@@ -61,7 +61,7 @@ def randomised(model):
 def runs_exactly(loaded) -> torch.Tensor:
     victim = Victim(loaded.model, loaded.mean, loaded.std, loaded.weights_hash, "x")
     pipeline = SplitPipeline(victim, CPU, cut=1)
-    assert pipeline._backbone.image_size == (loaded.px, loaded.px)
+    assert pipeline._split.backbone.image_size == (loaded.px, loaded.px)
     image = torch.rand(1, 3, loaded.px, loaded.px, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         answer, features = victim.look(image)

@@ -39,7 +39,7 @@ def test_the_padded_baseline_computes_what_the_packed_forward_computes(setting, 
     reduction = {"name": "threshold", "thresholds": thresholds}
     packed = create("defenses", "split_pipeline", {"victim": victim, "device": CPU, "reduction": reduction})
     found = padded_forward(victim.model, victim.normalise(images.images()), thresholds, compact=compact)
-    assert torch.allclose(found, packed.logits(images, Streams(0)), atol=1e-5)
+    assert torch.allclose(found, packed.server.logits(packed.edge.run(images, Streams(0))[0]), atol=1e-5)
     lengths = packed.transmit(images, Streams(0)).received.lengths
     assert len(set(lengths.tolist())) > 2, "the batch must be ragged to compare anything"
 

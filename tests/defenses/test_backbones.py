@@ -14,7 +14,7 @@ from leakgauge.defenses.backbones import hf_backbone, hf_clip, hf_dinov2, hf_sig
 from leakgauge.defenses.backbones.families import SUPPORTED, adapt
 from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.defenses.ragged.attention import attention_half, mlp_half
-from leakgauge.defenses.ragged.edge import run_edge, run_server
+from leakgauge.defenses.ragged.forward import run_edge, run_server
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel, symbols_per_image
+from leakgauge.defenses.channels.analog import AwgnChannel, FadingChannel
+from leakgauge.harness.contracts.link import symbols_per_image
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
 

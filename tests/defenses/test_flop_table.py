@@ -60,7 +60,7 @@ def test_siblings_share_embeddings_but_one_image_alone_is_always_embedded(victim
     root = SplitPipeline(victim, CPU, cut=2)
     first, second = root.tuned(), root.tuned(codec="float16")
     calls = []
-    backbone = first._embeddings._backbone
+    backbone = first._split.backbone
     embed = type(backbone).embed
     monkeypatch.setattr(type(backbone), "embed", lambda self, images: calls.append(len(images)) or embed(self, images))
     images = photographs.select(range(4))

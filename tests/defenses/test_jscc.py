@@ -11,8 +11,9 @@ from leakgauge.defenses.backbones.families import adapt
 from leakgauge.defenses.channels.analog import FadingChannel
 from leakgauge.defenses.codecs.jscc import JsccCodec
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
+from leakgauge.defenses.wire.link import Link
 from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.errors import ConfigError, PayloadError, PluginError
 from leakgauge.harness.suite.registry import create, load
@@ -155,7 +156,7 @@ def sent_through(pipeline, tokens, codec, channel, length):
     batch = TokenBatch.from_uniform(tokens.view(-1, length, tokens.shape[1]), prefix=0)
     ids, none = tuple(map(str, range(len(batch)))), torch.zeros(len(batch), dtype=torch.long)
     symbols = batch.with_tokens(codec.to_symbols(batch.tokens))
-    pipeline._wire.codec = codec
+    pipeline.link = Link(pipeline.channel, codec, packet_tokens=8, on_loss="mean")
     return pipeline.send(Encoded(ids, batch, none, none, none[:, None], False, symbols=symbols), RNG, channel)
 
 

@@ -49,7 +49,7 @@ def prepared(victim, images, reduction, **options):
 
 def counts_of(pipeline, images):
     """Patches before each block and after the last, of all images together."""
-    counts = pipeline.edge(images, pipeline._reduction, RNG)[1] - pipeline._backbone.prefix
+    counts = pipeline.edge.run(images, RNG)[1] - pipeline._split.backbone.prefix
     patches = pipeline.grid[0] * pipeline.grid[1]
     return torch.cat([torch.full((len(images), 1), patches), counts], dim=1)
 
@@ -74,7 +74,7 @@ def test_each_block_merges_its_share_to_one_token(tiny, small, share):
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.8])
 def test_so_many_tokens_are_sent_as_are_to_be_kept(tiny, small, keep):
     pipeline = prepared(tiny, small, {"name": "threshold", "keep": keep})
-    whole = pipeline._backbone.prefix + 16
+    whole = pipeline._split.backbone.prefix + 16
     sent = pipeline.transmit(small, RNG).encoded.decoded.lengths.double()
     assert float(sent.mean()) == pytest.approx(keep * whole, abs=0.1 + 1e-9)
     assert pipeline.resolved()["kept"] == pytest.approx(float(sent.mean()) / whole)

@@ -11,7 +11,7 @@ from leakgauge.defenses.perturbations.dropout import TokenDropout
 from leakgauge.defenses.perturbations.noise import GaussianNoise, LaplaceNoise
 from leakgauge.defenses.perturbations.padding import PadCount, split_counts
 from leakgauge.defenses.perturbations.shuffle import Shuffle
-from leakgauge.defenses.ragged.edge import run_edge, run_server
+from leakgauge.defenses.ragged.forward import run_edge, run_server
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.suite.registry import create, plugins

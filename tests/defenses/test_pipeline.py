@@ -5,6 +5,14 @@ import timm
 import torch
 
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.harness.contracts.defense import (
+    Ablatable,
+    Accountable,
+    Differentiable,
+    Inspectable,
+    Previewable,
+    Tunable,
+)
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import ConfigError, PayloadError
 from leakgauge.harness.suite.registry import create
@@ -89,9 +97,9 @@ def test_payload_bytes_follow_the_tokens(victim, photographs):
 
 def test_sizes_are_sent_only_where_the_server_needs_them(victim):
     merge = {"name": "threshold", "thresholds": 0.9}
-    assert SplitPipeline(victim, CPU, cut=3, reduction=merge).sizes_sent
-    assert not SplitPipeline(victim, CPU, cut=6, reduction=merge).sizes_sent
-    assert not SplitPipeline(victim, CPU, cut=3, reduction=merge, send_sizes=False).sizes_sent
+    assert SplitPipeline(victim, CPU, cut=3, reduction=merge).edge.sizes_sent()
+    assert not SplitPipeline(victim, CPU, cut=6, reduction=merge).edge.sizes_sent()
+    assert not SplitPipeline(victim, CPU, cut=3, reduction=merge, send_sizes=False).edge.sizes_sent()
 
 
 def test_nan_tokens_are_refused(victim, photographs):
@@ -116,3 +124,10 @@ def test_an_unsupported_model_is_refused_by_name():
     swin = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False)
     with pytest.raises(ConfigError, match="SwinTransformer"):
         SplitPipeline(Victim(swin, (0.5,) * 3, (0.5,) * 3, "x", "swin"), CPU)
+
+
+def test_it_has_every_ability_but_to_account_for_answers(victim):
+    pipeline = SplitPipeline(victim, CPU, cut=2)
+    for ability in (Previewable, Inspectable, Ablatable, Differentiable, Tunable):
+        assert isinstance(pipeline, ability), ability
+    assert not isinstance(pipeline, Accountable)

@@ -16,7 +16,7 @@ from token_states import RNG, case_of
 
 from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
 from leakgauge.defenses.backbones.timm_vit import TimmViT
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.ats import AdaptiveTokenSampling, sampled
 from leakgauge.defenses.reductions.diffrate import DiffRate
 from leakgauge.defenses.reductions.pitome import PiToMe

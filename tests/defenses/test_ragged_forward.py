@@ -15,7 +15,7 @@ from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.defenses.ragged import attention
 from leakgauge.defenses.ragged.attention import attention_half, image_groups, segment_attention
 from leakgauge.defenses.ragged.calibration import calibrate_thresholds, threshold_for_share
-from leakgauge.defenses.ragged.edge import run_edge, run_server
+from leakgauge.defenses.ragged.forward import run_edge, run_server
 from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.defenses.reductions.none import NoReduction
 from leakgauge.defenses.reductions.threshold import NEVER, ThresholdMerge

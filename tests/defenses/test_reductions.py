@@ -10,7 +10,7 @@ from token_states import RNG, Case, random_case, real_case
 
 from leakgauge.defenses.backbones.timm_vit import TimmViT
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.ragged.merging import apply_assignment
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.harness.contracts.reduction import Assignment, Reduction

@@ -44,7 +44,7 @@ def test_undefended_it_is_the_plain_model(name):
     for options in splits:
         pipeline = VqaPipeline(victim, CPU, **options)
         sent = pipeline.transmit(images, RNG)
-        found = pipeline.first_logits(sent, questions)
+        found = pipeline.server.first_logits(sent, questions)
         torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
         assert torch.equal(pipeline.respond(sent, questions), answers)
     assert plain.std(dim=0).max() > 1e-3
@@ -56,9 +56,10 @@ def test_an_image_is_answered_alike_alone_and_in_company():
     images, task = ScenesVqa().split("search").select(range(12)), ScenesVqa()
     questions = task.questions(images)
     pipeline = VqaPipeline(victim, CPU, reduction={"name": "threshold", "thresholds": 0.9})
-    together = pipeline.first_logits(pipeline.transmit(images, RNG), questions)
+    together = pipeline.server.first_logits(pipeline.transmit(images, RNG), questions)
     alone = [
-        pipeline.first_logits(pipeline.transmit(images.select([i]), RNG), questions.select([i])) for i in range(12)
+        pipeline.server.first_logits(pipeline.transmit(images.select([i]), RNG), questions.select([i]))
+        for i in range(12)
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
@@ -69,7 +70,7 @@ def test_as_many_positions_as_tokens_arrived():
     pipeline = VqaPipeline(victim, CPU, reduction={"name": "threshold", "thresholds": 0.5})
     sent = pipeline.transmit(images, RNG)
     assert sent.received.lengths.max() < 16
-    tokens = pipeline.image_tokens(sent)
+    tokens = pipeline.server.image_tokens(sent)
     rows = [
         victim.model.get_input_embeddings()(torch.tensor(part))
         for texts in questions.texts
@@ -80,7 +81,9 @@ def test_as_many_positions_as_tokens_arrived():
     for k, image in enumerate(i for i, texts in enumerate(questions.texts) for _ in texts):
         embedded = torch.cat([rows[2 * k], tokens[image], rows[2 * k + 1]])[None]
         expected.append(victim.model(inputs_embeds=embedded).logits[0, -1])
-    torch.testing.assert_close(pipeline.first_logits(sent, questions), torch.stack(expected), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        pipeline.server.first_logits(sent, questions), torch.stack(expected), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["class token kept", "llava-next, 2 x 2 tiles", "the shipped one"])
@@ -105,7 +108,7 @@ def test_no_token_left_leaves_the_question():
     pipeline.prepare(images, RNG)
     sent = pipeline.transmit(images, RNG)
     assert sent.received.lengths.tolist() == [0, 0]
-    found = pipeline.first_logits(sent, questions)
+    found = pipeline.server.first_logits(sent, questions)
     assert torch.equal(found[0], found[1])
     before, after = victim.text_tokens("how many circles are there?")
     alone = victim.model(input_ids=torch.tensor([before + after])).logits[0, -1]
@@ -207,8 +210,8 @@ def test_fastv_that_keeps_all_changes_nothing():
     sent = plain.transmit(images, RNG)
     for layer in (1, 2):
         kept = VqaPipeline(victim, CPU, fastv={"layer": layer, "keep": 1.0})
-        found = kept.first_logits(sent, questions)
-        torch.testing.assert_close(found, plain.first_logits(sent, questions), atol=1e-5, rtol=1e-5)
+        found = kept.server.first_logits(sent, questions)
+        torch.testing.assert_close(found, plain.server.first_logits(sent, questions), atol=1e-5, rtol=1e-5)
         assert torch.equal(kept.respond(sent, questions), plain.respond(sent, questions))
 
 
@@ -218,12 +221,12 @@ def test_fastv_equals_a_slow_reference():
     images, questions = noise_images(3, 64), questions_for(3)
     pipeline = VqaPipeline(victim, CPU, fastv={"layer": 2, "keep": 0.25})
     sent = pipeline.transmit(images, RNG)
-    found = pipeline.first_logits(sent, questions)
+    found = pipeline.server.first_logits(sent, questions)
     language = victim.model.model.language_model
     for row, (image, text) in enumerate((i, t) for i, texts in enumerate(questions.texts) for t in texts):
         before, after = victim.text_tokens(text)
         embed = victim.model.get_input_embeddings()
-        tokens = pipeline.image_tokens(sent)[image]
+        tokens = pipeline.server.image_tokens(sent)[image]
         states = torch.cat([embed(torch.tensor(before)), tokens, embed(torch.tensor(after))])[None]
         length = states.shape[1]
         positions = torch.arange(length)[None]
@@ -318,8 +321,10 @@ def test_half_precision_answers(monkeypatch):
     images, questions = noise_images(3, 64), questions_for(3)
     pipeline = VqaPipeline(half, CPU, reduction={"name": "threshold", "thresholds": 0.9})
     assert pipeline.respond(pipeline.transmit(images, RNG), questions).shape == (3, 3, 5)
+    for options in ({}, {"cut": 2}, {"projector_on_edge": True}):
+        assert VqaPipeline(half, CPU, **options).edge_tokens(images.images()).tokens.dtype == torch.float32
     exact = VqaPipeline(victim, CPU)
-    plain, rough = (p.first_logits(p.transmit(images, RNG), questions) for p in (exact, VqaPipeline(half, CPU)))
+    plain, rough = (p.server.first_logits(p.transmit(images, RNG), questions) for p in (exact, VqaPipeline(half, CPU)))
     assert torch.nn.functional.cosine_similarity(plain, rough).min() > 0.99
 
 
@@ -334,3 +339,4 @@ def test_gradients_reach_the_images():
         torch.testing.assert_close(found.tokens.detach(), sent.tokens, atol=1e-5, rtol=1e-5)
         found.tokens.square().sum().backward()
         assert bool((pixels.grad.flatten(1).abs().sum(dim=1) > 0).all())
+        assert all(parameter.grad is None for parameter in victim.model.parameters())

@@ -14,7 +14,7 @@ from slow_reference import reference
 from leakgauge.benchmarks.victims.loading.timm_model import load_timm_model
 from leakgauge.defenses.backbones.timm_vit import TimmViT
 from leakgauge.defenses.ragged.calibration import calibrate_thresholds
-from leakgauge.defenses.ragged.edge import run_edge
+from leakgauge.defenses.ragged.forward import run_edge
 from leakgauge.defenses.reductions.threshold import ThresholdMerge
 from leakgauge.harness.values.seeding import Streams
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
+import matplotlib
 import optuna
 import pytest
+from matplotlib.figure import Figure
 
 from leakgauge.harness.system import compat
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("harness", "attacks", "defenses", "benchmarks", "reports", "leakgauge")
-
-
-def test_a_hypervolume_of_two_points_is_that_of_their_union():
-    assert compat.hypervolume(np.array([[0.25, 0.5], [0.5, 0.25]]), np.ones(2)) == pytest.approx(0.5)
 
 
 def test_a_pool_ends_at_once():
@@ -54,3 +52,22 @@ def test_nothing_private_of_other_libraries_is_used_elsewhere():
             if isinstance(node, ast.Attribute) and node.attr in {"_storage", "_trial_id", "_processes"}:
                 found.append((path.name, node.attr))
     assert {name for name, _ in found} == {"compat.py"}
+
+
+def test_a_font_is_cut_once_for_the_same_signs_and_files_stay_the_same(monkeypatch):
+    from matplotlib.backends import _backend_pdf_ps as embedding
+
+    def written() -> bytes:
+        figure, stream = Figure(), io.BytesIO()
+        figure.text(0.5, 0.5, "the same signs")
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
+        return stream.getvalue()
+
+    alone, cut, calls = written(), embedding.get_glyphs_subset, []
+    monkeypatch.setattr(embedding, "get_glyphs_subset", lambda *given: calls.append(given) or cut(*given))
+    with compat.shared_font_subsets():
+        assert [written(), written()] == [alone, alone]
+    assert len(calls) == 1
+    written()
+    assert len(calls) == 2

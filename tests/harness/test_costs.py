@@ -8,6 +8,7 @@ from toy_task import Toy, register
 
 from leakgauge.benchmarks.tasks.drawn_scenes.scenes_vqa import ScenesVqa
 from leakgauge.defenses.pipeline import SplitPipeline
+from leakgauge.defenses.ragged.edge import Edge
 from leakgauge.defenses.vqa.pipeline import VqaPipeline
 from leakgauge.harness.measurement.transmitting import respond_all, transmit_all
 from leakgauge.harness.run.plan import prepare
@@ -109,13 +110,13 @@ def test_flops_do_not_depend_on_what_the_defense_has_run_before(sent):
 def test_latency_is_taken_on_the_same_path_whatever_ran_before(monkeypatch):
     """The clock of this test counts the blocks that were run."""
     ran: list[int] = []
-    run_edge = SplitPipeline._run_blocks
+    run_blocks = Edge._run_blocks
 
     def counted(self, images, reduction, rng, after_block=None):
         ran.append(len(images))
-        return run_edge(self, images, reduction, rng, after_block)
+        return run_blocks(self, images, reduction, rng, after_block)
 
-    monkeypatch.setattr(SplitPipeline, "_run_blocks", counted)
+    monkeypatch.setattr(Edge, "_run_blocks", counted)
     monkeypatch.setattr(compute.time, "perf_counter", lambda: 1e-3 * len(ran))
     images = toy_images(6)
     anew, used = toy_pipeline(), toy_pipeline()

@@ -111,5 +111,5 @@ except leakgauge.LeakgaugeError as error:
 """
     done = without(program)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "leakgauge.search: No module named 'optuna' -- pip install 'leakgauge[search]'" in done.stdout
+    assert "leakgauge.search: No module named 'moocore' -- pip install 'leakgauge[search]'" in done.stdout
     assert (tmp_path / "report" / "index.html").is_file()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leakgauge.defenses.pipeline import SplitPipeline
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Defense, ablatable
 from leakgauge.harness.errors import AccessDeniedError, PluginError
 from leakgauge.harness.measurement.attacker_view import GrantedView, Preparation
 from leakgauge.harness.suite.schema import Knows, ThreatModel
@@ -79,7 +79,7 @@ def test_a_trace_has_the_order_of_the_edge_and_the_tokens_of_the_observation(vic
 
 def test_sizes_of_a_trace_are_those_of_the_edge(victim, few):
     view = view_of(victim, few)
-    batch, _ = view._defense.edge(few, view._defense._reduction, Streams(0, ("attacker", "encode")))
+    batch, _ = view._defense.edge.run(few, Streams(0, ("attacker", "encode")))
     traced = view.trace(few)
     assert torch.equal(traced.sizes, batch.sizes)
     assert torch.equal(traced.merge_map, batch.merge_map)
@@ -182,7 +182,7 @@ class Fitted(Bare):
 
 def test_a_defense_need_not_offer_unreduced_tokens():
     with pytest.raises(PluginError, match="'bare' cannot send unreduced tokens"):
-        Bare().unreduced()
+        ablatable(Bare())
 
 
 def test_calibration_is_needed_where_prepare_is_overridden(victim):

@@ -13,7 +13,7 @@ from leakgauge.benchmarks.tasks.own_images.imagefolder import ImageFolder
 from leakgauge.benchmarks.tasks.photo_crops.photos import Photos
 from leakgauge.defenses.pipeline import SplitPipeline
 from leakgauge.harness import cli
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import inspectable
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.run.inspect import inspect_photograph
 from leakgauge.harness.suite.schema import load_suite
@@ -128,7 +128,7 @@ def test_a_codec_that_must_be_fitted_is(photograph, tmp_path):
 
 def test_a_defense_need_not_offer_it():
     with pytest.raises(ConfigError, match="'closed' cannot be inspected"):
-        Defense.inspect(type("Closed", (), {"name": "closed"})(), None, None)
+        inspectable(type("Closed", (), {"name": "closed"})())
 
 
 def broken(kind, photograph, folder):

@@ -15,6 +15,7 @@ from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.run.inspect import resolved_text
 from leakgauge.harness.run.plan import prepare
+from leakgauge.harness.run.preview import forecast
 from leakgauge.harness.run.preview.forecast import LOOKED_AT, kept_tokens
 from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.store.run_folder import RunFolder
@@ -127,9 +128,14 @@ def test_tokens_kept_are_told_for_each_point(plan):
 
 
 def test_a_defense_need_not_tell(plan, monkeypatch):
-    for name in ("tokens_kept", "resolved"):
-        monkeypatch.setattr(f"leakgauge.defenses.pipeline.SplitPipeline.{name}", getattr(Defense, name))
+    class Silent(Defense):
+        name = "silent"
+        encode = send = respond = None
+
+    Silent.__abstractmethods__ = frozenset()
+    monkeypatch.setattr(forecast, "build_defense", lambda *_: Silent())
     assert list(kept_tokens(plan.context)) == []
+    assert Silent().resolved() == {}
 
 
 def test_what_cannot_be_kept_names_the_point(plan):

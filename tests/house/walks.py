@@ -1,14 +1,18 @@
 """Counts how far one has to walk to follow a value through the code; reads the code and runs nothing of it.
 
 ``python tests/house/walks.py`` prints, for each job, how many files the value enters with what is made of it, how often
-it enters a file again for something that was not read there yet, and the deepest chain of calls; then the biggest
-folders. ``--root DIR`` counts another checkout, so that before and after stand side by side; ``--again`` names files.
+it enters a file again for something that was not read there yet, the deepest chain of calls; the biggest folders;
+and for each package in ``examples/plugins`` its lines and the concepts that its author needs. ``--root DIR`` counts
+another checkout, so that before and after stand side by side; ``--again`` names the files.
 
 A call is followed where the value, or what was assigned from it, is among its arguments or what it is called on, and
 where its target is plain: a name that is imported or defined in the file, a method of ``self``, of a class, or of a
 value whose class an annotation or an assignment names; a function that is handed over beside the value is followed
 too. What is chosen as the program runs (a plug-in) is not, nor the making of an error that is raised. The body of a
 function is read once, and whoever has read it need not open its file again.
+
+A concept is a name that a package imports from leakgauge, or a member that it defines because a class of ours leaves it
+to whoever derives: an abstract method, or an attribute that is annotated and has no value.
 """
 
 from __future__ import annotations
@@ -122,6 +126,15 @@ class House:
     def _class(self, file: File, node: ast.expr | None) -> Name | None:
         found = self._named(file, node)
         return found if found and found[1] in self.files[found[0]].classes else None
+
+    def left_by_bases(self, file: File, node: ast.ClassDef) -> set[str]:
+        """Returns the members that the bases of a class leave to it."""
+        found = set[str]()
+        for name in filter(None, (self._class(file, base) for base in node.bases)):
+            base_file = self.files[name[0]]
+            left, own = _members(base_file.classes[name[1]])
+            found |= (self.left_by_bases(base_file, base_file.classes[name[1]]) - own) | left
+        return found
 
     def calls(self, name: Name) -> list[tuple[Name, ast.Call]]:
         """Returns what a function calls or hands over, in the order of its text; a class stands for its making."""
@@ -302,6 +315,36 @@ def _pairs(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
     return [(target, node.value)]
 
 
+def _members(node: ast.ClassDef) -> tuple[set[str], set[str]]:
+    """Returns what a class leaves to whoever derives from it, and what it defines, ``self.name = ...`` included."""
+    left, own = set[str](), set[str]()
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef):
+            abstract = any(getattr(one, "id", "") == "abstractmethod" for one in member.decorator_list)
+            (left if abstract else own).add(member.name)
+        elif isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+            (own if member.value else left).add(member.target.id)
+        elif isinstance(member, ast.Assign):
+            own |= {one.id for target in member.targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+    set_later = (one for one in ast.walk(node) if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store))
+    own |= {one.attr for one in set_later}
+    return left - own, own
+
+
+def concepts(house: House, package: Path) -> tuple[int, set[str]]:
+    """Returns the lines of a package, and the concepts that its author needs."""
+    lines, found = 0, set[str]()
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        file = house.files[path.stem] = File(path.stem, ast.parse(text))
+        _define(file)
+        lines += len(text.splitlines())
+        found |= {name for name, target in file.imports.items() if target.partition(".")[0] == "leakgauge"}
+        for node in file.classes.values():
+            found |= _members(node)[1] & house.left_by_bases(file, node)
+    return lines, found
+
+
 def folders(root: Path) -> list[tuple[int, str]]:
     """Returns the entries of every folder of code: Python files and folders of them, ``__init__`` aside."""
     found = []
@@ -335,6 +378,10 @@ def main() -> None:
             print(f"{count:9} {module}")
     for count, folder in folders(root)[:5]:
         print(f"{count:4} entries in {folder}")
+    print(f"{'package':28} {'lines':>6} {'concepts':>9}")
+    for package in sorted(path for path in (root / "examples" / "plugins").iterdir() if path.is_dir()):
+        lines, names = concepts(house, package)
+        print(f"{package.name:28} {lines:6} {len(names):9}  {', '.join(sorted(names))}")
 
 
 if __name__ == "__main__":

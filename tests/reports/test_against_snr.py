@@ -94,7 +94,7 @@ def _no_other_figures() -> Iterator[None]:
     """Figures of other sections, which other tests are about, are not drawn: each takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("html", "markdown"):
-            patch.setattr(f"leakgauge.reports.writers.{module}.plots", lambda run, rows: [])
+            patch.setattr(f"leakgauge.reports.writers.{module}.plots", lambda run: [])
         yield
 
 
@@ -122,7 +122,7 @@ def test_the_section_does_not_appear_without(make_run: MakeRun, tmp_path: Path) 
     assert "Against SNR" not in write_html([run], tmp_path)[0].read_text(encoding="utf-8")
     assert "Against SNR" not in write_markdown([run], tmp_path)[0].read_text(encoding="utf-8")
     loaded = load_runs([run])[0]
-    assert snr_plots(loaded, point_rows(loaded)) == []
+    assert snr_plots(loaded) == []
 
 
 def test_costs_of_the_link_are_shown(sweep: RunFolder, page: str, make_run: MakeRun, tmp_path: Path) -> None:
@@ -144,6 +144,6 @@ def test_the_observer_and_its_channel_are_shown(make_run: MakeRun, tmp_path: Pat
     assert answers["Observer: whose view the attacker has"] == ["server", "eavesdropper"]
     assert answers["Channel that the observer hears"] == ["the server's", "air (snr_db -3)"]
     assert answers["Access to the victim"] == ["query", "none"]
-    drawn = snr_plots(loaded, point_rows(loaded))
+    drawn = snr_plots(loaded)
     assert [plot.place for plot in drawn] == ["Threat model server", "Threat model spy"]
     assert "air (snr_db -3)" in drawn[1].caption

@@ -10,7 +10,7 @@ from leakgauge.harness.values.learning_curve import LearningCurve
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.summary import summarise
 from leakgauge.reports.figures.curves import learning_curves
-from leakgauge.reports.figures.figures import plots
+from leakgauge.reports.figures.figures import _bare_svg, _plots, plots
 from leakgauge.reports.figures.frontier import frontier
 from leakgauge.reports.figures.palette import marks
 
@@ -77,7 +77,7 @@ def test_what_is_unscored_is_not_at_least_anything(tmp_path, verdict):
 
 def test_the_spread_of_leakage_is_drawn_for_every_setting_and_ends_at_its_own_images(tmp_path):
     run = simulated(tmp_path / "run")
-    found = [plot for plot in plots(run, point_rows(run)) if "-spread-" in plot.name]
+    found = [plot for plot in plots(run) if "-spread-" in plot.name]
     assert len(found) == len(run.settings)
     axes = found[0].figure.axes[0]
     low, high = axes.get_ylim()
@@ -85,3 +85,15 @@ def test_the_spread_of_leakage_is_drawn_for_every_setting_and_ends_at_its_own_im
     assert high >= 1
     labels = {line.get_label() for line in axes.lines}
     assert set(run.points_at(run.settings[0])) <= labels
+
+
+def test_whatever_is_asked_of_a_figure_first_it_is_written_the_same(tmp_path):
+    run = simulated(tmp_path / "run")
+    one, other = (_plots(run, point_rows(run))[0] for _ in range(2))
+    pdf = one.pdf
+    assert (other.bare_svg, other.white_svg, other.pdf) == (one.bare_svg, one.white_svg, pdf)
+    other.figure.set_layout_engine("none")
+    assert _bare_svg(other.figure, "none") != other.bare_svg, "a layout for PDF is another"
+    third = _plots(run, point_rows(run))[0]
+    assert _bare_svg(third.figure, "white") == one.white_svg
+    assert plots(run)[0] is plots(run)[0], "one drawing for all writers"

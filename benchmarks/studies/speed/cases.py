@@ -12,7 +12,7 @@ from torch import nn
 from leakgauge.benchmarks.studies.speed.padded import padded_forward
 from leakgauge.benchmarks.studies.speed.timing import Ratio, Run, gflops_of, paired_seconds, span_shares
 from leakgauge.harness.contracts.victim import Victim
-from leakgauge.harness.suite.registry import create, create_nested
+from leakgauge.harness.suite.registry import create
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 
@@ -89,19 +89,14 @@ class _Case:
 
     def _add_packed(self, name: str, reduction: dict[str, Any]) -> None:
         pipeline, rng = self._pipeline(reduction), Streams(0)
-        self.runs[name] = lambda: pipeline.logits(self.images, rng)
-        self.tokens[name] = pipeline.edge(self.images, create_reduction(reduction), rng)[1][:, -1].cpu()
+        self.runs[name] = lambda: pipeline.server.logits(pipeline.edge.run(self.images, rng)[0])
+        self.tokens[name] = pipeline.edge.run(self.images, rng)[1][:, -1].cpu()
 
     def _add_padded(self, thresholds: list[float], tokens: torch.Tensor) -> None:
         victim = self.setup.victim
         for name, compact in (("padded, masked", False), ("padded, compacted", True)):
             self.runs[name] = _padded_run(victim, self.images, thresholds, compact=compact)
             self.tokens[name] = tokens
-
-
-def create_reduction(options: dict[str, Any]) -> Any:
-    """Builds a reduction from ``{name: ..., options}``."""
-    return create_nested("reductions", options, where="speed")
 
 
 def _padded_run(victim: Victim, images: ImageSet, thresholds: list[float], *, compact: bool) -> Run:

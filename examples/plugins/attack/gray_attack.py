@@ -1,12 +1,11 @@
 import torch
 
-from leakgauge.harness.contracts.attack import Attack
+from leakgauge import Attack
 
 
 class Gray(Attack):
-    """Answers mid-gray: a third-party attack in ten lines."""
+    """Answers mid-gray, whatever it sees: a third-party attack in ten lines."""
 
-    name = "gray"
     training = "closed_form"
     layout = "needs none"
 

@@ -1,14 +1,12 @@
 import numpy as np
 import torch
 
-from leakgauge.harness.contracts.link import Codec
-from leakgauge.harness.errors import PayloadError
+from leakgauge import Codec, PayloadError
 
 
 class Float8(Codec):
     """One byte a value: float8 with four bits of exponent, which holds up to 448."""
 
-    name = "float8"
     limit = 448.0
 
     def encode(self, tokens):

@@ -3,17 +3,17 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from leakgauge.harness.contracts.metric import Metric
+from leakgauge import Metric
 
 
 class EdgeError(Metric):
-    """Mean absolute difference of horizontal steps: a third-party metric in fifteen lines."""
+    """Mean absolute difference of horizontal steps."""
 
-    name, unit, leaks_when, heading = "edge_error", "0..255", "lower", "Edge error"
+    leaks_when, heading, unit = "lower", "Edge error", "0..255"
 
     def __init__(self, scale: Annotated[float, Field(gt=0)] = 255.0):
-        self._scale = scale
+        self.scale = scale
 
     def score(self, originals, reconstructions):
         steps = [torch.diff(images, dim=3) for images in (originals, reconstructions)]
-        return (steps[0] - steps[1]).abs().mean(dim=(1, 2, 3)) * self._scale
+        return (steps[0] - steps[1]).abs().mean(dim=(1, 2, 3)) * self.scale

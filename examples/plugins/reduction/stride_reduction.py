@@ -1,10 +1,8 @@
 from typing import Annotated
 
-import torch
 from pydantic import Field
 
-from leakgauge.harness.contracts.reduction import Assignment, Reduction
-from leakgauge.harness.values.tokens import DROPPED
+from leakgauge import Reduction
 
 
 class Stride(Reduction):
@@ -14,7 +12,6 @@ class Stride(Reduction):
         every: n; 2 keeps half.
     """
 
-    name = "stride"
     merges = False
 
     def __init__(self, every: Annotated[int, Field(ge=2)] = 2):
@@ -24,12 +21,4 @@ class Stride(Reduction):
         return layer == 0
 
     def assign(self, state, rng):
-        # Rows are packed, image after image; the first `prefix` of each are protected.
-        stays = torch.cat([self._stays(int(length), state.prefix) for length in state.lengths])
-        destination = torch.where(stays, stays.cumsum(0) - 1, DROPPED)
-        lengths = torch.stack([own.sum() for own in stays.split(state.lengths.tolist())])
-        return Assignment(destination.to(state.keys.device), lengths.to(state.lengths.device))
-
-    def _stays(self, length, prefix):
-        place = torch.arange(length)
-        return (place < prefix) | ((place - prefix) % self.every == 0)
+        return state.keep(state.place % self.every == 0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from leakgauge.harness.contracts.defense import Previewable
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.run.executors import one_thread
@@ -115,7 +116,8 @@ def kept_tokens(context: RunContext) -> Iterator[tuple[str, int, float]]:
     for point in suite.operating_points:
         config = defense_config(suite, point, suite.channels[0])
         defense = build_defense(config, point.name, context.victim, context.device)
+        if not isinstance(defense, Previewable):
+            continue
         with one_thread(), contained("counting tokens", f"operating point {point.name!r}"):
             kept = defense.tokens_kept(images, rng)
-        if kept is not None:
-            yield point.name, len(images), kept
+        yield point.name, len(images), kept

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from moocore import hypervolume
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
@@ -27,7 +28,6 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
 from leakgauge.harness.search.objectives import Objectives, non_dominated
 from leakgauge.harness.search.sampling.schedule import CHANNEL, Params
-from leakgauge.harness.system.compat import hypervolume
 
 Values = NDArray[np.float64]
 FEWEST = 5
@@ -168,7 +168,7 @@ def improvement(front: Values, losses: Values) -> float:
             continue
         covered = np.maximum(front, point)
         covered = covered[(covered < 1).all(axis=1)]
-        inner = hypervolume(covered, np.ones(len(point))) if len(covered) else 0.0
+        inner = float(hypervolume(covered, ref=np.ones(len(point)))) if len(covered) else 0.0
         gains.append(float(np.prod(1 - point)) - inner)
     return float(np.mean(gains))
 

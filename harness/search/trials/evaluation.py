@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.harness.contracts.defense import Defense
+from leakgauge.harness.contracts.defense import Defense, tunable
 from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.operating_point import Preparation, latency_ms, measure
 from leakgauge.harness.scoring import guards
-from leakgauge.harness.scoring.compute import Flops, measure_flops
+from leakgauge.harness.scoring.compute import measure_flops
 from leakgauge.harness.search.sampling.schedule import Candidate
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.trials.memo import Memo
 from leakgauge.harness.search.trials.proxy import LeakageProxy
-from leakgauge.harness.search.tunable import tunable
 from leakgauge.harness.store import number_type
 from leakgauge.harness.suite.planning import build_defense, content_hash
 from leakgauge.harness.suite.schema import PluginConfig
 from leakgauge.harness.system.machine import machine_of
+from leakgauge.harness.values.flops import Flops
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.questions import Questions
 from leakgauge.harness.values.seeding import Streams

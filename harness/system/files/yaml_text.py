@@ -2,8 +2,8 @@
 
 PyYAML reads version 1.1, where ``4e-3`` is a text, ``010`` is eight, ``1:30`` ninety, and ``no`` is false. Its scanner
 and parser are kept, since they are well tested and everybody has them; what a plain scalar means is decided here, by
-the core schema of YAML 1.2.2 (section 10.3.2). ruamel.yaml reads 1.2 as well, but bounds neither depth nor aliases nor
-digits: it would be one dependency more, and these checks would be needed all the same.
+the core schema of YAML 1.2.2 (section 10.3.2). Readers of 1.2 were tried (docs/explanations/libraries.md): ruamel.yaml
+takes ``1_000`` for a number and bounds neither depth nor aliases nor digits, py-yaml12 not even the memory it takes.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 import torch
 from search_spaces import CPU, prepared, small
 
+from leakgauge.harness.contracts.defense import tunable
 from leakgauge.harness.errors import ConfigError, PluginError
 from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
@@ -13,7 +14,6 @@ from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.search.sampling.schedule import Candidate
 from leakgauge.harness.search.trials.evaluation import Evaluator
 from leakgauge.harness.search.trials.memo import Memo
-from leakgauge.harness.search.tunable import tunable
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import PluginConfig, Suite
 
@@ -92,7 +92,7 @@ def test_baselines_equal_the_runner_too(ready, reduction):
 def merged_on_calibration_images(evaluator: Evaluator, options: dict) -> list[int]:
     """Returns how many tokens go in each block, over all calibration images."""
     defense = tunable(evaluator._root, "split_pipeline").tuned(**options)
-    _, counts = defense.edge(evaluator.calibration, defense._reduction, None)
+    _, counts = defense.edge.run(evaluator.calibration, None)
     before = torch.cat([torch.full((len(counts), 1), 65), counts[:, :-1]], dim=1)
     return (before - counts).sum(dim=0).tolist()
 
