@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from leakgauge.attacks.training.context_features import Scaling, context_of
+from leakgauge.attacks.training.context_features import Scaling, context_of, laid
 from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap
 from leakgauge.attacks.training.layout import from_patches, patches_of
 from leakgauge.harness.contracts.attack import Attack, AttackerView
@@ -24,13 +25,14 @@ BATCH = 128
 FOLDS = 4
 DRAWS = 4
 """A guess is looked at so often where a perturbation, a reduction or the channel draws at random."""
+SAME = 1e-3
 FEW = 8
 """Images by which it is found out whether another transmission of them is another one."""
 PENALTIES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-class Guess(NamedTuple):
-    """Where a cascade stands: patches (B, N, P), and what the edge makes of them (B, N, F) in standardised features."""
+class Draft(NamedTuple):
+    """Where a cascade stands: patches (B, N, 3 h w), and the tokens (B, N + P, D) that the edge makes of them."""
 
     patches: Tensor
     seen: Tensor
@@ -38,7 +40,7 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: the map, and the penalty that it was fitted with."""
+    """One step: the map, and what it gained on images left out of its fit, in dB."""
 
     step: LinearMap
     gain_db: float
@@ -78,75 +80,84 @@ class Cascade(Attack):
         target = view.observe(auxiliary)
         few = auxiliary.select(range(min(len(auxiliary), FEW)))
         self._scaling = Scaling.of(target)
-        seen = self._features(target)
-        self._draws = 1 if torch.equal(self._shown(few, 1), seen[: len(few)]) else DRAWS
+        seen, patches = self._laid(target), view.grid[0] * view.grid[1]
+        self._draws = 1 if torch.allclose(self._shown(few, 1), seen[: len(few)], atol=SAME) else DRAWS
         # Patches of one token look alike to it; what was guessed of each tells them apart.
-        self._shares = target.merge_map is not None and int(target.lengths.min()) < target.prefix + seen.shape[1]
-        truth = patches_of(auxiliary.images(), view.grid)
-        folds = _folds(auxiliary, rng)
-        first, patches = self._solved(seen, truth, folds)
-        self._first, self._stages = first, list[Stage]()
-        guess = self._looked_at(patches)
+        self._shares = target.merge_map is not None and int(target.lengths.min()) < target.prefix + patches
+        truth = patches_of(auxiliary.images(), view.grid).to(view.device)
+        folds = _folds(auxiliary, rng).to(view.device)
+        self._stages = list[Stage]()
+        self._first, first = self._solved(lambda rows: context_of(seen[rows], self._grid), truth, folds)
+        guess = self._looked_at(first)
         for number in range(self._most):
             tell_step(number, self._most)
-            step, change = self._solved(self._looks(guess, seen), truth - guess.patches, folds)
+            step, change = self._solved(partial(self._looks, guess, seen), truth - guess.patches, folds)
             after = self._moved(guess, change, seen)
-            gain = psnr_db(after.patches, truth) - psnr_db(guess.patches, truth)
-            if float(gain.mean()) < self._gain_db:
+            gain = float((psnr_db(after.patches, truth) - psnr_db(guess.patches, truth)).mean())
+            if gain < self._gain_db:
                 break
-            self._stages.append(Stage(step, float(gain.mean())))
+            self._stages.append(Stage(step, gain))
             guess = after
         return None
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Makes the first guess and takes every step."""
-        parts = []
+        parts, every = [], slice(None)
         for rows in torch.split(torch.arange(len(observations)), BATCH):
-            seen = self._features(observations.select(rows))
-            guess = self._looked_at(self._first(seen))
+            seen = self._laid(observations.select(rows))
+            guess = self._looked_at(self._first(context_of(seen, self._grid)))
             for stage in self._stages:
-                guess = self._moved(guess, stage.step(self._looks(guess, seen)), seen)
+                guess = self._moved(guess, stage.step(self._looks(guess, seen, every)), seen)
             parts.append(from_patches(guess.patches, self._grid, *self._shape[1:]).clamp(0, 1))
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
 
-    def _features(self, observations: Observation) -> Tensor:
-        """Returns (B, N, F) float32: the token of each patch and its surroundings, standardised."""
-        return context_of(observations, self._scaling)
+    def _laid(self, observations: Observation) -> Tensor:
+        return laid(observations, self._scaling).to(self._view.device)
 
-    def _solved(self, features: Tensor, wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
-        """Fits a map (B, N, F) -> (B, N, P); returns it, and for every image what a map fitted without it gives."""
+    def _solved(self, features: Callable[[slice], Tensor], wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
+        """Fits a map from features (b, N, F) of rows of images to what is wanted (B, N, P).
+
+        Returns:
+            The map, and (B, N, P) what maps that were fitted without an image's fold give for it.
+        """
         ridge = FoldedRidge(int(folds.max()) + 1, PENALTIES)
-        for rows in _batches(len(features)):
-            ridge.add(features[rows], wanted[rows], folds[rows])
-        return ridge.solve(features, wanted, folds)
+        for rows in _batches(len(wanted)):
+            ridge.add(features(rows), wanted[rows], folds[rows])
+        whole, of_the_rest = ridge.solve()
+        given = torch.empty_like(wanted)
+        for rows in _batches(len(wanted)):
+            looked = features(rows)
+            for fold, one in enumerate(of_the_rest):
+                own = folds[rows] == fold
+                given[rows][own] = one(looked[own])
+        return whole, given
 
-    def _looks(self, guess: Guess, seen: Tensor) -> Tensor:
+    def _looks(self, guess: Draft, seen: Tensor, rows: slice) -> Tensor:
         """Returns what a step looks at: what differs, and where patches share tokens the guess itself."""
-        differs = seen - guess.seen
-        return torch.cat([differs, guess.patches - 0.5], dim=2) if self._shares else differs
+        differs = context_of(seen[rows] - guess.seen[rows], self._grid)
+        return torch.cat([differs, guess.patches[rows] - 0.5], dim=2) if self._shares else differs
 
-    def _looked_at(self, patches: Tensor) -> Guess:
+    def _looked_at(self, patches: Tensor) -> Draft:
         """Returns a guess as a picture of 8 bits, and what the edge makes of it."""
         images = from_patches(patches, self._grid, *self._shape[1:]).clamp(0, 1)
-        pixels = (images * 255).round().to(torch.uint8)
+        pixels = (images * 255).round().to(torch.uint8).cpu()
         shown = [self._shown(ImageSet.from_pixels(pixels[rows]), self._draws) for rows in _batches(len(pixels))]
-        return Guess(patches_of(pixels.float() / 255.0, self._grid), torch.cat(shown))
+        return Draft(patches_of(pixels.float() / 255.0, self._grid).to(self._view.device), torch.cat(shown))
 
     def _shown(self, images: ImageSet, draws: int) -> Tensor:
-        """Returns the features of pictures that are sent so many times, each time under another name: their mean."""
+        """Returns the tokens of pictures that are sent so many times, each time under another name: their mean."""
         # A branch: nobody asks about these pictures again.
         view, whole = self._view.branch(), torch.zeros(())
         for draw in range(draws):
             named = ImageSet(images.pixels, tuple(f"{name}/{draw}" for name in images.ids))
-            whole = whole + self._features(view.observe(named, draw))
+            whole = whole + self._laid(view.observe(named, draw))
         return whole / draws
 
-    def _moved(self, guess: Guess, change: Tensor, seen: Tensor) -> Guess:
+    def _moved(self, guess: Draft, change: Tensor, seen: Tensor) -> Draft:
         """Takes a step; images of which it explains the observation worse stay where they are."""
         after = self._looked_at(guess.patches + change)
-        worse = _misfit(after.seen, seen) > _misfit(guess.seen, seen)
-        patches = torch.where(worse[:, None, None], guess.patches, after.patches)
-        return Guess(patches, torch.where(worse[:, None, None], guess.seen, after.seen))
+        worse = (_misfit(after.seen, seen) > _misfit(guess.seen, seen))[:, None, None]
+        return Draft(torch.where(worse, guess.patches, after.patches), torch.where(worse, guess.seen, after.seen))
 
 
 def psnr_db(patches: Tensor, truth: Tensor) -> Tensor:
@@ -155,8 +166,8 @@ def psnr_db(patches: Tensor, truth: Tensor) -> Tensor:
     return -10.0 * error.log10()
 
 
-def _misfit(features: Tensor, seen: Tensor) -> Tensor:
-    return (features - seen).square().mean(dim=(1, 2))
+def _misfit(tokens: Tensor, seen: Tensor) -> Tensor:
+    return (tokens - seen).square().mean(dim=(1, 2))
 
 
 def _batches(count: int) -> Iterator[slice]:

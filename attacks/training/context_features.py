@@ -23,35 +23,42 @@ class Scaling(NamedTuple):
         return cls(*token_statistics(observations))
 
 
-def context_of(observations: Observation, scaling: Scaling) -> Tensor:
-    """Returns features of every patch.
+def laid(observations: Observation, scaling: Scaling) -> Tensor:
+    """Returns standardised tokens (B, N + P, D'), one for every patch, and behind them the P protected ones.
 
-    Its own standardised token, its four neighbours apart (zero beyond the edge of the image), the mean of the image and
-    the protected tokens; where map and sizes are told, the logarithm of its token's size.
+    Where map and sizes are told, D' has a last column with the logarithm of a token's size.
+    """
+    batch = observations.as_batch()
+    tokens = (on_grid(observations) - scaling.mean) / scaling.std  # (B, N, D)
+    padded, _ = batch.padded()
+    first = (padded[:, : observations.prefix] - scaling.mean) / scaling.std  # (B, P, D)
+    both = torch.cat([tokens, first], dim=1)
+    if observations.merge_map is None or observations.sizes is None:
+        return both
+    sizes = batch.with_tokens(batch.sizes.float().log()[:, None]).unmerge()  # (B, N, 1)
+    return torch.cat([both, torch.cat([sizes, sizes.new_zeros(len(sizes), first.shape[1], 1)], dim=1)], dim=2)
+
+
+def context_of(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Returns features of every patch, linear in the tokens.
+
+    Its own token, its four neighbours apart (zero beyond the edge of the image), the mean of the image, and the tokens
+    that are protected.
 
     Args:
-        observations: B images.
-        scaling: Of token values.
+        tokens: (B, N + P, D), as ``laid`` lays them.
+        grid: Patch rows and columns, N of them.
 
     Returns:
-        (B, N, F) float32.
+        (B, N, F).
     """
-    rows, columns = observations.grid
-    tokens = (on_grid(observations) - scaling.mean) / scaling.std  # (B, N, D)
-    count, patches, width = tokens.shape
-    laid = tokens.reshape(count, rows, columns, width)
-    around = torch.nn.functional.pad(laid, (0, 0, 1, 1, 1, 1))  # (B, rows + 2, columns + 2, D)
+    rows, columns = grid
+    count, patches, width = len(tokens), rows * columns, tokens.shape[2]
+    own, first = tokens[:, :patches], tokens[:, patches:].flatten(1)
+    around = torch.nn.functional.pad(own.reshape(count, rows, columns, width), (0, 0, 1, 1, 1, 1))
     near = [
         around[:, 1 + down : 1 + down + rows, 1 + across : 1 + across + columns].reshape(count, patches, width)
         for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1))
     ]
-    whole = [tokens.mean(dim=1, keepdim=True).expand_as(tokens)]
-    if observations.prefix:
-        padded, _ = observations.as_batch().padded()
-        first = ((padded[:, : observations.prefix] - scaling.mean) / scaling.std).flatten(1)  # (B, prefix D)
-        whole.append(first[:, None].expand(-1, patches, -1))
-    if observations.merge_map is not None and observations.sizes is not None:
-        batch = observations.as_batch()
-        laid_sizes = batch.with_tokens(batch.sizes.float().log()[:, None]).unmerge()  # (B, N, 1)
-        whole.append(laid_sizes)
-    return torch.cat([tokens, *near, *whole], dim=2)
+    whole = torch.cat([own.mean(dim=1), first], dim=1)  # (B, (1 + P) D)
+    return torch.cat([own, *near, whole[:, None].expand(-1, patches, -1)], dim=2)

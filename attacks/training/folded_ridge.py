@@ -76,7 +76,7 @@ class Sums:
         x, y = self.x / count, self.y / count
         # Less what the bias of every place explains.
         gram, cross = self.gram - count * x.T @ x, self.cross - count * x.T @ y
-        ridge = (penalty * gram.diagonal().mean()).clamp_min(1e-9) * torch.eye(len(gram), dtype=gram.dtype)
+        ridge = (penalty * gram.diagonal().mean()).clamp_min(1e-9) * torch.eye(len(gram)).to(gram)
         weights = torch.linalg.solve(gram + ridge, cross)
         return LinearMap(weights.float(), (y - x @ weights).float())
 
@@ -108,24 +108,11 @@ class FoldedRidge:
             if bool(own.any()):
                 self._sums[fold] = sums + Sums.of(features[own], wanted[own])
 
-    def solve(self, features: Tensor, wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
-        """Chooses the penalty by left-out images.
-
-        Args:
-            features: (B, N, F), as added.
-            wanted: (B, N, P).
-            folds: (B,).
-
-        Returns:
-            The map fitted to all images, and (B, N, P) what maps fitted without each image's fold give for it.
-        """
+    def solve(self) -> tuple[LinearMap, list[LinearMap]]:
+        """Chooses the penalty by left-out images; returns the map of all images, and for each fold that of the rest."""
         every = sum(self._sums[1:], self._sums[0])
         rest = [every - own if len(self._sums) > 1 else own for own in self._sums]
         maps = [[one.solved(penalty) for penalty in self._penalties] for one in rest]
         errors = [sum(own.error(maps[f][k]) for f, own in enumerate(self._sums)) for k in range(len(self._penalties))]
         best = errors.index(min(errors))
-        given = torch.empty_like(wanted)
-        for fold in range(len(self._sums)):
-            own = folds == fold
-            given[own] = maps[fold][best](features[own])
-        return every.solved(self._penalties[best]), given
+        return every.solved(self._penalties[best]), [of_fold[best] for of_fold in maps]

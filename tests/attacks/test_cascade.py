@@ -11,7 +11,7 @@ from photo_views import RNG, few_images, seen_by_attacker, view_of
 from leakgauge.attacks import cascade
 from leakgauge.attacks.cascade import Cascade
 from leakgauge.attacks.ridge import Ridge
-from leakgauge.attacks.training.context_features import Scaling, context_of
+from leakgauge.attacks.training.context_features import Scaling, context_of, laid
 from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap, Sums
 from leakgauge.attacks.training.loop import mean_psnr_db
 from leakgauge.harness.measurement.convergence import data_limited
@@ -56,10 +56,10 @@ def test_what_is_told_of_an_image_comes_from_a_fit_without_it():
     ridge = FoldedRidge(3, (1e-3,))
     for part in (slice(0, 10), slice(10, 24)):
         ridge.add(x[part], y[part], folds[part])
-    whole, told = ridge.solve(x, y, folds)
-    for fold in range(3):
+    whole, of_the_rest = ridge.solve()
+    for fold, one in enumerate(of_the_rest):
         rest = Sums.of(x[folds != fold], y[folds != fold]).solved(1e-3)
-        torch.testing.assert_close(told[folds == fold], rest(x[folds == fold]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one(x), rest(x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(whole.weights, Sums.of(x, y).solved(1e-3).weights, atol=1e-5, rtol=1e-4)
 
 
@@ -67,11 +67,11 @@ def test_the_penalty_is_that_which_is_best_on_images_left_out():
     x, folds = rows(40, 2, 30), torch.arange(40) % 4
     noise = FoldedRidge(4, (1e-7, 10.0))
     noise.add(x, rows(40, 2, 3), folds)
-    assert noise.solve(x, rows(40, 2, 3), folds)[0].weights.abs().max() < 0.1, "nothing can be told from noise"
+    assert noise.solve()[0].weights.abs().max() < 0.1, "nothing can be told from noise"
     signal = FoldedRidge(4, (1e-7, 10.0))
     wanted = x[:, :, :3]
     signal.add(x, wanted, folds)
-    torch.testing.assert_close(signal.solve(x, wanted, folds)[1], wanted, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(signal.solve()[0](x), wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_clusters_of_dependent_images_are_left_out_together():
@@ -85,7 +85,7 @@ def test_clusters_of_dependent_images_are_left_out_together():
 def test_a_patch_is_seen_with_its_neighbours():
     tokens = torch.arange(7.0)[:, None]  # a protected one, and 2 x 3 patches
     seen = Observation(tokens, torch.tensor([7]), 1, (2, 3))
-    found = context_of(seen, Scaling(torch.zeros(1), torch.ones(1)))[0]
+    found = context_of(laid(seen, Scaling(torch.zeros(1), torch.ones(1))), (2, 3))[0]
     #                       own, above, below, left, right, mean, protected
     assert found[0].tolist() == [1, 0, 4, 0, 2, 3.5, 0]
     assert found[4].tolist() == [5, 2, 0, 4, 6, 3.5, 0]
@@ -119,11 +119,14 @@ def test_each_stage_rebuilds_more_than_the_last_and_all_more_than_ridge(victim, 
     assert stages[0].gain_db == pytest.approx(reached[2] - reached[1], abs=1), "left-out images tell the gain"
 
 
-def test_the_same_images_give_the_same_maps(victim, auxiliary, fitted):
-    again = Cascade(stages=2)
-    again.fit(view_of(victim), auxiliary, RNG)
-    for one, other in zip(fitted[0]._stages, again._stages, strict=True):
-        assert torch.equal(one.step.weights, other.step.weights)
+def test_the_same_images_give_the_same_maps(victim, auxiliary):
+    found = []
+    for _ in range(2):
+        attack = Cascade(stages=1)
+        attack.fit(view_of(victim), auxiliary.select(range(0, 308, 4)), RNG)
+        found.append(attack._stages[0].step)
+    assert torch.equal(found[0].weights, found[1].weights)
+    assert torch.equal(found[0].bias, found[1].bias)
 
 
 def test_images_do_not_mix(victim, photographs, fitted):
@@ -139,9 +142,10 @@ def test_what_it_shows_the_edge_is_forgotten(auxiliary, fitted):
 
 def test_a_step_that_explains_less_is_taken_back(victim, photographs, fitted, monkeypatch):
     attack, seen = fitted[0], seen_by_attacker(victim, photographs)
-    first = attack._looked_at(attack._first(attack._features(seen)))
+    observed = attack._laid(seen)
+    first = attack._looked_at(attack._first(context_of(observed, (8, 8))))
     astray = first.patches + 0.5 * torch.sign(0.5 - first.patches)
-    after = attack._moved(first, astray - first.patches, attack._features(seen))
+    after = attack._moved(first, astray - first.patches, observed)
     assert torch.equal(after.patches, first.patches)
     assert torch.equal(after.seen, first.seen)
 
@@ -149,7 +153,7 @@ def test_a_step_that_explains_less_is_taken_back(victim, photographs, fitted, mo
 def test_with_the_merge_map_told_merged_payloads_are_descended_too(victim, photographs, auxiliary):
     merge = {"reduction": {"name": "threshold", "thresholds": 0.9}}
     attack = Cascade(stages=1)
-    attack.fit(view_of(victim, MAP_TOLD, **merge), auxiliary, RNG)
+    attack.fit(view_of(victim, MAP_TOLD, **merge), auxiliary.select(range(0, 308, 2)), RNG)
     seen, truth = seen_by_attacker(victim, photographs, MAP_TOLD, **merge), photographs.images()
     reached, stages = mean_psnr_db(attack.reconstruct(seen, RNG), truth), attack._stages
     attack._stages = []
@@ -160,12 +164,12 @@ def test_with_the_merge_map_told_merged_payloads_are_descended_too(victim, photo
 def test_noise_is_looked_at_several_times(victim, auxiliary):
     view = view_of(victim, perturb=[{"name": "gaussian", "strength": 0.4}])
     attack = Cascade(stages=1)
-    few = auxiliary.select(range(64))
+    few = auxiliary.select(range(24))
     attack.fit(view, few, RNG)
     patches = cascade.patches_of(few.images(), view.grid)
-    clean = attack._features(view_of(victim).observe(few))
+    clean = attack._laid(view_of(victim).observe(few))
     near = (attack._looked_at(patches).seen - clean).square().mean()
-    once = (attack._features(view.branch().observe(few, 1)) - clean).square().mean()
+    once = (attack._laid(view.branch().observe(few, 1)) - clean).square().mean()
     assert near < once / 2
 
 

@@ -89,6 +89,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
             "batch_size": COUNT,
             "learning_rate": POSITIVE,
         },
+        "cascade": {"stages": COUNT, "gain_db": WEIGHT},
         "conv_inverse": {
             "epochs": COUNT,
             "batch_size": COUNT,
