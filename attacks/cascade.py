@@ -28,7 +28,7 @@ DRAWS = 4
 SAME = 1e-3
 FEW = 8
 """Images by which it is found out whether another transmission of them is another one."""
-PENALTIES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
 class Draft(NamedTuple):

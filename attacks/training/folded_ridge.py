@@ -44,15 +44,9 @@ class Sums:
     @classmethod
     def of(cls, features: Tensor, wanted: Tensor) -> Sums:
         """Returns those of features (B, N, F) and what is wanted (B, N, P)."""
-        flat, asked = features.flatten(0, 1), wanted.flatten(0, 1)
-        return cls(
-            (flat.T @ flat).double(),
-            (flat.T @ asked).double(),
-            features.double().sum(dim=0),
-            wanted.double().sum(dim=0),
-            float(wanted.double().square().sum()),
-            len(features),
-        )
+        x, y = features.double(), wanted.double()
+        flat, asked = x.flatten(0, 1), y.flatten(0, 1)
+        return cls(flat.T @ flat, flat.T @ asked, x.sum(dim=0), y.sum(dim=0), float(y.square().sum()), len(features))
 
     def _with(self, other: Sums, sign: int) -> Sums:
         return Sums(
@@ -77,7 +71,7 @@ class Sums:
         # Less what the bias of every place explains.
         gram, cross = self.gram - count * x.T @ x, self.cross - count * x.T @ y
         ridge = (penalty * gram.diagonal().mean()).clamp_min(1e-9) * torch.eye(len(gram)).to(gram)
-        weights = torch.linalg.solve(gram + ridge, cross)
+        weights = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge))  # half the work of solve
         return LinearMap(weights.float(), (y - x @ weights).float())
 
     def error(self, one: LinearMap) -> float:
