@@ -52,7 +52,10 @@ def test_the_context_holds_the_evaluation_split_and_the_unmodified_victim_s_answ
 
 def test_bytes_have_the_features_and_answers_of_the_images_they_show(context):
     pixels, order = context.evaluation.pixels, torch.arange(COUNTS["evaluation"]).flip(0)
-    assert torch.allclose(context.features(pixels), context.gallery, atol=1e-5)
+    with torch.no_grad():
+        features = context.victim.embed(context.evaluation.images())
+    assert torch.allclose(context.features(pixels), features, atol=1e-5)
+    assert torch.allclose(context.gallery, features, atol=1e-5)
     assert context.label_agreement(pixels).tolist() == [1.0] * len(pixels)
     assert torch.equal(context.label_agreement(pixels[order]), (context.top1[order] == context.top1).float())
     assert context.label_agreement(255 - pixels).tolist() != [1.0] * len(pixels)

@@ -100,8 +100,8 @@ def test_in_no_repository_the_code_names_itself(tmp_path, code_at):
 def test_a_hook_of_somebody_elses_repository_does_not_name_it(tmp_path, code_at, monkeypatch):
     """Git tells its hooks where its repository is, and so every git that they start."""
     repository(tmp_path / "theirs")
-    (tmp_path / "theirs" / "harness").mkdir()
-    (tmp_path / "theirs" / "harness" / "provenance.py").touch()  # a fork: it tracks a file of that name
+    (tmp_path / "theirs" / "harness" / "store").mkdir(parents=True)
+    (tmp_path / "theirs" / "harness" / "store" / "provenance.py").touch()  # a fork: it tracks a file of that name
     git(tmp_path / "theirs", "add", ".")
     git(tmp_path / "theirs", "commit", "--quiet", "--message", "two")
     code_at(tmp_path / "checkout")
