@@ -63,6 +63,16 @@ def test_what_is_told_of_an_image_comes_from_a_fit_without_it():
     torch.testing.assert_close(whole.weights, Sums.of(x, y).solved(1e-3).weights, atol=1e-5, rtol=1e-4)
 
 
+def test_a_guess_about_an_own_image_comes_from_maps_that_never_saw_it():
+    x, y, folds = rows(24, 4, 30), rows(24, 4, 2), torch.arange(24) % 4
+    attack, ridge = Cascade(), FoldedRidge(4, cascade.PENALTIES)
+    ridge.add(x, y, folds)
+    whole, given = attack._solved(lambda images: x[images], y, folds)
+    for fold, one in enumerate(ridge.solve()[1]):
+        torch.testing.assert_close(given[folds == fold], one(x[folds == fold]))
+    assert (whole(x) - y).square().mean() < (given - y).square().mean() / 2, "its own fit would look far better"
+
+
 def test_the_penalty_is_that_which_is_best_on_images_left_out():
     x, folds = rows(40, 2, 30), torch.arange(40) % 4
     noise = FoldedRidge(4, (1e-7, 10.0))
