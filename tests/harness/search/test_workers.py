@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -40,6 +41,25 @@ def test_local_workers_share_a_file(tmp_path):
     records = finished(study)
     assert len(records) in {6, 7}  # both may have begun the last one
     assert len({str(record.params) for record in records}) == len(records)
+
+
+def test_a_local_worker_killed_costs_one_trial_and_the_other_ends_the_study(tmp_path, monkeypatch):
+    for name, value in SHORT.items():
+        monkeypatch.setenv(name, value)
+    ready, killed = prepared(trials=12), list[int]()
+
+    def progress(done: int, total: int) -> None:
+        if done >= 3 and not killed:
+            [victim, *_] = multiprocessing.active_children()
+            killed.append(victim.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+
+    study = run_search(ready, tmp_path, CPU, 2, None, progress)
+    states = [trial.state.name for trial in study.trials]
+    assert killed
+    assert 12 <= states.count("COMPLETE") <= 13
+    assert states.count("FAIL") <= 1
+    assert states.count("RUNNING") == states.count("WAITING") == 0
 
 
 def _start(path: Path, out: Path, url: str) -> subprocess.Popen:
