@@ -71,3 +71,17 @@ def test_a_font_is_cut_once_for_the_same_signs_and_files_stay_the_same(monkeypat
     assert len(calls) == 1
     written()
     assert len(calls) == 2
+
+
+def test_a_matplotlib_that_cuts_fonts_elsewhere_draws_all_the_same(monkeypatch):
+    from matplotlib.backends import _backend_pdf_ps as embedding
+    from matplotlib.backends import backend_pdf
+
+    with monkeypatch.context() as patch:
+        patch.delattr(embedding, "get_glyphs_subset")
+        with compat.shared_font_subsets():
+            assert not hasattr(embedding, "get_glyphs_subset")
+    with monkeypatch.context() as patch:
+        patch.delattr(backend_pdf, "_backend_pdf_ps")
+        with compat.shared_font_subsets():
+            pass

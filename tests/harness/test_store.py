@@ -10,6 +10,7 @@ from leakgauge.harness.errors import StoreError
 from leakgauge.harness.store.cell_record import FailedRecord
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
+from leakgauge.harness.values import stored_shapes
 from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
 from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve, convergence_failure, plateau_failure
 from tests.harness.made_records import record
@@ -198,3 +199,16 @@ def test_what_is_no_key_never_becomes_a_path(tmp_path, key):
         with pytest.raises(StoreError, match="names no cell"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("checked", "typed"),
+    [
+        (stored_shapes.Manifest, stored_shapes.RunManifest),
+        (stored_shapes.TaskEntry, stored_shapes.TaskStatement),
+        (stored_shapes.AttackEntry, stored_shapes.AttackStatement),
+        (stored_shapes.StoredSession, stored_shapes.SessionStatement),
+    ],
+)
+def test_what_is_checked_of_run_json_is_what_its_type_states(checked, typed):
+    assert set(checked.model_fields) <= set(typed.__annotations__)
