@@ -8,8 +8,9 @@ another checkout, so that before and after stand side by side; ``--again`` names
 A call is followed where the value, or what was assigned from it, is among its arguments or what it is called on, and
 where its target is plain: a name that is imported or defined in the file, a method of ``self``, of a class, or of a
 value whose class an annotation or an assignment names; a function that is handed over beside the value is followed
-too. What is chosen as the program runs (a plug-in) is not, nor the making of an error that is raised. The body of a
-function is read once, and whoever has read it need not open its file again.
+too. What is chosen as the program runs is not: a member that a contract leaves to whoever derives has no body, and the
+plug-in's own is nowhere named. Nor is the making of an error: what stands in a ``raise``, or is assigned in a branch that
+ends in one. The body of a function is read once, and whoever has read it need not open its file again.
 
 A concept is a name that a package imports from leakgauge, or a member that it defines because a class of ours leaves it
 to whoever derives: an abstract method, or an attribute that is annotated and has no value.
@@ -149,7 +150,7 @@ class House:
     ) -> Iterator[tuple[Name, ast.Call]]:
         owner = (name[0], name[1].partition(".")[0]) if "." in name[1] else None
         kinds = self._kinds(file, owner, node)
-        raised = {id(one) for n in ast.walk(node) if isinstance(n, ast.Raise) for one in ast.walk(n)}
+        raised = {id(one) for part in _raising(node) for one in ast.walk(part)}
         for call in sorted((n for n in ast.walk(node) if isinstance(n, ast.Call)), key=_where):
             handed = (self._named(file, one) for one in _arguments(call) if isinstance(one, ast.Name))
             yield from ((one, call) for one in handed if one and one[1] in self.files[one[0]].functions)
@@ -158,9 +159,13 @@ class House:
                 yield found, call
 
     def bodies(self, name: Name) -> list[Name]:
-        """Returns what runs where a name is called: of a class its making, which for plain data is nothing of ours."""
-        if name[1] in self.files[name[0]].functions:
-            return [name]
+        """Returns what runs where a name is called: of a class its making, which for plain data is nothing of ours.
+
+        Nothing that is written anywhere runs where an abstract member is called.
+        """
+        defined = self.files[name[0]].functions.get(name[1])
+        if defined is not None:
+            return [] if _is_abstract(defined) else [name]
         made = (self.member(name, how) for how in ("__new__", "__init__", "__post_init__"))
         return [one for one in made if one is not None]
 
@@ -261,6 +266,22 @@ class House:
         return entered, again, deepest
 
 
+def _is_abstract(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(getattr(one, "id", "") == "abstractmethod" for one in node.decorator_list)
+
+
+def _raising(node: ast.AST) -> Iterator[ast.stmt]:
+    """Yields what makes errors: every ``raise``, and the assignments of a branch that ends in one."""
+    for one in ast.walk(node):
+        if isinstance(one, ast.Raise):
+            yield one
+        branches = [one.body, one.orelse] if isinstance(one, ast.If) else []
+        for branch in [one.body] if isinstance(one, ast.ExceptHandler) else branches:
+            if branch and isinstance(branch[-1], ast.Raise):
+                inside = (part for statement in branch for part in ast.walk(statement))
+                yield from (part for part in inside if isinstance(part, ast.Assign | ast.AnnAssign | ast.AugAssign))
+
+
 def _arguments(call: ast.Call) -> list[ast.expr]:
     return [*call.args, *(keyword.value for keyword in call.keywords)]
 
@@ -320,8 +341,7 @@ def _members(node: ast.ClassDef) -> tuple[set[str], set[str]]:
     left, own = set[str](), set[str]()
     for member in node.body:
         if isinstance(member, ast.FunctionDef):
-            abstract = any(getattr(one, "id", "") == "abstractmethod" for one in member.decorator_list)
-            (left if abstract else own).add(member.name)
+            (left if _is_abstract(member) else own).add(member.name)
         elif isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
             (own if member.value else left).add(member.target.id)
         elif isinstance(member, ast.Assign):
