@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from leakgauge.harness.contracts.attack import Attack, AttackerView
 from leakgauge.harness.contracts.probing import LABEL, Attacker, AttributeProbe, IdentityProbe, adapts
 from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.attributes import answers
+from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.context import RunContext
-from leakgauge.harness.measurement.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
+from leakgauge.harness.measurement.convergence import ACCURACY, Score, data_limited, unconverged, watched
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
 from leakgauge.harness.scoring.identification import ranked_first, reid_top1
@@ -29,7 +33,6 @@ from leakgauge.harness.store.cell_record import (
     RebuiltRecord,
     Scores,
 )
-from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import Cell, build_attack, content_hash
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.learning_curve import DOUBLING_DB, LearningCurve
@@ -37,6 +40,20 @@ from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams
 
 NO_CLASSES = "the victim's answer is no vector of classes"
+
+
+class Attacked(NamedTuple):
+    """What came of one attack, all of which is to be stored.
+
+    Attributes:
+        record: What was measured.
+        curve: How the attacker learnt; None where it does not train, or keeps no curve.
+        images: (B, H, W, 3) reconstructions; None where nothing is rebuilt.
+    """
+
+    record: MeasuredRecord
+    curve: LearningCurve | None
+    images: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,6 @@ class AttackRun:
         auxiliary: The attacker's images.
         streams: The attack's random streams, one for all operating points: attackers start alike, so that differences
             are the defense's.
-        store: Where images and learning curves go.
         head: What the cell holds whatever becomes of the attack.
         exposure_hides: What hides where tokens belong from the attacker, in words; empty where nothing does.
     """
@@ -62,12 +78,11 @@ class AttackRun:
     view: GrantedView
     auxiliary: ImageSet
     streams: Streams
-    store: RunFolder
     head: CellHead
     exposure_hides: str = ""
 
-    def reconstruction(self, attack: Attack) -> RebuiltRecord:
-        """Rebuilds the evaluation images, scores and stores them."""
+    def reconstruction(self, attack: Attack) -> Attacked:
+        """Rebuilds the evaluation images and scores them."""
         start = time.monotonic()
         with watched() as gradients:
             curve = guards.fit(attack, self.view, self.auxiliary, self.streams.child("fit"))
@@ -76,12 +91,12 @@ class AttackRun:
         seconds = time.monotonic() - start
         context = self.context
         scores = score_reconstructions(context, context.evaluation.pixels, rebuilt, context.gallery, context.judging)
-        self.store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
-        converged = self._unconverged(attack, curve, self._refit(self._psnr_db), gradients)
+        converged = unconverged(attack, curve, gradients, self._refit(self._psnr_db))
         bound = self._blind(attack) or _unadapted(self.context, self.cell, attack)
-        return RebuiltRecord(
+        record = RebuiltRecord(
             self.head, _lists(scores.values), scores.reasons, converged, bound, seconds, floor=attack.floor
         )
+        return Attacked(record, curve, rebuilt.permute(0, 2, 3, 1).numpy())
 
     def _psnr_db(self, attack: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
         """Returns (K,) PSNR on held-out images of its own of an attack fitted to ``images``."""
@@ -104,7 +119,7 @@ class AttackRun:
             score, lambda: build_attack(self.cell.attack), self.view, self.auxiliary, rng, allowed=allowed, unit=unit
         )
 
-    def attribute(self, probe: AttributeProbe) -> NamedRecord:
+    def attribute(self, probe: AttributeProbe) -> Attacked:
         """Asks for an attribute of the evaluation images, whose own answers the probe never sees."""
         context, where = self.context, f"attacks: {self.cell.attack.label}"
         public = context.task.split("attacker")
@@ -132,10 +147,10 @@ class AttackRun:
         labels = [images.labels if helped else None for images in (public, context.evaluation)]
         guess = informed_guess(known, labels[0], true, labels[1], classes)
         area = auc_interval(scores, true, context.evaluation.groups, bootstrap_streams(context.suite.seeds[0]))
-        return NamedRecord(
+        record = NamedRecord(
             self.head,
             _lists({"attribute_correct": (scores.argmax(dim=1) == true).float()}),
-            unconverged=self._unconverged(probe, curve, refit, gradients),
+            unconverged=unconverged(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
@@ -148,8 +163,9 @@ class AttackRun:
                 "attribute_auc_hi": area.hi,
             },
         )
+        return Attacked(record, curve)
 
-    def identity(self, probe: IdentityProbe) -> RankedRecord:
+    def identity(self, probe: IdentityProbe) -> Attacked:
         """Asks which of the evaluation images, shown without labels and in random order, an observation comes from."""
         evaluation = self.context.evaluation
         # Only who knows their order, labels included, could repeat the draw.
@@ -176,27 +192,16 @@ class AttackRun:
         refit = self._refit(first, ACCURACY, "right")
         named = ranked_first(scores, torch.argsort(order))
         # It names a candidate itself: whether that is right is no matter of anyone's features.
-        return RankedRecord(
+        record = RankedRecord(
             self.head,
             _lists({"reid_top1": named, "judge_reid_top1": named}),
-            unconverged=self._unconverged(probe, curve, refit, gradients),
+            unconverged=unconverged(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"reid_top1": 1.0 / len(gallery)},
             proves_on_baseline=probe.proves_on_baseline,
         )
-
-    def _unconverged(
-        self,
-        attacker: Attacker,
-        curve: LearningCurve | None,
-        refit: Callable[[], str | None],
-        gradients: Gradients,
-    ) -> str | None:
-        """Stores the learning curve; says why the attacker is not shown to be converged."""
-        if curve is not None:
-            self.store.write_curve(self.cell.key, curve)
-        return unconverged(attacker, curve, gradients, refit)
+        return Attacked(record, curve)
 
 
 def _lists(scores: Mapping[str, Tensor]) -> Scores:
@@ -229,10 +234,9 @@ def run_attack(
     cell: Cell,
     observation: Observation,
     view: GrantedView,
-    store: RunFolder,
     head: CellHead,
     hides: str = "",
-) -> MeasuredRecord:
+) -> Attacked:
     """Runs one attack against one exposure; returns what to store.
 
     Raises:
@@ -240,8 +244,8 @@ def run_attack(
     """
     attacker = build_attack(cell.attack)
     streams = Streams(cell.exposure.seed, ("attack", content_hash(cell.attack.plugin.model_dump())))
-    auxiliary = context.auxiliary(cell.exposure.threat_model)
-    one = AttackRun(context, cell, observation, view, auxiliary, streams, store, head, hides)
+    auxiliary = auxiliary_images(context.task, cell.exposure.threat_model)
+    one = AttackRun(context, cell, observation, view, auxiliary, streams, head, hides)
     if isinstance(attacker, AttributeProbe):
         return one.attribute(attacker)
     if isinstance(attacker, IdentityProbe):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, PluginError
-from leakgauge.harness.suite.schema import Auxiliary, ThreatModel
+from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
 
 
@@ -35,12 +35,13 @@ def shifted_images(task: Task, model: str) -> ImageSet:
     return ImageSet(found.pixels, found.ids, None, found.groups)
 
 
-def auxiliary_images(task: Task, granted: Auxiliary, model: str) -> ImageSet:
-    """Returns the attacker's images as granted: all of their domain, or evenly spaced ones so that ``n`` remain.
+def auxiliary_images(task: Task, model: ThreatModel) -> ImageSet:
+    """Returns the attacker's images as a threat model grants them: all of their domain, or ``n`` evenly spaced ones.
 
     They are a copy, which whoever asks may write into.
     """
-    images = task.split("attacker") if granted.domain == "in-domain" else shifted_images(task, model)
+    granted = model.auxiliary
+    images = task.split("attacker") if granted.domain == "in-domain" else shifted_images(task, model.name)
     return images.clone() if granted.n is None or granted.n >= len(images) else images.evenly_spaced(granted.n)
 
 

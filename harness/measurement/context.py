@@ -11,12 +11,11 @@ from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.contracts.vision_language import VisionLanguageVictim
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.transmitting import joined
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.judging import JudgedGallery
 from leakgauge.harness.suite.registry import create
-from leakgauge.harness.suite.schema import PluginConfig, Suite, ThreatModel
+from leakgauge.harness.suite.schema import PluginConfig, Suite
 from leakgauge.harness.values.images import ImageSet, SplitName
 
 
@@ -140,10 +139,6 @@ class RunContext(Context):
         asked = torch.tensor(questions.counts)
         counted = torch.arange(same.shape[1]) < asked[:, None]
         return (same & counted).sum(dim=1) / asked
-
-    def auxiliary(self, model: ThreatModel) -> ImageSet:
-        """Returns the attacker's images as the threat model grants them."""
-        return auxiliary_images(self.task, model.auxiliary, model.name)
 
 
 def check_questions(victim: Victim, task: Task, images: ImageSet) -> None:

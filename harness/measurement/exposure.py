@@ -12,10 +12,10 @@ from torch import Tensor
 from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
-from leakgauge.harness.measurement.attack_run import run_attack
+from leakgauge.harness.measurement.attack_run import Attacked, run_attack
 from leakgauge.harness.measurement.attacker_view import GrantedView, eavesdropping_channel, observe
 from leakgauge.harness.measurement.context import RunContext
-from leakgauge.harness.measurement.operating_point import PointMeasurement, latency_ms, measure
+from leakgauge.harness.measurement.operating_point import PointMeasurement, measure
 from leakgauge.harness.measurement.transmitting import Cached, compute_anew, send
 from leakgauge.harness.store.cell_record import CellHead, CellIdentity, CellRecord, FailedRecord, Kinds
 from leakgauge.harness.store.code_digest import cell_code, code_digest
@@ -37,14 +37,12 @@ class ExposureMeasurement:
 
     Args:
         point: Its operating point, on the evaluation images.
-        latency_ms: Of edge and server for one image.
         observation: What the attacker observes of the evaluation images.
         kinds: Answers by kind of question; empty where the task asks none.
         hides: What keeps the attacker from knowing where tokens belong; empty where nothing does.
     """
 
     point: PointMeasurement
-    latency_ms: float
     observation: Observation
     kinds: Kinds
     hides: str
@@ -79,15 +77,14 @@ def measure_exposure(context: RunContext, exposure: Exposure, cached: Cached = c
     """
     defense = build_defense(exposure.defense, exposure.point.name, context.victim, context.device)
     streams = Streams(exposure.seed, ("evaluation",))
-    point = measure(context, defense, context.evaluation, streams, cached=cached)
+    point = measure(context, defense, context.evaluation, streams, cached=cached, timed=True)
     eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
     overheard = point.transmission
     if eavesdropping is not None:
         overheard = send(defense, point.encoded, streams.child("eavesdropper"), eavesdropping)
     seen = observe(overheard, exposure.threat_model, defense.grid, point.output, streams.child("observer"))
     hides = hidden_layout(overheard.received, exposure.threat_model)
-    milliseconds = latency_ms(context, defense, context.evaluation, streams)
-    return ExposureMeasurement(point, milliseconds, seen, answers_by_kind(context, point.output), hides)
+    return ExposureMeasurement(point, seen, answers_by_kind(context, point.output), hides)
 
 
 def hidden_layout(batch: TokenBatch, model: ThreatModel) -> str:
@@ -158,7 +155,7 @@ def head_of(context: RunContext, cell: Cell, measured: ExposureMeasurement | Non
     return replace(
         head,
         costs={name: values.tolist() for name, values in costs.items()},
-        latency_ms=measured.latency_ms,
+        latency_ms=point.latency_ms,
         kinds=measured.kinds,
         resolved=point.resolved,
     )
@@ -199,6 +196,7 @@ def run_exposure(
     for cell in cells:
         tell_begun(f"{cell.attack.label} on {exposure.point.name}")
         head = head_of(context, cell, measured)
+        found: Attacked | None = None
         record: CellRecord
         try:
             if failure is not None:
@@ -207,8 +205,9 @@ def run_exposure(
             own = view.anew()
             with contained("running", f"attack {cell.attack.label!r}"):
                 observed = measured.observation.clone()
-                record = run_attack(context, cell, observed, own, store, head, measured.hides)
+                found = run_attack(context, cell, observed, own, head, measured.hides)
             own.check_victim()
+            record = found.record
         except (StoreError, SpoiledError):
             raise
         except ResourceError as error:
@@ -221,7 +220,7 @@ def run_exposure(
             trace = "".join(traceback.format_exception(error))
             record = FailedRecord(head, str(error), trace)
             store.log(f"{cell.attack.label} on {exposure.point.name} failed: {error}\n{trace}")
-        store.write_part(record)
+        store.write_cell(record, *(found[1:] if found else ()))
         finished(cell, record.status)
         if fail_fast and isinstance(record, FailedRecord):
             raise FailedCellsError(

@@ -17,14 +17,7 @@ from leakgauge.harness.contracts.defense import Defense
 from leakgauge.harness.contracts.link import Encoded, Transmission
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.measurement.context import Context
-from leakgauge.harness.measurement.transmitting import (
-    Cached,
-    compute_anew,
-    link_costs,
-    respond_all,
-    send,
-    transmit_all,
-)
+from leakgauge.harness.measurement.transmitting import Cached, compute_anew, pass_through
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import measure_flops, measure_latency_ms
 from leakgauge.harness.values.flops import Flops
@@ -69,6 +62,7 @@ class PointMeasurement:
         output: (B, ...) what the server answered.
         costs: (B,) each: ``quality``, ``gflops_*`` and what ``link_costs`` tells, by column name.
         resolved: What calibration made of the operating point; empty where its options leave nothing to it.
+        latency_ms: Of edge and server for one image; None where it was not timed.
     """
 
     defense: Defense
@@ -78,6 +72,7 @@ class PointMeasurement:
     output: Tensor
     costs: dict[str, Tensor]
     resolved: Mapping[str, object]
+    latency_ms: float | None
 
 
 def prepare(task: Task, defense: Defense, streams: Streams) -> Preparation | None:
@@ -97,6 +92,7 @@ def measure(
     *,
     cached: Cached = compute_anew,
     count: CountsFlops = measure_flops,
+    timed: bool = False,
 ) -> PointMeasurement:
     """Sends images once and measures quality, compute and bandwidth.
 
@@ -107,28 +103,35 @@ def measure(
         streams: Random streams.
         cached: Looks up what the edge sent before it has to run.
         count: Counts FLOPs.
+        timed: Also takes the time of single images, which is no business of whoever does not report it.
     """
     preparation = prepare(context.task, defense, streams)
-    encoded = cached(
-        f"evaluation {images.full_digest()}", lambda: transmit_all(defense, images, streams, context.batch_size)
-    )
-    transmission = send(defense, encoded, streams.child("channel"))
     questions = context.task.questions(images)
-    output = respond_all(defense, transmission, context.batch_size, questions)
-    flops = count(defense, images, transmission, streams, questions, output)
+    sizes = (context.batch_size, context.bandwidth_hz)
+    passed = pass_through(defense, images, questions, streams, *sizes, cached)
+    flops = count(defense, images, passed.transmission, streams, questions, passed.output)
     costs = {
-        "quality": guards.quality(context.task, output, context.task.target(images)),
+        "quality": guards.quality(context.task, passed.output, context.task.target(images)),
         "gflops_edge": flops.edge,
         "gflops_total": flops.total,
         **{f"gflops_{name}": values for name, values in flops.parts.items()},
-        **link_costs(transmission, context.bandwidth_hz),
+        **passed.costs,
     }
     if questions is not None:
         costs["questions"] = torch.tensor(questions.counts)
-    return PointMeasurement(defense, preparation, encoded, transmission, output, costs, defense.resolved())
+    return PointMeasurement(
+        defense,
+        preparation,
+        passed.encoded,
+        passed.transmission,
+        passed.output,
+        costs,
+        defense.resolved(),
+        _latency_ms(context, defense, images, streams) if timed else None,
+    )
 
 
-def latency_ms(context: Context, defense: Defense, images: ImageSet, streams: Streams) -> float:
+def _latency_ms(context: Context, defense: Defense, images: ImageSet, streams: Streams) -> float:
     """Returns the median milliseconds of one image at batch 1, over LATENCY_IMAGES of the images."""
     sample = images.select(range(0, len(images), max(1, len(images) // LATENCY_IMAGES)))
     return measure_latency_ms(defense, sample, streams, context.device, context.task.questions(sample))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,6 +30,50 @@ def compute_anew(name: str, compute: Callable[[], Encoded]) -> Encoded:
 def transmit_all(defense: Defense, images: ImageSet, rng: Streams, batch_size: int) -> Encoded:
     """Runs the edge on all images, batch by batch, with random numbers that depend on the image alone."""
     return Encoded.concatenate([defense.encode(batch, rng.child("encode")) for batch in images.batches(batch_size)])
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One way of B images through edge, channel and server.
+
+    Args:
+        encoded: What the edge made of the images, which other receivers are sent again.
+        transmission: What the server received.
+        output: (B, ...) what the server answered.
+        costs: (B,) each: what ``link_costs`` tells of sending them.
+    """
+
+    encoded: Encoded
+    transmission: Transmission
+    output: Tensor
+    costs: dict[str, Tensor]
+
+
+def pass_through(
+    defense: Defense,
+    images: ImageSet,
+    questions: Questions | None,
+    streams: Streams,
+    batch_size: int,
+    bandwidth_hz: float,
+    cached: Cached = compute_anew,
+) -> Passage:
+    """Sends images once, and has them answered.
+
+    Args:
+        defense: The operating point, prepared.
+        images: B images.
+        questions: Those about the images, where the task asks.
+        streams: Random streams.
+        batch_size: Images at a time on edge and server.
+        bandwidth_hz: Complex symbols a second, assumed.
+        cached: Looks up what the edge sent before it has to run.
+    """
+    name = f"evaluation {images.full_digest()}"
+    encoded = cached(name, lambda: transmit_all(defense, images, streams, batch_size))
+    transmission = send(defense, encoded, streams.child("channel"))
+    output = respond_all(defense, transmission, batch_size, questions)
+    return Passage(encoded, transmission, output, link_costs(transmission, bandwidth_hz))
 
 
 def send(defense: Defense, encoded: Encoded, rng: Streams, channel: Channel | None = None) -> Transmission:

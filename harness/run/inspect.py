@@ -16,10 +16,10 @@ from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import ConfigError, DataError, LeakgaugeError, PluginError, suggest
 from leakgauge.harness.measurement.operating_point import prepare
 from leakgauge.harness.run.executors import one_thread
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.suite.planning import build_defense, defense_config
 from leakgauge.harness.suite.registry import create, load, plugins
 from leakgauge.harness.suite.schema import OperatingPoint, Suite
+from leakgauge.harness.system.files.atomic_file import write_atomic
 from leakgauge.harness.values.decoding import MAX_FILE_BYTES
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.layer_view import Inspection

@@ -39,10 +39,10 @@ from leakgauge.harness.search.trials.storage import (
 from leakgauge.harness.search.trials.trials import TrialFailedError, has_ended, run_trial
 from leakgauge.harness.store.code_digest import code_digest
 from leakgauge.harness.store.provenance import collect
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.suite.planning import content_hash
 from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.suite.text_source import naming_lines
+from leakgauge.harness.system.files.atomic_file import write_atomic
 from leakgauge.harness.system.files.bounded_file import MIB, read_json
 from leakgauge.harness.system.files.locking import exclusive
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from leakgauge.harness.errors import ConfigError, StoreError
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.store.token_cache import cache_folder
+from leakgauge.harness.system.files.atomic_file import write_atomic
 
 Use = Literal["autocast", "orthogonalise"]
 """``autocast``: layers of a network in training; ``orthogonalise``: products of small square matrices, as in Muon."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.store.assembly import Assembler
 from leakgauge.harness.store.cell_record import CellRecord
-from leakgauge.harness.store.run_folder import Frames, RunFolder, typed_frame, write_atomic
+from leakgauge.harness.store.run_folder import Frames, RunFolder, typed_frame
 from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.system.files.atomic_file import write_atomic
 from leakgauge.harness.values.columns import KIND_COLUMNS
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.stored_shapes import RunManifest

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -25,6 +23,7 @@ from leakgauge.harness.scoring.measures import Score, own_scores
 from leakgauge.harness.store.cell_record import CellRecord, record_of
 from leakgauge.harness.store.table_file import Row, checked_keys, read_csv, read_parquet
 from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
+from leakgauge.harness.system.files.atomic_file import write_atomic as write_atomic  # noqa: PLC0414 - plug-ins take it from here
 from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
 from leakgauge.harness.system.files.sheet import read_sheet, sheet
 from leakgauge.harness.system.files.sweeping import sweep
@@ -56,32 +55,6 @@ KINDS = "quality_by_kind.csv"
 ORIGINALS = "originals"
 """The key of the sheet that holds the original images."""
 MAX_MANIFEST_BYTES, MAX_PART_BYTES = 64 * MIB, 512 * MIB
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that readers see the old content or the new, never a part.
-
-    Raises:
-        StoreError: The folder cannot be written or the disk is full; what was there stays.
-    """
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write: {error.strerror or error}",
-            where=str(path),
-            hint="free some space or choose another folder with --out; `run` again resumes",
-        ) from error
 
 
 def _checksum(text: str) -> str:
@@ -203,6 +176,23 @@ class RunFolder:
         # With the part itself: who reads it knows that nothing in it has changed since.
         data = {**part, "checksum": _checksum(json.dumps(part))}
         write_atomic(self._part(record.identity.cell), json.dumps(data).encode())
+
+    def write_cell(
+        self, record: CellRecord, curve: LearningCurve | None = None, images: NDArray[np.uint8] | None = None
+    ) -> None:
+        """Stores all that came of one cell: pictures and curve before the part, by which it counts as done.
+
+        Args:
+            record: What was measured.
+            curve: How the attacker learnt, where it did.
+            images: (B, H, W, 3) reconstructions, where there are some.
+        """
+        key = record.identity.cell
+        if images is not None:
+            self.write_images(key, images)
+        if curve is not None:
+            self.write_curve(key, curve)
+        self.write_part(record)
 
     def read_part(self, key: str) -> CellRecord:
         """Reads what ``write_part`` stored for one cell.

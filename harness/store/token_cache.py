@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.errors import ConfigError, StoreError
 from leakgauge.harness.store.encoded_file import read_encoded, to_bytes
-from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.files.atomic_file import write_atomic
 from leakgauge.harness.system.files.locking import exclusive
 
 FOLDER_VARIABLE, LIMIT_VARIABLE = "LEAKGAUGE_CACHE", "LEAKGAUGE_CACHE_GIB"

@@ -149,11 +149,12 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
             suite=SimpleNamespace(metrics=[PluginConfig(name="psnr_db")], baseline_point="undefended"),
             device=torch.device("cpu"),
         )
-        store = SimpleNamespace(write_images=lambda key, pixels: rebuilt.append(pixels), write_curve=lambda *_: None)
         cell = SimpleNamespace(key="cell", exposure=SimpleNamespace(point=SimpleNamespace(name="undefended")))
         seen, view, head = seen_of(victim, images), view_of(victim), SimpleNamespace()
-        attempt = AttackRun(context, cell, seen, view, auxiliary, RNG, store, head)
-        scores.append(sum(attempt.reconstruction(QUICK[name]()).scores["psnr_db"]))
+        attempt = AttackRun(context, cell, seen, view, auxiliary, RNG, head)
+        found = attempt.reconstruction(QUICK[name]())
+        rebuilt.append(found.images)
+        scores.append(sum(found.record.scores["psnr_db"]))
     assert (rebuilt[0] == rebuilt[1]).all()
     assert scores[0] > scores[1]
 

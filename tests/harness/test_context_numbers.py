@@ -12,6 +12,7 @@ from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.measurement import attack_run as attempt
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.measurement.attack_run import run_attack
+from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
 from leakgauge.harness.suite.planning import plan
@@ -63,8 +64,8 @@ def test_bytes_have_the_features_and_answers_of_the_images_they_show(context):
 
 def test_attackers_get_the_attacker_s_split(context):
     model = ThreatModel(auxiliary=Auxiliary(n=5))
-    assert set(context.auxiliary(model).ids) <= set(Toy().split("attacker").ids)
-    assert len(context.auxiliary(model)) == 5
+    assert set(auxiliary_images(context.task, model).ids) <= set(Toy().split("attacker").ids)
+    assert len(auxiliary_images(context.task, model)) == 5
 
 
 def exposures(**changes):
@@ -103,7 +104,7 @@ def stream_of(context, monkeypatch, cell):
         "leakgauge.harness.scoring.guards.fit", lambda attack, view, auxiliary, rng: attack.fit(view, auxiliary, rng)
     )
     with pytest.raises(Stop) as caught:
-        run_attack(context, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None, None)
+        run_attack(context, cell, None, SimpleNamespace(image_shape=(3, 16, 16)), None)
     return caught.value.args[0]
 
 

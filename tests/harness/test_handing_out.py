@@ -15,6 +15,7 @@ from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.errors import SpoiledError
 from leakgauge.harness.measurement import attacker_view as views
 from leakgauge.harness.measurement import exposure as measure
+from leakgauge.harness.measurement.attack_run import Attacked
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.store.cell_record import RebuiltRecord
@@ -166,8 +167,8 @@ def test_a_victim_that_an_attack_is_given_is_its_own(two_views):
 def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, monkeypatch):
     cells = plan(parse_suite(SUITE), "data")[: len(OTHERS)]
     observed = Observation(torch.ones(6, 2), torch.tensor([3, 3]), 1, (1, 2), torch.ones(6), torch.ones(2, 2))
-    point = SimpleNamespace(costs={}, resolved={})
-    measured = SimpleNamespace(point=point, latency_ms=1.0, kinds={}, observation=observed, hides="")
+    point = SimpleNamespace(costs={}, resolved={}, latency_ms=1.0)
+    measured = SimpleNamespace(point=point, kinds={}, observation=observed, hides="")
     monkeypatch.setattr(measure, "measure_exposure", lambda *_: measured)
     view = SimpleNamespace(check_victim=lambda: None)
     monkeypatch.setattr(measure, "_view", lambda *_: SimpleNamespace(anew=lambda: view))
@@ -175,10 +176,10 @@ def test_what_an_attack_sees_of_the_images_under_attack_is_its_own(tmp_path, mon
         monkeypatch.setattr(measure, name, lambda *_: {})
     seen = []
 
-    def attack(context, cell, observation, view, store, head, hides):
+    def attack(context, cell, observation, view, head, hides):
         seen.append(tensors(observation))
         spoil(observation)
-        return RebuiltRecord(head)
+        return Attacked(RebuiltRecord(head), None)
 
     monkeypatch.setattr(measure, "run_attack", attack)
     context = SimpleNamespace(

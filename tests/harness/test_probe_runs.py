@@ -14,6 +14,7 @@ from leakgauge.harness import cli
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe, kind_of
 from leakgauge.harness.errors import ConfigError, PluginError
+from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.exposure import measure_exposure
 from leakgauge.harness.run.plan import prepare
@@ -304,10 +305,10 @@ def test_without_classes_label_agreement_is_unscored_with_the_reason(tmp_path):
 def test_the_attacker_s_images_lie_on_memory_of_their_own(plan):
     task = plan.context.task
     assert task.split("attacker").pixels.untyped_storage().nbytes() > task.split("attacker").pixels.nbytes
-    found = plan.context.auxiliary(ThreatModel())
+    found = auxiliary_images(plan.context.task, ThreatModel())
     assert found.pixels.untyped_storage().nbytes() == found.pixels.nbytes
     assert np.array_equal(found.pixels, task.split("attacker").pixels)
-    assert len(plan.context.auxiliary(ThreatModel(auxiliary={"n": 5}))) == 5
+    assert len(auxiliary_images(plan.context.task, ThreatModel(auxiliary={"n": 5}))) == 5
     assert len(found) == COUNTS["attacker"]
 
 

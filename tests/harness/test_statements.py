@@ -12,7 +12,7 @@ from leakgauge.harness.measurement.attack_run import _unadapted
 from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.undefended import _chance
 from leakgauge.harness.scoring.judging import Judge, JudgedGallery
-from leakgauge.harness.suite.schema import Auxiliary
+from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
 
 CPU = torch.device("cpu")
@@ -52,8 +52,8 @@ def test_shifted_images_are_another_s_and_carry_no_labels():
         return ImageSet.from_pixels(pixels, torch.zeros(count, dtype=torch.long), torch.arange(count) // 2)
 
     task = SimpleNamespace(name="toy", split=lambda name: images(1), shifted=lambda: images(200), input_px=lambda: 8)
-    own = auxiliary_images(task, Auxiliary(n=4), "m")
-    shifted = auxiliary_images(task, Auxiliary(domain="shifted", n=4), "m")
+    own = auxiliary_images(task, ThreatModel(auxiliary={"n": 4}))
+    shifted = auxiliary_images(task, ThreatModel(auxiliary={"domain": "shifted", "n": 4}))
     assert int(own.pixels[:, 1].max()) == 1
     assert int(shifted.pixels[:, 1].min()) == 200
     assert own.labels is not None

@@ -22,7 +22,7 @@ from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.runner import run_suite
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.suite.planning import missing_grant
-from leakgauge.harness.suite.schema import Auxiliary, ThreatModel, parse_suite
+from leakgauge.harness.suite.schema import ThreatModel, parse_suite
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.reports.analysis.run import load_runs
@@ -149,8 +149,8 @@ def victim() -> None:
 
 
 def domain() -> None:
-    inside = auxiliary_images(Elsewhere(), Auxiliary(), "m")
-    shifted = auxiliary_images(Elsewhere(), Auxiliary(domain="shifted"), "m")
+    inside = auxiliary_images(Elsewhere(), ThreatModel())
+    shifted = auxiliary_images(Elsewhere(), ThreatModel(auxiliary={"domain": "shifted"}))
     assert not set(inside.ids) & set(shifted.ids)
     assert len(shifted) == 10
     assert shifted.labels is None
@@ -160,7 +160,7 @@ def domain() -> None:
 
 def count() -> None:
     for kind in ("in-domain", "shifted"):
-        assert len(auxiliary_images(Elsewhere(), Auxiliary(domain=kind, n=7), "m")) == 7
+        assert len(auxiliary_images(Elsewhere(), ThreatModel(auxiliary={"domain": kind, "n": 7}))) == 7
 
 
 def adaptive() -> None:

@@ -8,9 +8,9 @@ another checkout, so that before and after stand side by side; ``--again`` names
 A call is followed where the value, or what was assigned from it, is among its arguments or what it is called on, and
 where its target is plain: a name that is imported or defined in the file, a method of ``self``, of a class, or of a
 value whose class an annotation or an assignment names; a function that is handed over beside the value is followed
-too. What is chosen as the program runs is not: a member that a contract leaves to whoever derives has no body, and the
-plug-in's own is nowhere named. Nor is the making of an error: what stands in a ``raise``, or is assigned in a branch that
-ends in one. The body of a function is read once, and whoever has read it need not open its file again.
+too. What is chosen as the program runs is not: a member that a contract leaves to whoever derives has no body, and that
+of the plug-in is nowhere named. Nor is the making of an error: what stands in a ``raise``, or is assigned in a branch
+that ends in one. The body of a function is read once, and whoever has read it need not open its file again.
 
 A concept is a name that a package imports from leakgauge, or a member that it defines because a class of ours leaves it
 to whoever derives: an abstract method, or an attribute that is annotated and has no value.

@@ -11,9 +11,9 @@ import typer
 from leakgauge.harness.cli.reference.json_schema import schema_of
 from leakgauge.harness.cli.reference.new_suite import SCHEMA_FILE, new_suite
 from leakgauge.harness.errors import ConfigError
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.system import console
+from leakgauge.harness.system.files.atomic_file import write_atomic
 from leakgauge.harness.system.files.output_paths import check_file_free
 
 TASK = default_of("tasks")

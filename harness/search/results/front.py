@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from leakgauge.harness.search.metrics import METRICS
 from leakgauge.harness.search.objectives import Objectives, non_dominated
 from leakgauge.harness.search.trials.trials import TrialRecord
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.store.versioned import read_versioned
 from leakgauge.harness.suite.schema import Name, OperatingPoint, PluginConfig
+from leakgauge.harness.system.files.atomic_file import write_atomic
 
 FRONT_VERSION = 1
 

@@ -14,9 +14,9 @@ from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.search.results.front import Front, FrontPoint, front_of, write_front
 from leakgauge.harness.search.study import Prepared
 from leakgauge.harness.search.trials.trials import FailedTrial, TrialRecord
-from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.store.table_file import guarded_csv
 from leakgauge.harness.suite.schema import OperatingPoint
+from leakgauge.harness.system.files.atomic_file import write_atomic
 
 RESULTS = ("study.json", "trials.csv", "hypervolume.csv", "front.csv", "front.json")
 """Files that a search leaves in its folder."""

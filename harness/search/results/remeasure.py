@@ -15,10 +15,11 @@ from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interva
 from leakgauge.harness.search.results.dominance import dominance, image_metrics
 from leakgauge.harness.search.results.front import Front
 from leakgauge.harness.search.space import Remeasure
-from leakgauge.harness.store.run_folder import RunFolder, write_atomic
+from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.store.table_file import guarded_csv
 from leakgauge.harness.suite.registry import default_of
 from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.system.files.atomic_file import write_atomic
 
 UNDEFENDED = "undefended"
 EVALUATION = "evaluation"

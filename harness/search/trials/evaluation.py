@@ -12,7 +12,7 @@ from leakgauge.harness.contracts.defense import Defense, tunable
 from leakgauge.harness.contracts.link import Transmission
 from leakgauge.harness.errors import ConfigError, LeakgaugeError
 from leakgauge.harness.measurement.context import Context
-from leakgauge.harness.measurement.operating_point import Preparation, latency_ms, measure
+from leakgauge.harness.measurement.operating_point import Preparation, measure
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.compute import measure_flops
 from leakgauge.harness.search.sampling.schedule import Candidate
@@ -164,10 +164,11 @@ class Evaluator:
         options = {**options, "channel": channel.model_dump()}
         streams = Streams(0, ("evaluation",))
         defense = tunable(self._root, self.space.defense.name).tuned(**options)
-        point = measure(self._context, defense, images, streams, count=self._count)
+        timed = "latency_ms" in self.space.measured
+        point = measure(self._context, defense, images, streams, count=self._count, timed=timed)
         metrics = {name: float(point.costs[name].double().mean()) for name in _METRICS}
-        if "latency_ms" in self.space.measured:
-            metrics["latency_ms"] = latency_ms(self._context, defense, images, streams)
+        if point.latency_ms is not None:
+            metrics["latency_ms"] = point.latency_ms
         if self._proxy is not None and "leakage" in self.space.measured:
             attacked = self._attacked(options, point.preparation)
             metrics["leakage"] = self._proxy.leakage(attacked, point)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leakgauge.harness.store.code_digest import code_digest
-from leakgauge.harness.store.run_folder import write_atomic
+from leakgauge.harness.system.files.atomic_file import write_atomic
 
 _log = logging.getLogger(__name__)
 

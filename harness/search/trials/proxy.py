@@ -45,9 +45,8 @@ class LeakageProxy:
                 where="proxy.threat_model.auxiliary.n",
                 hint="write proxy: {auxiliary: 512}",
             )
-        named = self._proxy.threat_model.name
         own = granted.model_copy(update={"n": self._proxy.auxiliary})
-        self.auxiliary = auxiliary_images(context.task, own, named)
+        self.auxiliary = auxiliary_images(context.task, self._proxy.threat_model.model_copy(update={"auxiliary": own}))
         self._metric = create("metrics", "psnr_db", {}, where="proxy")
         for config in (self._proxy.attack, *self._proxy.floors):
             self._check(config)

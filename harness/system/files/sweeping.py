@@ -1,4 +1,4 @@
-"""What ``store.run_folder.write_atomic`` leaves where its process is killed: found by its name, and deleted."""
+"""What ``atomic_file.write_atomic`` leaves where its process is killed: found by its name, and deleted."""
 
 from __future__ import annotations
 
