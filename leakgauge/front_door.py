@@ -305,7 +305,7 @@ def search(
         from leakgauge.harness.search.space import load_space  # noqa: PLC0415
         from leakgauge.harness.search.study import memo_folder, prepare_search, run_search  # noqa: PLC0415
         from leakgauge.harness.search.trials.memo import Memo  # noqa: PLC0415 - of an extra, as are those below
-        from leakgauge.harness.search.trials.trials import failures, finished  # noqa: PLC0415
+        from leakgauge.harness.search.trials.trials import tried  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(str(error), where="leakgauge.search", hint=hint_of(error)) from error
     folder, chosen = Path(out), choose_device(device)
@@ -313,4 +313,4 @@ def search(
         sweep(folder, *memo_folder(folder).glob("*"))
         prepared = prepare_search(load_space(str(space), list(overrides)), chosen, Memo(memo_folder(folder)))
         study = run_search(prepared, folder, chosen, workers, None, progress or NotebookBar())
-        return write_results(prepared, finished(study), folder, failures(study))
+        return write_results(prepared, tried(study), folder)

@@ -220,23 +220,28 @@ def test_a_walk_follows_a_value_and_what_is_made_of_it(walks, tmp_path):
     for room in walks.ROOMS:
         (tmp_path / room).mkdir()
     (tmp_path / "harness" / "first.py").write_text(
-        "from leakgauge.harness.second import f, g, h, k, Wrong\n"
-        "def start(x, other):\n"
+        "from leakgauge.harness.second import f, g, h, k, say, Wrong, Left\n"
+        "def start(x, other, left: Left):\n"
         "    y = f(x)\n"
         "    h(other)\n"
+        "    left.open(y)\n"
         "    if y:\n"
-        "        raise Wrong(y)\n"
+        "        said = say(y)\n"
+        "        raise Wrong(said)\n"
         "    other.submit(k, y)\n"
         "    return [g(one) for one in y]\n"
     )
     (tmp_path / "harness" / "second.py").write_text(
-        "class Wrong(Exception):\n    def __init__(self, x): ...\n"
-        "def f(x): return g(x)\ndef g(x): ...\ndef h(x): ...\ndef k(x): ...\n"
+        "class Wrong(Exception):\n    def __init__(self, x): self.x = x\n"
+        'class Left:\n    def open(self, x):\n        """Whoever derives says how."""\n'
+        "def f(x): return g(x)\ndef g(x): return x\ndef h(x): return x\ndef k(x): return x\ndef say(x): return x\n"
     )
     house = walks.House(tmp_path)
     files, again, deepest = house.walk(("leakgauge.harness.first", "start"), "x")
     assert files == ["leakgauge.harness.first", "leakgauge.harness.second"]
-    assert dict(again) == {"leakgauge.harness.second": 1}, "k: g was read from f; h gets another value; Wrong is raised"
+    assert dict(again) == {"leakgauge.harness.second": 1}, (
+        "k: g was read from f; h gets another value; Wrong is raised, say only makes it; Left leaves open what runs"
+    )
     assert deepest == 3
 
 

@@ -23,7 +23,7 @@ from leakgauge.harness.search.space import Space, load_space
 from leakgauge.harness.search.study import memo_folder, prepare_search, run_search
 from leakgauge.harness.search.trials.memo import Memo
 from leakgauge.harness.search.trials.storage import DATABASE
-from leakgauge.harness.search.trials.trials import FailedTrial, failures, finished
+from leakgauge.harness.search.trials.trials import FailedTrial, tried
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.store.table_file import unguarded
 from leakgauge.harness.suite.registry import load, plugins
@@ -109,15 +109,15 @@ def _search(
         study = run_search(
             prepared, out, chosen, workers, storage, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    failed = failures(study)
-    front = write_results(prepared, finished(study), out, failed)
+    found = tried(study)
+    front = write_results(prepared, found, out)
     for name in sorted(plugins("search_figures")):
         load("search_figures", name)(out)
     check_still_there((out / name for name in (*RESULTS, *([] if storage else [DATABASE]))), out)
     # Communication cost is told both ways: papers count tokens, radios bytes.
     sent = ("tokens",) if "payload_bytes" in front.objectives and "tokens" not in front.objectives else ()
     _out.print(_table(front.points, (*front.objectives, *sent)))
-    for one in failed:
+    for one in found.failed:
         _out.print(f"note: trial {one.number} failed: {one.reason}", markup=False, soft_wrap=True)
     _out.print(f"{len(front.points)} points on the front. Results in {out}", soft_wrap=True)
     if again:
@@ -125,7 +125,7 @@ def _search(
         path = remeasure_front(front, space.remeasure, out, chosen, workers)
         _out.print(f"measured again on the evaluation split: {path}", soft_wrap=True)
         _out.print(_relations(unguarded(pd.read_csv(path.with_name("dominance.csv")))))
-    return front, failed
+    return front, found.failed
 
 
 def _front_data(front: Front, folder: Path, failed: Sequence[FailedTrial]) -> dict[str, Any]:

@@ -17,12 +17,6 @@ Values = NDArray[np.float64]
 Metrics = Mapping[str, float]
 
 
-def directions(space: Space) -> list[StudyDirection]:
-    """Returns for each objective which way is better."""
-    better = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
-    return [better[name in HIGHER_IS_BETTER] for name in space.objectives]
-
-
 def violations(constraints: Sequence[Constraint], metrics: Metrics, quality_base: float) -> dict[str, float]:
     """Returns by how much each limit is exceeded, in the metric's unit; 0 or less keeps it."""
     found = {}
@@ -68,9 +62,16 @@ class Objectives:
     def _default(name: str, undefended: Metrics) -> float:
         return 0.9 * undefended[name] if name in HIGHER_IS_BETTER else undefended[name]
 
-    def values(self, metrics: Metrics) -> list[float]:
-        """Returns the objectives in their own units, in order."""
-        return [float(metrics[name]) for name in self.names]
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """Which way is better, for each objective."""
+        better = {True: StudyDirection.MAXIMIZE, False: StudyDirection.MINIMIZE}
+        return [better[name in HIGHER_IS_BETTER] for name in self.names]
+
+    def front(self, points: Sequence[Metrics]) -> list[int]:
+        """Returns the places of the points that no other dominates, the least loss of the first objective first."""
+        losses = self.losses(points)
+        return sorted(np.flatnonzero(non_dominated(losses)).tolist(), key=lambda place: losses[place].tolist())
 
     def losses(self, points: Sequence[Metrics]) -> Values:
         """Returns the (n, objectives) losses of points."""

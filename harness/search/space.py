@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from copy import deepcopy
 from functools import partial
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -15,7 +14,7 @@ from pydantic_core import PydanticKnownError
 from leakgauge.harness.contracts.reduction import Searched
 from leakgauge.harness.errors import LeakgaugeError, PluginError, suggest
 from leakgauge.harness.search.metrics import MetricName
-from leakgauge.harness.suite.configuration import apply_overrides, read_text_of
+from leakgauge.harness.suite.configuration import read_source
 from leakgauge.harness.suite.registry import default_of, load, plugins
 from leakgauge.harness.suite.schema import (
     Name,
@@ -250,9 +249,8 @@ def load_space(reference: str, overrides: list[str] | None = None) -> Space:
     Raises:
         ConfigError: It is not there, is not YAML, or does not fit the schema; several problems are told at once.
     """
-    text, stated = read_text_of(reference, "space")
-    data = apply_overrides(deepcopy(stated), overrides or [])
-    return parse_space(data, source=TextSource.of(reference, text, stated, data))
+    source = read_source(reference, "space", overrides)
+    return parse_space(dict(source.data), source=source)
 
 
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)

@@ -20,22 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from leakgauge.harness.errors import PluginError, StoreError
 from leakgauge.harness.run.executors import POLL_S, one_thread, run_jobs
-from leakgauge.harness.search.objectives import Objectives, directions
+from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.search.sampling.samplers import make_sampler, quiet
 from leakgauge.harness.search.sampling.schedule import TrialSchedule
 from leakgauge.harness.search.space import Space
 from leakgauge.harness.search.space_options import check_space
 from leakgauge.harness.search.trials.evaluation import Evaluator
 from leakgauge.harness.search.trials.memo import Memo
-from leakgauge.harness.search.trials.storage import (
-    DATABASE,
-    Reclaimer,
-    fail_running,
-    name_objectives,
-    open_storage,
-    open_study,
-    sqlite_url,
-)
+from leakgauge.harness.search.trials.storage import DATABASE, Reclaimer, join_study, sqlite_url
 from leakgauge.harness.search.trials.trials import TrialFailedError, has_ended, run_trial
 from leakgauge.harness.store.code_digest import code_digest
 from leakgauge.harness.store.provenance import collect
@@ -117,11 +109,8 @@ def run_search(
         url = sqlite_url(out) if storage is None else storage
         before: tuple[int, int] | None = None
         try:
-            study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
-            name_objectives(study, prepared.space.objectives)
-            if storage is None:
-                before = _same_file(out / DATABASE)
-                fail_running(study)
+            study = join_study(url, prepared.study_name, prepared.objectives, alone=storage is None)
+            before = _same_file(out / DATABASE) if storage is None else None
             if workers == 1:
                 with one_thread():
                     _work(study, prepared, progress)
@@ -187,7 +176,7 @@ def _claim(prepared: Prepared, out: Path, device: torch.device, workers: int, st
         "data": evaluator.data,
         "calibration_ids": list(evaluator.calibration.ids),
         "search_images": len(evaluator.images),
-        "quality_base": evaluator.quality_base(),
+        "quality_base": evaluator.quality_base,
         "undefended": prepared.undefended,
         "reference": prepared.objectives.reference,
         "workers": workers,
@@ -226,7 +215,7 @@ def _work(study: Study, prepared: Prepared, progress: Progress) -> None:
 def _worker(space_json: str, device: str, url: str, memo: str) -> None:
     """Works on a study in a process of its own."""
     prepared = prepare_search(Space.model_validate_json(space_json), torch.device(device), Memo(Path(memo)))
-    study = open_study(open_storage(url), prepared.study_name, directions(prepared.space))
+    study = join_study(url, prepared.study_name, prepared.objectives)
     _work(study, prepared, lambda done, total: None)
 
 

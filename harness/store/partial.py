@@ -13,10 +13,9 @@ from torch import Tensor
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.store.assembly import Assembler
 from leakgauge.harness.store.cell_record import CellRecord
-from leakgauge.harness.store.run_folder import Frames, RunFolder, typed_frame
+from leakgauge.harness.store.run_folder import Frames, RunFolder
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.system.files.atomic_file import write_atomic
-from leakgauge.harness.values.columns import KIND_COLUMNS
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.stored_shapes import RunManifest
 
@@ -75,7 +74,7 @@ def frames(store: RunFolder, suite: Suite, manifest: RunManifest) -> Frames:
             index = read_index(store)
             if index is not None:
                 return _assembled(store, suite, manifest, index)
-    return Frames(store.cells(), store.images(), store.kinds())
+    return store.tables()
 
 
 def _assembled(store: RunFolder, suite: Suite, manifest: RunManifest, index: ImageIndex) -> Frames:
@@ -88,11 +87,7 @@ def _assembled(store: RunFolder, suite: Suite, manifest: RunManifest, index: Ima
         if part.head.code in known:
             parts.append(part)
     tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
-    return Frames(
-        typed_frame(tables.cells, store.cell_columns()),
-        typed_frame(tables.images, store.image_columns()),
-        typed_frame(tables.kinds, KIND_COLUMNS),
-    )
+    return store.frames_of(tables.cells, tables.images, tables.kinds)
 
 
 @contextmanager

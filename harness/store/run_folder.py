@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.scoring.measures import Score, own_scores
 from leakgauge.harness.store.cell_record import CellRecord, record_of
-from leakgauge.harness.store.table_file import Row, checked_keys, read_csv, read_parquet
+from leakgauge.harness.store.table_file import Row, read_csv, read_parquet
 from leakgauge.harness.store.table_file import typed_frame as typed_frame  # noqa: PLC0414 - whoever writes tables takes it from here
 from leakgauge.harness.system.files.atomic_file import write_atomic as write_atomic  # noqa: PLC0414 - plug-ins take it from here
 from leakgauge.harness.system.files.bounded_file import MIB, plain_data, read_json
@@ -232,15 +232,26 @@ class RunFolder:
 
     def write_tables(self, cells: Sequence[Row], images: Sequence[Row], kinds: Sequence[Row] = ()) -> None:
         """Writes cells.csv and images.parquet, and quality_by_kind.csv where questions were asked."""
-        tables = [("cells.csv", cells, self.cell_columns()), *([(KINDS, kinds, KIND_COLUMNS)] if kinds else [])]
-        for name, rows, columns in tables:
-            text = typed_frame(rows, columns).to_csv(index=False, lineterminator="\n")
-            write_atomic(self.path / name, text.encode())
+        made = self.frames_of(cells, images, kinds)
+        for name, frame in (("cells.csv", made.cells), *([(KINDS, made.kinds)] if kinds else [])):
+            write_atomic(self.path / name, frame.to_csv(index=False, lineterminator="\n").encode())
         stream = io.BytesIO()
-        typed_frame(images, self.image_columns()).to_parquet(stream, index=False)
+        made.images.to_parquet(stream, index=False)
         write_atomic(self.path / "images.parquet", stream.getvalue())
 
+    def frames_of(self, cells: Iterable[Row], images: Iterable[Row], kinds: Iterable[Row]) -> Frames:
+        """Returns rows as tables with exactly the columns of this run."""
+        return Frames(
+            typed_frame(cells, self.cell_columns()),
+            typed_frame(images, self.image_columns()),
+            typed_frame(kinds, KIND_COLUMNS),
+        )
+
     # -- reading results ---------------------------------------------------------------------------------------------
+
+    def tables(self) -> Frames:
+        """Reads all tables of the run."""
+        return Frames(self.cells(), self.images(), self.kinds())
 
     def cells(self) -> pd.DataFrame:
         """Reads cells.csv; see ``leakgauge.harness.values.columns.CELL_COLUMNS`` for units.
@@ -248,7 +259,7 @@ class RunFolder:
         Unscored numbers are NaN. So are numbers that an older schema version lacks; its texts are empty.
         """
         columns = self.cell_columns()
-        return checked_keys(self.path, read_csv(self.path / "cells.csv", columns, self._required(columns)), "cells.csv")
+        return read_csv(self.path / "cells.csv", columns, self._required(columns))
 
     def kinds(self) -> pd.DataFrame:
         """Reads quality_by_kind.csv (``values.columns.KIND_COLUMNS``); no rows where nothing was asked."""
@@ -259,9 +270,8 @@ class RunFolder:
 
     def images(self) -> pd.DataFrame:
         """Reads images.parquet (``values.columns.IMAGE_COLUMNS``); columns of later schemas are NaN."""
-        path = self.path / "images.parquet"
         columns = self.image_columns()
-        return checked_keys(self.path, read_parquet(path, columns, self._required(columns)), path.name)
+        return read_parquet(self.path / "images.parquet", columns, self._required(columns))
 
     def _required(self, columns: tuple[Column, ...]) -> frozenset[str]:
         """Returns the columns that a table of this run's schema version must hold."""

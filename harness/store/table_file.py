@@ -42,7 +42,8 @@ def read_csv(path: Path, columns: Sequence[Column], required: Collection[str]) -
         required: Names of those that must be there; the others may be missing as a whole.
 
     Raises:
-        StoreError: It cannot be read, a required column is missing, or a value is not of its column's kind.
+        StoreError: It cannot be read, a required column is missing, a value is not of its column's kind, or a cell's
+            name is none that a run gives to a cell.
     """
     text = read_text(path, MAX_CSV_BYTES, hint=HINT)
     try:
@@ -53,9 +54,10 @@ def read_csv(path: Path, columns: Sequence[Column], required: Collection[str]) -
         for number, row in enumerate(body, start=2):
             if len(row) != len(names):
                 raise ValueError(f"row {number} has {len(row)} fields, not {len(names)}")  # noqa: TRY301
-        return _frame({name: [row[i] for row in body] for i, name in enumerate(names)}, names, columns, required)
+        frame = _frame({name: [row[i] for row in body] for i, name in enumerate(names)}, names, columns, required)
     except (csv.Error, ValueError) as error:
         raise StoreError(f"{path.name} cannot be read: {error}", where=str(path.parent), hint=HINT) from error
+    return _checked_keys(path, frame)
 
 
 def _frame(
@@ -102,15 +104,12 @@ def _values(texts: Sequence[str], column: Column) -> Series:
 _NOUN = {"int": "whole number", "float": "number"}
 
 
-def checked_keys(folder: Path, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Returns a table of a run, unless its cells are none: their names become paths.
-
-    Raises:
-        StoreError: One is no name that a run gives to a cell.
-    """
-    for key in frame["cell"].unique():
+def _checked_keys(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table, unless it names cells and one is no name that a run gives: their names become paths."""
+    for key in frame["cell"].unique() if "cell" in frame else ():
         if not re.fullmatch(CELL_KEY, key):
-            raise StoreError(f"{name} cannot be read: {quoted(key)} names no cell", where=str(folder), hint=HINT)
+            what = f"{path.name} cannot be read: {quoted(key)} names no cell"
+            raise StoreError(what, where=str(path.parent), hint=HINT)
     return frame
 
 
@@ -162,7 +161,7 @@ def read_parquet(path: Path, columns: Sequence[Column], required: Collection[str
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise StoreError(f"{path.name} cannot be read: {what}", where=str(path.parent), hint=HINT) from error
-    return pd.DataFrame(series, columns=[column.name for column in columns])
+    return _checked_keys(path, pd.DataFrame(series, columns=[column.name for column in columns]))
 
 
 def _check_sizes(metadata: pq.FileMetaData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Literal
 
 from leakgauge.harness.errors import ConfigError, LeakgaugeError, StoreError, suggest
 from leakgauge.harness.suite.registry import label_of, load, plugins, written_out
+from leakgauge.harness.suite.text_source import TextSource
 from leakgauge.harness.system.files.bounded_file import read_text
 from leakgauge.harness.system.files.yaml_text import MAX_CHARACTERS, read_yaml
 from leakgauge.harness.system.json_data import item_of, set_item
@@ -155,26 +157,22 @@ def read_configuration(reference: str, kind: Kind, overrides: list[str] | None =
     Raises:
         ConfigError: It is not there, is not YAML, or is no mapping.
     """
-    return apply_overrides(read_text_of(reference, kind)[1], overrides or [])
+    return dict(read_source(reference, kind, overrides).data)
 
 
-def read_text_of(reference: str, kind: Kind) -> tuple[str, dict[str, object]]:
-    """Reads a text and the mapping that it holds, from a path or by the name of a shipped one.
-
-    Raises:
-        ConfigError: It is not there, is not YAML, or is no mapping.
-    """
+def read_source(reference: str, kind: Kind, overrides: list[str] | None = None) -> TextSource:
+    """Reads what ``read_configuration`` does, together with where in its text everything stands."""
     path = Path(reference)
     # os.path, whose answer for a loop of links or a NUL is no.
     if path.suffix in {".yaml", ".yml"} or os.path.isfile(path):  # noqa: PTH113
         text = _text_of(path, f"a {kind}")
-        data = _mapping(text, f"a {kind}", str(path))
+        stated = _mapping(text, f"a {kind}", str(path))
     else:
         texts = shipped(f"{kind}s")
         if reference not in texts:
             raise ConfigError(f"no {kind} named {quoted(reference)}", hint=suggest(reference, list(texts)))
         text = texts[reference]
-        data = _mapping(text, f"a {kind}", reference)
-    if not data:
+        stated = _mapping(text, f"a {kind}", reference)
+    if not stated:
         raise ConfigError(f"a {kind} must be a mapping of keys to values", where=reference, hint="it is empty")
-    return text, data
+    return TextSource.of(reference, text, stated, apply_overrides(deepcopy(stated), overrides or []))

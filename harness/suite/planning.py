@@ -152,6 +152,11 @@ def needed_knowledge(config: NamedPlugin) -> Knowledge:
     return check_knowledge_type(needs, f"attacks: {config.label} (attack {config.plugin.name!r})")
 
 
+def missing_knowledge(config: NamedPlugin, model: ThreatModel) -> str | None:
+    """Returns the first thing that the attack a suite names needs and its threat model withholds, or None."""
+    return missing_grant(needed_knowledge(config), model)
+
+
 def check_knowledge(cells: list[Cell]) -> None:
     """Refuses attacks that need more than their threat model grants, before anything runs.
 
@@ -159,7 +164,7 @@ def check_knowledge(cells: list[Cell]) -> None:
         AccessDeniedError: Names the attack, the threat model and what is missing.
     """
     for cell in cells:
-        missing = missing_grant(needed_knowledge(cell.attack), cell.exposure.threat_model)
+        missing = missing_knowledge(cell.attack, cell.exposure.threat_model)
         if missing:
             raise AccessDeniedError(
                 f"attack {cell.attack.label!r} needs the {missing}, which threat model "

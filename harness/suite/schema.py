@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +13,7 @@ from pydantic.config import JsonDict
 from pydantic_core import to_jsonable_python
 
 from leakgauge.harness.errors import LeakgaugeError, suggest
-from leakgauge.harness.suite.configuration import apply_overrides, read_text_of, shipped
+from leakgauge.harness.suite.configuration import read_source, shipped
 from leakgauge.harness.suite.options import beside
 from leakgauge.harness.suite.registry import default_of, labelled, load, written_out
 from leakgauge.harness.suite.schema_problems import refuse, twice, validated
@@ -255,9 +254,8 @@ def load_suite(reference: str, overrides: list[str] | None = None) -> Suite:
     Raises:
         ConfigError: It is not there, is not YAML, or does not fit the schema; several problems are told at once.
     """
-    text, stated = read_text_of(reference, "suite")
-    data = apply_overrides(deepcopy(stated), overrides or [])
-    suite = parse_suite(data, source=TextSource.of(reference, text, stated, data))
+    source = read_source(reference, "suite", overrides)
+    suite = parse_suite(source.data, source=source)
     # A shipped suite has no place of its own.
     return _files_named_from_here(suite, Path(reference).parent) if os.path.isfile(reference) else suite  # noqa: PTH113
 

@@ -1,22 +1,8 @@
-"""Which judge a run had, and whose scores may be compared."""
+"""Which judge a run had, in words."""
 
 from __future__ import annotations
 
 from leakgauge.reports.analysis.run import LoadedRun
-
-JUDGED = "judge_"
-"""Begins the names of all measures that are a judge's."""
-
-
-def judge_of(run: LoadedRun) -> str:
-    """Returns the judge's name with the hash of its weights; empty for a run before there were judges.
-
-    A judge that is the victim changes with the victim, which is compared by itself.
-    """
-    said = run.manifest.get("judge")
-    if not isinstance(said, dict):
-        return ""
-    return " ".join(filter(None, (str(said.get("name", "")), str(said.get("weights_sha256", ""))[:16])))
 
 
 def judge_note(run: LoadedRun) -> str:
@@ -31,16 +17,3 @@ def judge_note(run: LoadedRun) -> str:
     if said.get("unscored"):
         text += f" It is unscored: {said['unscored']}."
     return text
-
-
-def other_judge(name: str, before: str, now: str) -> str:
-    """Says that a measure cannot be compared because its judge is another; empty where it can.
-
-    Args:
-        name: The measure.
-        before: The judge then, as ``judge_of`` gives it.
-        now: The judge now.
-    """
-    if not name.startswith(JUDGED) or before == now:
-        return ""
-    return f"another judge: {before or 'none'}, now {now or 'none'}"

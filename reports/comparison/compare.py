@@ -11,10 +11,9 @@ from typing import Any, Literal
 from leakgauge.harness.scoring.statistics import holm
 from leakgauge.harness.store.code_digest import Code, differences
 from leakgauge.reports.analysis.difference import Difference, paired_difference
-from leakgauge.reports.analysis.judge import judge_of, other_judge
+from leakgauge.reports.analysis.identity import IDENTITIES, grants_of, identity_of, other_scorer
 from leakgauge.reports.analysis.measures import Measure, MeasuredPoint, measure_of, measured
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.gate.baseline import IDENTITIES, grants_of, identity_of, metrics_stated, other_metric
 
 Outcome = Literal["worse", "better", "no clear change", "identical", "not comparable"]
 OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "no clear change", "identical", "not comparable")
@@ -124,7 +123,7 @@ def _rows(
     base: MeasuredPoint, new: MeasuredPoint, reason: str, runs: tuple[LoadedRun, LoadedRun]
 ) -> Iterator[Compared]:
     own = (*runs[1].own_scores, *runs[0].own_scores)
-    stated = [metrics_stated(run) for run in runs]
+    identities = [identity_of(run) for run in runs]
     grants = _other_grants(new.setting.threat_model, *runs)
     for name in dict.fromkeys([*new.names, *base.names]):
         measure = measure_of(name, own)
@@ -136,8 +135,7 @@ def _rows(
             reason
             or (grants if measure.kind == "leakage" else "")
             or _unscored(means)
-            or other_judge(name, *map(judge_of, runs))
-            or other_metric(name, *stated)
+            or other_scorer(name, *identities)
         )
         if why or theirs is None or mine is None:
             yield Compared(new.place, measure, means[0], means[1], None, math.nan, "not comparable", why)

@@ -124,3 +124,9 @@ def against_cut(lines: Sequence[CutLine]) -> tuple[Figure, list[str]]:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure, list(missing)
+
+
+def cut_figure(suite: Suite, rows: Sequence[Row], setting: Setting) -> tuple[Figure, list[str]] | None:
+    """Draws ``against_cut`` of a setting; None where too few cuts were run in it."""
+    lines = cut_lines(suite, rows, setting)
+    return against_cut(lines) if lines else None

@@ -147,3 +147,11 @@ def _uses_axis(axes: Any, values: Sequence[float]) -> None:
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def snr_figure(
+    suite: Suite, rows: Sequence[Row], threat_model: str, marks: dict[str, Marker]
+) -> tuple[Figure, list[str]] | None:
+    """Draws ``against_snr`` of a threat model; None where too few SNRs were run under it."""
+    lines = snr_lines(suite, rows, threat_model)
+    return against_snr(lines, marks) if lines else None

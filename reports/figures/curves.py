@@ -77,3 +77,9 @@ def learning_curves(
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
+
+
+def learning_figure(run: LoadedRun, setting: Setting, marks: dict[str, Marker], points: list[str]) -> Figure | None:
+    """Draws ``learning_curves`` of a setting; None where nothing trained in it."""
+    curves = curves_at(run, setting)
+    return learning_curves(curves, marks, points) if curves else None

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -16,9 +16,9 @@ from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.system.compat import shared_font_subsets
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.figures.against_cut import against_cut, cut_lines
-from leakgauge.reports.figures.against_snr import against_snr, snr_lines
-from leakgauge.reports.figures.curves import curves_at, learning_curves
+from leakgauge.reports.figures.against_cut import cut_figure
+from leakgauge.reports.figures.against_snr import snr_figure
+from leakgauge.reports.figures.curves import learning_figure
 from leakgauge.reports.figures.frontier import against_quality, frontier
 from leakgauge.reports.figures.palette import GRID, INK, MUTED, SETTINGS, Marker, marks
 from leakgauge.reports.figures.spread_figure import leakage_spread
@@ -106,8 +106,21 @@ def _slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-") for part in parts)
 
 
-def plots(run: LoadedRun) -> list[Plot]:
+class RunFigures(NamedTuple):
+    """Every figure of a run: its numbers against the SNR, by cut layer, and at each setting."""
+
+    against_snr: list[Plot]
+    by_cut: list[Plot]
+    plots: list[Plot]
+
+
+def run_figures(run: LoadedRun) -> RunFigures:
     """Draws every figure of a run, once for all writers."""
+    return RunFigures(snr_plots(run), cut_plots(run), plots(run))
+
+
+def plots(run: LoadedRun) -> list[Plot]:
+    """Draws leakage, quality and learning at each setting of a run."""
     return list(run.once("plots", lambda: _plots(run, point_rows(run))))
 
 
@@ -141,15 +154,14 @@ def _plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 name = _slug(run.label, "quality", setting.channel, setting.threat_model)
                 drawn.append(Plot(name, "Leakage against quality", place, caption, figure))
             drawn += _spread(run, setting, looks, place)
-            curves = curves_at(run, setting)
-            if curves:
-                figure = learning_curves(curves, looks, points)
+            learning = learning_figure(run, setting, looks, points)
+            if learning is not None:
                 caption = (
                     "PSNR on the attacker's own held-out images while each attack trains, a line an operating point. "
                     "Dashed: the cell is inconclusive or a lower bound."
                 )
                 name = _slug(run.label, "learning", setting.channel, setting.threat_model)
-                drawn.append(Plot(name, "Learning curves", place, caption, figure, "learning"))
+                drawn.append(Plot(name, "Learning curves", place, caption, learning, "learning"))
     return drawn
 
 
@@ -175,10 +187,10 @@ def _snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     drawn: list[Plot] = []
     with matplotlib.rc_context(SETTINGS):
         for model in run.suite.threat_models:
-            lines = snr_lines(run.suite, rows, model.name)
-            if not lines:
+            against = snr_figure(run.suite, rows, model.name, looks)
+            if against is None:
                 continue
-            figure, missing = against_snr(lines, looks)
+            figure, missing = against
             place = f"Threat model {model.name}"
             caption = (
                 "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
@@ -203,10 +215,10 @@ def _cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
     drawn: list[Plot] = []
     with matplotlib.rc_context(SETTINGS):
         for setting in run.settings:
-            lines = cut_lines(run.suite, rows, setting)
-            if not lines:
+            by_cut = cut_figure(run.suite, rows, setting)
+            if by_cut is None:
                 continue
-            figure, missing = against_cut(lines)
+            figure, missing = by_cut
             caption = (
                 "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
                 "operations on the edge. A line joins operating points that differ in nothing but the cut. Bars are "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,15 +17,13 @@ from leakgauge.harness.store.provenance import code_identity
 from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.harness.store.versioned import read_versioned
 from leakgauge.reports.analysis.difference import interval_over
-from leakgauge.reports.analysis.judge import judge_of
+from leakgauge.reports.analysis.identity import as_json, grants_of, identity_of
 from leakgauge.reports.analysis.measures import MEASURES, PROBE, MeasuredPoint, measure_of, measured
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.worst_cases import MARKS
 
 BASELINE_VERSION = 2
 """1 had no worst cases; they are found from its values an image when it is read."""
-IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
-"""The entries under ``data`` of run.json that must agree before numbers may be compared, and what they stand for."""
 
 
 class _Strict(BaseModel):
@@ -143,35 +141,10 @@ class Baseline(_Strict):
         return pd.Series(images, index=list(self.images), dtype=float)
 
 
-def identity_of(run: LoadedRun) -> dict[str, str]:
-    """Returns what must agree between runs: task and version, weights, evaluation images."""
-    data = run.manifest.get("data") or {}
-    return {name: str(data.get(name, "")) for name in IDENTITIES}
-
-
-def metrics_stated(run: LoadedRun) -> dict[str, str]:
-    """States the run's own metrics: unit and direction, which must agree before their numbers may be compared."""
-    return {f"metric {score.name}": f"{score.unit}, leaks when {score.leaks_when}" for score in run.own_scores}
-
-
-def other_metric(name: str, base: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """Says that a metric goes by one name in two runs and is not the same; empty otherwise."""
-    theirs, ours = (stated.get(f"metric {name}", "") for stated in (base, new))
-    return (
-        f"another metric of that name: {theirs} in the base, {ours} now" if theirs and ours and theirs != ours else ""
-    )
-
-
 def options_of(run: LoadedRun, point: str) -> dict[str, Any]:
     """Returns what an operating point sets, the suite's defense included."""
     chosen = next((p for p in run.suite.operating_points if p.name == point), None)
-    return {} if chosen is None else _plain({"defense": run.suite.defense.model_dump(), **chosen.options})
-
-
-def grants_of(run: LoadedRun, threat_model: str) -> dict[str, Any]:
-    """Returns what a threat model grants."""
-    chosen = next((m for m in run.suite.threat_models if m.name == threat_model), None)
-    return {} if chosen is None else _plain(chosen.model_dump(mode="json", exclude={"name"}))
+    return {} if chosen is None else as_json({"defense": run.suite.defense.model_dump(), **chosen.options})
 
 
 def attacks_of(run: LoadedRun, labels: Sequence[str]) -> dict[str, str]:
@@ -207,7 +180,7 @@ def baseline_of(run: LoadedRun, counted: Sequence[str] = ()) -> Baseline:
         suite=run.suite.name,
         commit=code_identity(run.manifest.get("provenance") or {}),
         code=run.code,
-        data={**identity_of(run), "judge": judge_of(run), **metrics_stated(run)},
+        data=identity_of(run),
         seeds=run.suite.seeds,
         counted=tuple(counted) or None,
         images=images,
@@ -240,12 +213,6 @@ def _recorded(one: MeasuredPoint, name: str, images: Sequence[str], own: Sequenc
         each = tuple(None if math.isnan(v) else round(float(v), digits) for v in values.reindex(list(images)))
     lo, hi = (None if math.isnan(end) else round(end, digits + 1) for end in (interval.lo, interval.hi))
     return Recorded(mean=round(interval.mean, digits + 1), lo=lo, hi=hi, images=each)
-
-
-def _plain(data: Any) -> dict[str, Any]:
-    """Returns data as JSON would give them back, so that what is read compares equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(data, sort_keys=True, default=str))
-    return plain
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:

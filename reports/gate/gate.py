@@ -10,21 +10,11 @@ import pandas as pd
 
 from leakgauge.harness.scoring.statistics import holm
 from leakgauge.reports.analysis.difference import images_for, interval_over, paired_difference
-from leakgauge.reports.analysis.judge import judge_of, other_judge
+from leakgauge.reports.analysis.identity import IDENTITIES, grants_of, identity_of, other_scorer
 from leakgauge.reports.analysis.measures import Measure, MeasuredPoint, measured
 from leakgauge.reports.analysis.run import NOT_RUN, LoadedRun
 from leakgauge.reports.comparison.compare import code_notes
-from leakgauge.reports.gate.baseline import (
-    IDENTITIES,
-    Baseline,
-    BaselinePoint,
-    attacks_of,
-    grants_of,
-    identity_of,
-    metrics_stated,
-    options_of,
-    other_metric,
-)
+from leakgauge.reports.gate.baseline import Baseline, BaselinePoint, attacks_of, options_of
 from leakgauge.reports.gate.check import Check, Gate, Outcome
 from leakgauge.reports.gate.limited import check_names, measure_here, unchecked
 from leakgauge.reports.gate.limits import Absolute, Limits
@@ -103,8 +93,7 @@ def _against(
             continue
         rule = f"at most {allowance} {measure.worse}"
         check = Check(place, measure, rule, "pass", base=recorded.mean)
-        another = other_judge(name, baseline.data.get("judge", ""), judge_of(run))
-        another = another or other_metric(name, baseline.data, metrics_stated(run))
+        another = other_scorer(name, baseline.data, identity_of(run))
         if another:
             check = replace(check, outcome="cannot tell", why=another)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
@@ -66,6 +67,18 @@ def achievement_matrix(run: LoadedRun) -> Grid:
     Reconstructions count by mean leakage in dB above the best floor, probes by what they were asked.
     """
     return run.once("achievement matrix", lambda: _achievement_matrix(run))
+
+
+class Achieved(NamedTuple):
+    """What each attack achieved, and in words what it was granted."""
+
+    grants: tuple[str, ...]
+    matrix: Grid
+
+
+def achieved(run: LoadedRun) -> Achieved:
+    """Returns what each attack of a run achieved with what it was granted."""
+    return Achieved(grants(run), achievement_matrix(run))
 
 
 def _achievement_matrix(run: LoadedRun) -> Grid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +65,28 @@ def ranged(row: dict[str, Any], name: str, digits: int, *, signed: bool = False,
     """Returns column ``name`` of a row with its interval below."""
     detail = bounds(row[f"{name}_lo"], row[f"{name}_hi"], digits, signed=signed, scale=scale)
     return figure(row[name], digits, signed=signed, scale=scale, detail=detail)
+
+
+def flat(data: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Walks nested data as (path, text)."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from flat(value, f"{prefix} · {key}" if prefix else str(key))
+    elif isinstance(data, (list, tuple)) and data and all(isinstance(item, (dict, list)) for item in data):
+        for index, value in enumerate(data):
+            yield from flat(value, f"{prefix} · {index + 1}")
+    else:
+        yield prefix, _plain(data)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value in ({}, [], ""):
+        return "not stated"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return str(value)
 
 
 def parts(grid: Grid, columns: int) -> list[Grid]:

@@ -1,20 +1,18 @@
-"""The tables of a report: operating points, every cell, threat models, attacks, columns, provenance."""
+"""The tables of a report: operating points, every cell, threat models, attacks, columns."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from leakgauge.harness.scoring.measures import BUILT_IN
 from leakgauge.harness.suite.schema import ThreatModel
-from leakgauge.harness.system.files.yaml_text import write_yaml
 from leakgauge.harness.values.columns import CELL_COLUMNS
 from leakgauge.reports.analysis.judge import judge_note
 from leakgauge.reports.analysis.operating_points import point_columns
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, rows_of
 from leakgauge.reports.notation import is_number, percent
-from leakgauge.reports.tables.table import Grid, Heading, Tone, Value, figure, ranged, words
+from leakgauge.reports.tables.table import Grid, Heading, Tone, Value, figure, flat, ranged, words
 
 
 def _text(name: str, unit: str = "") -> Heading:
@@ -180,28 +178,6 @@ def cells_grid(run: LoadedRun) -> Grid:
     return Grid(f"Every attack on every operating point of {run.label}", headings, table)
 
 
-def _flat(data: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Walks nested data as (path, text)."""
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _flat(value, f"{prefix} · {key}" if prefix else str(key))
-    elif isinstance(data, (list, tuple)) and data and all(isinstance(item, (dict, list)) for item in data):
-        for index, value in enumerate(data):
-            yield from _flat(value, f"{prefix} · {index + 1}")
-    else:
-        yield prefix, _plain(data)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value in ({}, [], ""):
-        return "not stated"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value)
-    return str(value)
-
-
 _GRANTS = {
     "observer": "Observer: whose view the attacker has",
     "channel": "Channel that the observer hears",
@@ -230,9 +206,7 @@ def threat_models_grid(run: LoadedRun) -> Grid:
     """Returns the threat models in full: a row a grant, a column a model."""
     models = [
         dict(
-            _flat(
-                {**m.model_dump(exclude={"name"}), "channel": "the server's" if m.channel is None else str(m.channel)}
-            )
+            flat({**m.model_dump(exclude={"name"}), "channel": "the server's" if m.channel is None else str(m.channel)})
         )
         for m in run.suite.threat_models
     ]
@@ -288,27 +262,18 @@ def columns_grid(runs: Sequence[LoadedRun] = ()) -> Grid:
     return Grid("Definitions of the columns", headings, rows, sortable=False)
 
 
-_SHOWN_ELSEWHERE = frozenset({"suite", "attacks", "cells", "provenance", "read"})
+class RunTables(NamedTuple):
+    """What a report tabulates of one run, and what air time and re-identification in it rest on."""
+
+    threat_models: Grid
+    attacks: Grid
+    points: Grid
+    air_time: str
+    cells: Grid
 
 
-def provenance_grid(run: LoadedRun) -> Grid:
-    """Returns everything else that run.json states: code, packages, device, data and weights, sessions, counts."""
-    provenance = run.manifest.get("provenance") or {}
-    facts = {key: value for key, value in provenance.items() if key != "command"}
-    facts |= {key: value for key, value in run.manifest.items() if key not in _SHOWN_ELSEWHERE}
-    rows = [[words(key.replace("_", " ")), words(text)] for key, text in _flat(facts)]
-    return Grid(f"Provenance of {run.label}", [_text("What"), _text("Value")], rows, sortable=False)
-
-
-def command_of(run: LoadedRun) -> str:
-    """Returns the command that reproduces the run: that of its first session."""
-    sessions = run.manifest.get("sessions") or [{}]
-    command = (run.manifest.get("provenance") or {}).get("command") or sessions[0].get("command")
-    if isinstance(command, (list, tuple)):
-        return shlex.join(str(part) for part in command)
-    return str(command or "not stated")
-
-
-def suite_yaml(run: LoadedRun) -> str:
-    """Returns the resolved suite as YAML, which runs again as it stands."""
-    return write_yaml(run.suite.model_dump(mode="json"))
+def run_tables(run: LoadedRun, rows: list[Row]) -> RunTables:
+    """Returns the tables of a run, given its operating points as ``point_rows`` tells them."""
+    return RunTables(
+        threat_models_grid(run), attacks_grid(run), points_grid(run, rows), air_time_note(run), cells_grid(run)
+    )

@@ -16,23 +16,14 @@ from leakgauge.reports.analysis.run import LoadedRun, load_runs
 from leakgauge.reports.analysis.summary import Summary, summarise
 from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
 from leakgauge.reports.comparison.page import comparison_html, page_name
-from leakgauge.reports.figures.figures import Plot, cut_plots, embedded_svg, plots, snr_plots
+from leakgauge.reports.figures.figures import Plot, embedded_svg, run_figures
 from leakgauge.reports.tables.costs import COSTS_NOTE, Costs, costs
-from leakgauge.reports.tables.matrix import achievement_matrix, grants
+from leakgauge.reports.tables.matrix import Achieved, achieved
 from leakgauge.reports.tables.paired import PAIRED_NOTE, paired_grids
+from leakgauge.reports.tables.provenance import RunProvenance, provenance
 from leakgauge.reports.tables.questions import QUESTIONS_NOTE, question_grids
 from leakgauge.reports.tables.table import Grid, parts
-from leakgauge.reports.tables.tables import (
-    air_time_note,
-    attacks_grid,
-    cells_grid,
-    columns_grid,
-    command_of,
-    points_grid,
-    provenance_grid,
-    suite_yaml,
-    threat_models_grid,
-)
+from leakgauge.reports.tables.tables import RunTables, columns_grid, run_tables
 from leakgauge.reports.tables.what_was_read import NOT_STATED, reading_grids
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 from leakgauge.reports.writers.explorer import explorer_data, sheets_of
@@ -64,16 +55,11 @@ class RunPage:
     screen: FirstScreen
     frontier: Markup
     summary: Summary
-    threat_models: Grid
-    attacks: Grid
-    points: Grid
-    air_time: str
+    tables: RunTables
     worst: Grid
-    grants: tuple[str, ...]
-    matrix: Grid
+    achieved: Achieved
     paired: tuple[Grid, ...]
     questions: tuple[Grid, ...]
-    cells: Grid
     gallery: Gallery | None
     extremes: Gallery | None
     sheets: Sheets | None
@@ -83,9 +69,7 @@ class RunPage:
     drawings: tuple[Drawing, ...]
     costs: Costs
     reading: tuple[Grid, ...]
-    provenance: Grid
-    command: str
-    suite_yaml: str
+    provenance: RunProvenance
 
     def drawn(self, kind: str) -> list[Drawing]:
         """The figures of a kind, in order."""
@@ -113,9 +97,10 @@ def _page(run: LoadedRun, number: int, beside: Executor) -> RunPage:
     screen = first_screen(run, rows, key)
     usual, extremes = gallery(run, PICTURES, embedded=False), extreme_cases(run, embedded=False)
     pending = beside.submit(sheets_of, run, (usual, extremes))
-    snr_drawings = _drawings(snr_plots(run), f"{key}-snr")
-    cut_drawings = _drawings(cut_plots(run), f"{key}-cut")
-    drawings = _drawings(plots(run), f"{key}-figure")
+    drawn = run_figures(run)
+    snr_drawings = _drawings(drawn.against_snr, f"{key}-snr")
+    cut_drawings = _drawings(drawn.by_cut, f"{key}-cut")
+    drawings = _drawings(drawn.plots, f"{key}-figure")
     sheets = pending.result()
     explorer = explorer_data(run, screen, sheets)
     return RunPage(
@@ -124,16 +109,11 @@ def _page(run: LoadedRun, number: int, beside: Executor) -> RunPage:
         screen=screen,
         frontier=page_json(frontier_data(run, rows, screen)),
         summary=summarise(run, rows),
-        threat_models=threat_models_grid(run),
-        attacks=attacks_grid(run),
-        points=points_grid(run, rows),
-        air_time=air_time_note(run),
+        tables=run_tables(run, rows),
         worst=worst_cases_grid(run, rows),
-        grants=grants(run),
-        matrix=achievement_matrix(run),
+        achieved=achieved(run),
         paired=paired_grids(run),
         questions=question_grids(run),
-        cells=cells_grid(run),
         gallery=usual,
         extremes=extremes,
         sheets=sheets,
@@ -143,9 +123,7 @@ def _page(run: LoadedRun, number: int, beside: Executor) -> RunPage:
         drawings=drawings,
         costs=costs(run, rows),
         reading=reading_grids(run),
-        provenance=provenance_grid(run),
-        command=command_of(run),
-        suite_yaml=suite_yaml(run),
+        provenance=provenance(run),
     )
 
 

@@ -10,21 +10,13 @@ from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, load_runs
 from leakgauge.reports.analysis.summary import Summary, summarise
 from leakgauge.reports.analysis.worst_cases import MARKS_NOTE
-from leakgauge.reports.figures.figures import Plot, cut_plots, plots, save_plots, snr_plots
-from leakgauge.reports.tables.matrix import achievement_matrix, grants
+from leakgauge.reports.figures.figures import Plot, run_figures, save_plots
+from leakgauge.reports.tables.matrix import achieved
 from leakgauge.reports.tables.paired import PAIRED_NOTE, paired_grids
 from leakgauge.reports.tables.pipe_table import escape, table
+from leakgauge.reports.tables.provenance import provenance
 from leakgauge.reports.tables.questions import QUESTIONS_NOTE, question_grids
-from leakgauge.reports.tables.tables import (
-    air_time_note,
-    attacks_grid,
-    cells_grid,
-    columns_grid,
-    command_of,
-    points_grid,
-    provenance_grid,
-    threat_models_grid,
-)
+from leakgauge.reports.tables.tables import columns_grid, run_tables
 from leakgauge.reports.tables.what_was_read import NOT_STATED, reading_grids
 from leakgauge.reports.tables.worst_cases import worst_cases_grid
 
@@ -49,9 +41,10 @@ def _figures(drawn: list[Plot]) -> list[str]:
 
 def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     rows = point_rows(run)
-    sweeps, cuts, drawn = snr_plots(run), cut_plots(run), plots(run)
+    sweeps, cuts, drawn = run_figures(run)
     written = save_plots([*sweeps, *cuts, *drawn], out / "figures")
-    command = command_of(run)
+    tables, where_from = run_tables(run, rows), provenance(run)
+    command = where_from.command
     fence = "`" * 3
     while fence in command:
         fence += "`"
@@ -59,15 +52,16 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
     if run.suite.description:
         blocks.append(escape(run.suite.description))
     blocks += ["### Summary", *_summary(summarise(run, rows))]
-    blocks += ["### Threat model", table(threat_models_grid(run)), table(attacks_grid(run))]
-    blocks += ["### Operating points", escape(air_time_note(run)), table(points_grid(run, rows))]
+    blocks += ["### Threat model", table(tables.threat_models), table(tables.attacks)]
+    blocks += ["### Operating points", escape(tables.air_time), table(tables.points)]
     blocks += ["### Worst cases", escape(MARKS_NOTE), table(worst_cases_grid(run, rows))]
     if sweeps:
         blocks += ["### Against SNR", *_figures(sweeps)]
     if cuts:
         blocks += ["### By cut layer", *_figures(cuts)]
     blocks.append("### Every cell")
-    blocks += [*map(escape, grants(run)), table(achievement_matrix(run)), table(cells_grid(run))]
+    found = achieved(run)
+    blocks += [*map(escape, found.grants), table(found.matrix), table(tables.cells)]
     questions = question_grids(run)
     if questions:
         blocks += ["### Questions", QUESTIONS_NOTE, *map(table, questions)]
@@ -76,7 +70,7 @@ def _run(run: LoadedRun, out: Path) -> tuple[list[str], list[Path]]:
         blocks += ["### Paired comparisons", PAIRED_NOTE, *map(table, paired)]
     blocks += ["### Figures", *_figures(drawn)]
     blocks += ["### What was read", *(map(table, reading_grids(run)) if run.manifest.get("read") else [NOT_STATED])]
-    blocks += ["### Provenance", table(provenance_grid(run)), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
+    blocks += ["### Provenance", table(where_from.grid), "Reproduce with:", f"{fence}\n{command}\n{fence}"]
     return blocks, written
 
 

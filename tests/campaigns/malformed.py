@@ -50,17 +50,16 @@ from leakgauge.harness.values.columns import KIND_COLUMNS  # noqa: E402
 from leakgauge.harness.values.decoding import decode  # noqa: E402
 from leakgauge.harness.values.learning_curve import LearningCurve  # noqa: E402
 from leakgauge.harness.values.stored_shapes import StoredPart  # noqa: E402
+from leakgauge.reports.analysis.identity import identity_of  # noqa: E402
 from leakgauge.reports.analysis.operating_points import point_rows  # noqa: E402
 from leakgauge.reports.analysis.run import LoadedRun, load_runs  # noqa: E402
 from leakgauge.reports.analysis.summary import summarise  # noqa: E402
-from leakgauge.reports.gate.baseline import baseline_of, identity_of, read_baseline, write_baseline  # noqa: E402
+from leakgauge.reports.gate.baseline import baseline_of, read_baseline, write_baseline  # noqa: E402
 from leakgauge.reports.gate.limits import read_limits  # noqa: E402
+from leakgauge.reports.tables.provenance import provenance  # noqa: E402
 from leakgauge.reports.tables.tables import (  # noqa: E402
     attacks_grid,
     cells_grid,
-    command_of,
-    provenance_grid,
-    suite_yaml,
     threat_models_grid,
 )
 
@@ -326,7 +325,7 @@ def _photograph(path: Path) -> Any:
 def _shown(folder: Path) -> None:
     """Reads a run and shows all of run.json that a report shows."""
     run = load_runs([RunFolder.open(folder)])[0]
-    for grid in (provenance_grid, attacks_grid, threat_models_grid, command_of, suite_yaml):
+    for grid in (provenance, attacks_grid, threat_models_grid):
         grid(run)
     identity_of(run)
 

@@ -161,11 +161,12 @@ class House:
     def bodies(self, name: Name) -> list[Name]:
         """Returns what runs where a name is called: of a class its making, which for plain data is nothing of ours.
 
-        Nothing that is written anywhere runs where an abstract member is called.
+        Nothing that is named here runs where a member without a body is called: one that is abstract, of a protocol, or
+        there to be overridden.
         """
         defined = self.files[name[0]].functions.get(name[1])
         if defined is not None:
-            return [] if _is_abstract(defined) else [name]
+            return [name] if _has_body(defined) else []
         made = (self.member(name, how) for how in ("__new__", "__init__", "__post_init__"))
         return [one for one in made if one is not None]
 
@@ -268,6 +269,12 @@ class House:
 
 def _is_abstract(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(getattr(one, "id", "") == "abstractmethod" for one in node.decorator_list)
+
+
+def _has_body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Tells whether a function holds more than its docstring."""
+    stated = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+    return bool(stated) and not _is_abstract(node)
 
 
 def _raising(node: ast.AST) -> Iterator[ast.stmt]:

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leakgauge.harness.search.metrics import METRICS
-from leakgauge.harness.search.objectives import Objectives, non_dominated
+from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.search.trials.trials import TrialRecord
 from leakgauge.harness.store.versioned import read_versioned
 from leakgauge.harness.suite.schema import Name, OperatingPoint, PluginConfig
@@ -95,11 +95,10 @@ def front_of(records: Sequence[TrialRecord], objectives: Objectives) -> list[Tri
     Nature chooses the channel: a point at 20 dB does not make one at 5 dB useless.
     """
     kept = []
-    for channel in dict.fromkeys(str(record.channel) for record in records):
+    for channel in sorted({str(record.channel) for record in records}):
         here = [record for record in records if str(record.channel) == channel and record.feasible]
-        on_front = non_dominated(objectives.losses([record.metrics for record in here]))
-        kept += [record for record, keep in zip(here, on_front, strict=True) if keep]
-    return sorted(kept, key=lambda record: (str(record.channel), objectives.losses([record.metrics])[0].tolist()))
+        kept += [here[place] for place in objectives.front([record.metrics for record in here])]
+    return kept
 
 
 def write_front(front: Front, path: Path) -> None:

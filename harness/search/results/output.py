@@ -13,7 +13,7 @@ from leakgauge.harness.run.executors import one_thread
 from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.search.results.front import Front, FrontPoint, front_of, write_front
 from leakgauge.harness.search.study import Prepared
-from leakgauge.harness.search.trials.trials import FailedTrial, TrialRecord
+from leakgauge.harness.search.trials.trials import TrialRecord, Tried
 from leakgauge.harness.store.table_file import guarded_csv
 from leakgauge.harness.suite.schema import OperatingPoint
 from leakgauge.harness.system.files.atomic_file import write_atomic
@@ -36,9 +36,7 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Objectives) -> list
     return found
 
 
-def write_results(
-    prepared: Prepared, records: Sequence[TrialRecord], out: Path, failed: Sequence[FailedTrial] = ()
-) -> Front:
+def write_results(prepared: Prepared, tried: Tried, out: Path) -> Front:
     """Measures the baselines and writes trials.csv, hypervolume.csv, front.csv and front.json.
 
     Trials that failed go to failed_trials.csv, with the reason.
@@ -46,7 +44,7 @@ def write_results(
     Raises:
         ConfigError: No trial keeps the constraints; what was tried is written all the same.
     """
-    space = prepared.space
+    space, records, failed = prepared.space, tried.finished, tried.failed
     kept = front_of(records, prepared.objectives)
     names = {record.number: f"{space.name}-{record.number:03d}" for record in kept}
     tau = space.searched.option if space.searched.calibrated else ""
@@ -68,7 +66,7 @@ def write_results(
         quality_name=prepared.evaluator.quality_name,
         objectives=prepared.objectives.names,
         reference=prepared.objectives.reference,
-        quality_base=prepared.evaluator.quality_base(),
+        quality_base=prepared.evaluator.quality_base,
         undefended=prepared.undefended,
         operating_points=tuple(
             OperatingPoint.model_validate({"name": names[record.number], **record.options}) for record in kept

@@ -137,13 +137,13 @@ def van_der_corput(place: int) -> float:
 
 def _sweep(schedule: TrialSchedule, low: float, high: float, place: int) -> Params:
     share = low + (high - low) * van_der_corput(place)
-    return {**schedule.line(share, share), **schedule.choice(place)}
+    return schedule.line(share, share, place)
 
 
 def _line(schedule: TrialSchedule, low: float, high: float, streams: Streams, place: int) -> Params:
     rng = streams.child(place).numpy()
     start, end = (float(x) for x in rng.uniform(low, high, 2))
-    return {**schedule.line(start, end), **schedule.choice(int(rng.integers(2**31)))}
+    return schedule.line(start, end, int(rng.integers(2**31)))
 
 
 def _gp(seed: int) -> BaseSampler:
@@ -218,7 +218,7 @@ def make_sampler(space: Space, schedule: TrialSchedule, objectives: Objectives |
     if name == "sweep":
         return Scheduled(schedule, lambda place: _sweep(schedule, low, high, place))
     if name == "line":
-        schedule.line(low, high)
+        schedule.line(low, high, 0)
         return Scheduled(schedule, lambda place: _line(schedule, low, high, streams, place))
     warm = schedule.warm_start(space.warm_start) if name in ADAPTIVE else []
     make = _SEEDED.get(name, _random)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import Trial
 
 from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.search.space import Space
@@ -82,6 +83,16 @@ class TrialSchedule:
         }
         return {name: labels for name, labels in listed.items() if len(labels) > 1}
 
+    def drawn(self, trial: Trial) -> Candidate:
+        """Has a trial draw every dimension; returns what it tries."""
+        params: Params = {}
+        for name, distribution in self.distributions().items():
+            if isinstance(distribution, FloatDistribution):
+                params[name] = trial.suggest_float(name, distribution.low, distribution.high)
+            elif isinstance(distribution, CategoricalDistribution):
+                params[name] = trial.suggest_categorical(name, list(distribution.choices))
+        return self.candidate(params)
+
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """Turns drawn parameters into what is tried."""
         cuts, codecs = self._space.choices.cut, list(self._codecs)
@@ -98,8 +109,13 @@ class TrialSchedule:
             return tuple(float(share) for share in np.linspace(drawn[0], drawn[1], self.blocks)[:cut])
         return tuple(drawn[:cut])
 
-    def line(self, start: float, end: float) -> Params:
-        """Returns the share parameters of a straight line over the blocks, both ends in the range of the space.
+    def line(self, start: float, end: float, number: int) -> Params:
+        """Returns the parameters of a straight line over the blocks, both ends in the range of the space.
+
+        Args:
+            start: The share of the first block.
+            end: The share of the last.
+            number: Which combination of the searched choices goes with it; after the last they begin again.
 
         Raises:
             ConfigError: The schedule is one share for all blocks and the ends differ.
@@ -107,12 +123,13 @@ class TrialSchedule:
         if self._space.schedule == "shared":
             if start != end:
                 raise ConfigError("one share for all blocks is no line", where="sampler", hint="take sampler: sweep")
-            return {"share": start}
+            return {"share": start, **self._choice(number)}
         if self._space.schedule == "parametric":
-            return {"share_start": start, "share_end": end}
-        return dict(zip(self.share_names, (float(s) for s in np.linspace(start, end, self.blocks)), strict=True))
+            return {"share_start": start, "share_end": end, **self._choice(number)}
+        shares = (float(share) for share in np.linspace(start, end, self.blocks))
+        return {**dict(zip(self.share_names, shares, strict=True)), **self._choice(number)}
 
-    def choice(self, number: int) -> Params:
+    def _choice(self, number: int) -> Params:
         """Returns the ``number``-th combination of the searched choices, beginning again after the last."""
         params: Params = {}
         for name, labels in self._choices().items():
@@ -124,4 +141,4 @@ class TrialSchedule:
         """Returns ``count`` uniform schedules, evenly spaced from the least share to the largest."""
         low, high = self._space.share.low, self._space.share.high
         shares = np.linspace(low, high, count) if count > 1 else np.array([(low + high) / 2][:count])
-        return [{**self.line(float(s), float(s)), **self.choice(i)} for i, s in enumerate(shares)]
+        return [self.line(float(share), float(share), number) for number, share in enumerate(shares)]

@@ -70,7 +70,9 @@ class Evaluator:
         self.cut = tunable(self._root, space.defense.name).cut
         self._proxy = None if space.proxy is None else LeakageProxy(space, self._context, self.images)
         self._check_options()
-        self._base: float | None = None
+        task, output = self._context.task, self._context.unmodified(self.images)
+        self.quality_base = float(guards.quality(task, output, task.target(self.images)).double().mean())
+        """Mean quality of the unmodified victim on the search images."""
         self._data = self.data
 
     def _build(self, options: dict[str, Any]) -> Defense:
@@ -109,13 +111,6 @@ class Evaluator:
     def quality_name(self) -> str:
         """What the task's quality measures."""
         return self._context.task.quality_name
-
-    def quality_base(self) -> float:
-        """Returns the mean quality of the unmodified victim on the search images."""
-        if self._base is None:
-            task, output = self._context.task, self._context.unmodified(self.images)
-            self._base = float(guards.quality(task, output, task.target(self.images)).double().mean())
-        return self._base
 
     def options(self, candidate: Candidate) -> dict[str, Any]:
         """Returns the defense options of a candidate as a suite would state them: shares have become thresholds."""

@@ -14,7 +14,7 @@ from leakgauge.harness.measurement.context import Context
 from leakgauge.harness.measurement.operating_point import PointMeasurement
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.search.space import Space
-from leakgauge.harness.suite.planning import build_attack, content_hash, missing_grant, needed_knowledge
+from leakgauge.harness.suite.planning import build_attack, content_hash, missing_knowledge
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import NamedPlugin
 from leakgauge.harness.values.images import ImageSet
@@ -52,7 +52,7 @@ class LeakageProxy:
             self._check(config)
 
     def _check(self, config: NamedPlugin) -> None:
-        missing = missing_grant(needed_knowledge(config), self._proxy.threat_model)
+        missing = missing_knowledge(config, self._proxy.threat_model)
         if missing:
             raise ConfigError(f"attack {config.label!r} needs the {missing}", where="proxy", hint="grant it there")
         if self._proxy.threat_model.observer != "server":

@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from leakgauge.harness.errors import ConfigError, StoreError
+from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.system.compat import fail_trial, mark_trial, trial_id
 
 T = TypeVar("T")
@@ -151,6 +152,26 @@ def _repeated(make: Callable[[], T]) -> T:
     return make()
 
 
+def join_study(url: str, name: str, objectives: Objectives, *, alone: bool = False) -> Study:
+    """Joins the search of that name in a database, both of which are made where they are missing.
+
+    Args:
+        url: Address of the database, as ``open_storage`` takes it.
+        name: Names the study.
+        objectives: What it searches for.
+        alone: Nobody else can be at work on it, so that what still counts as running was killed, and is given up.
+
+    Raises:
+        ConfigError: The address is no address, or its driver is not installed.
+        StoreError: The database fails, or its study has other objectives.
+    """
+    study = open_study(open_storage(url), name, objectives.directions)
+    _name_objectives(study, objectives.names)
+    if alone:
+        _fail_running(study)
+    return study
+
+
 def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection]) -> Study:
     """Opens the study of that name, which is made where there is none.
 
@@ -173,7 +194,7 @@ def open_study(storage: RDBStorage, name: str, directions: list[StudyDirection])
     return study
 
 
-def name_objectives(study: Study, names: Sequence[str]) -> None:
+def _name_objectives(study: Study, names: Sequence[str]) -> None:
     """Names the values of trials, for optuna-dashboard and Optuna's own plots; no sampler reads that.
 
     Studies of earlier versions have no names yet.
@@ -184,7 +205,7 @@ def name_objectives(study: Study, names: Sequence[str]) -> None:
             _repeated(lambda: study.set_metric_names(list(names)))
 
 
-def fail_running(study: Study) -> None:
+def _fail_running(study: Study) -> None:
     """Gives up whatever still counts as running, where no other worker can be: it was killed.
 
     The next trial takes the place of one that was killed, and so draws the same.

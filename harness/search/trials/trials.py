@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from optuna import TrialPruned
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -103,6 +102,18 @@ def failures(study: Study) -> list[FailedTrial]:
     return [FailedTrial(t.number, dict(t.params), str(t.user_attrs[REASON])) for t in trials if failed_by_itself(t)]
 
 
+class Tried(NamedTuple):
+    """What became of the trials of a search, each by number: measured on all images, or failed by themselves."""
+
+    finished: list[TrialRecord]
+    failed: list[FailedTrial]
+
+
+def tried(study: Study) -> Tried:
+    """Returns what a search has tried; raises StoreError where the database is damaged."""
+    return Tried(finished(study), failures(study))
+
+
 class TrialFailedError(Exception):
     """Tells Optuna that a trial failed; its reason is kept."""
 
@@ -134,7 +145,7 @@ def run_trial(trial: Trial, evaluator: Evaluator, schedule: TrialSchedule) -> li
         TrialFailedError: It could not be measured.
         ResourceError: Memory or disk ran out, which says nothing of the trial.
     """
-    candidate = schedule.candidate(_drawn(trial, schedule))
+    candidate = schedule.drawn(trial)
     with _kept_reason(trial):
         options = evaluator.options(candidate)
     space = evaluator.space
@@ -146,7 +157,7 @@ def run_trial(trial: Trial, evaluator: Evaluator, schedule: TrialSchedule) -> li
             raise TrialPruned
     with _kept_reason(trial):
         metrics = evaluator.measure(options, candidate.channel)
-    broken = violations(space.constraints, metrics, evaluator.quality_base())
+    broken = violations(space.constraints, metrics, evaluator.quality_base)
     for name, excess in broken.items():
         trial.set_constraint(name, excess)
     kept = {
@@ -172,13 +183,3 @@ def _kept_reason(trial: Trial) -> Iterator[None]:
     except LeakgaugeError as error:
         trial.set_user_attr(REASON, str(error).encode(errors="backslashreplace").decode()[:1000])
         raise TrialFailedError(str(error)) from error
-
-
-def _drawn(trial: Trial, schedule: TrialSchedule) -> Params:
-    params: Params = {}
-    for name, distribution in schedule.distributions().items():
-        if isinstance(distribution, FloatDistribution):
-            params[name] = trial.suggest_float(name, distribution.low, distribution.high)
-        elif isinstance(distribution, CategoricalDistribution):
-            params[name] = trial.suggest_categorical(name, list(distribution.choices))
-    return params

@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from search_spaces import small
 
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
-from leakgauge.harness.search.objectives import directions
+from leakgauge.harness.search.objectives import Objectives
 from leakgauge.harness.search.results.dominance import dominance, image_metrics
 from leakgauge.harness.search.results.front import Front, FrontPoint
 from leakgauge.harness.search.results.remeasure import _leakages
@@ -22,8 +22,13 @@ IMAGES = [f"image {i}" for i in range(24)]
 
 
 def test_quality_is_raised_and_all_else_is_lowered():
-    found = directions(small(objectives=["quality", "gflops_total", "payload_bytes"]))
-    assert found == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
+    space = small(objectives=["quality", "gflops_total", "payload_bytes"])
+    undefended = {"quality": 0.9, "gflops_total": 1.0, "payload_bytes": 1.0}
+    assert Objectives(space, undefended).directions == [
+        StudyDirection.MAXIMIZE,
+        StudyDirection.MINIMIZE,
+        StudyDirection.MINIMIZE,
+    ]
 
 
 def rows_of(point, quality, size, leakage=1.0, attack="ridge", group=None):

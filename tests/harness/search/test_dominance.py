@@ -17,6 +17,7 @@ from leakgauge.harness.search.results.dominance import relation
 from leakgauge.harness.search.results.output import write_results
 from leakgauge.harness.search.results.remeasure import remeasure_front
 from leakgauge.harness.search.space import Remeasure
+from leakgauge.harness.search.trials.trials import Tried
 from leakgauge.harness.store.run_folder import RunFolder
 
 
@@ -75,7 +76,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         register(patch, tasks_toy="toy_task:Toy")
         ready, records = searched(out, **TOY, baselines=BASELINES, trials=2)
-        front = write_results(ready, records, out)
+        front = write_results(ready, Tried(records, []), out)
         remeasure_front(front, HOW, out, CPU, 1)
         yield front, out
 

@@ -21,7 +21,7 @@ def test_shared_and_parametric_schedules():
     with pytest.raises(ConfigError, match="two blocks"):
         TrialSchedule(small(schedule="parametric"), 1)
     with pytest.raises(ConfigError, match="no line"):
-        TrialSchedule(small(schedule="shared"), 3).line(0.1, 0.2)
+        TrialSchedule(small(schedule="shared"), 3).line(0.1, 0.2, 0)
 
 
 def test_the_warm_start_spans_the_range_and_goes_round_the_choices():

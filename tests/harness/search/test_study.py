@@ -17,13 +17,12 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import ConfigError, FailedCellsError, LeakgaugeError, ResourceError, StoreError
-from leakgauge.harness.search.objectives import directions
 from leakgauge.harness.search.results.front import front_of, read_front
 from leakgauge.harness.search.results.output import hypervolumes, write_results
 from leakgauge.harness.search.sampling.samplers import make_sampler
 from leakgauge.harness.search.study import run_search
 from leakgauge.harness.search.trials.storage import Reclaimer, open_storage, open_study, sqlite_url
-from leakgauge.harness.search.trials.trials import failures, finished
+from leakgauge.harness.search.trials.trials import Tried, failures, finished, tried
 from leakgauge.harness.suite.schema import OperatingPoint, parse_suite
 
 OTHERS = ["tpe", "nsga2", "gp_screened", "sweep", "line"]
@@ -40,7 +39,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
     searched(tmp_path / "parts", sampler=sampler, trials=4, warm_start=2)
     # A process that was killed leaves a trial that counts as running.
     study = open_study(
-        open_storage(sqlite_url(tmp_path / "parts")), whole_ready.study_name, directions(whole_ready.space)
+        open_storage(sqlite_url(tmp_path / "parts")), whole_ready.study_name, whole_ready.objectives.directions
     )
     study.sampler = make_sampler(whole_ready.space, whole_ready.schedule)
     study.ask(whole_ready.schedule.distributions())
@@ -53,7 +52,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, sampler):
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_objectives_have_their_names_and_a_database_without_them_is_taken_up(tmp_path):
     ready, whole = searched(tmp_path / "whole", trials=4)
-    study = open_study(open_storage(sqlite_url(tmp_path / "whole")), ready.study_name, directions(ready.space))
+    study = open_study(open_storage(sqlite_url(tmp_path / "whole")), ready.study_name, ready.objectives.directions)
     assert study.metric_names == list(ready.space.objectives)
     searched(tmp_path / "earlier", trials=2)
     with sqlite3.connect(tmp_path / "earlier" / "trials.db") as database:
@@ -77,7 +76,7 @@ def test_seeds_matter_where_there_is_chance(tmp_path):
 
 def test_results_are_operating_points_of_a_suite(tmp_path):
     ready, records = searched(tmp_path, choices={"codec": ["float16", {"name": "uniform", "bits": 6}]})
-    front = write_results(ready, records, tmp_path)
+    front = write_results(ready, Tried(records, []), tmp_path)
     assert front == read_front(tmp_path / "front.json")
     suite = {"name": "s", "task": "photos", "attacks": ["floor_mean"], "defense": front.defense.model_dump()}
     data = json.loads((tmp_path / "front.json").read_text())
@@ -105,7 +104,7 @@ def test_constraints_reach_optuna_and_the_front(tmp_path):
     ready, records = searched(tmp_path, sampler="sweep", constraints=[limit])
     assert [r.feasible for r in records] == [r.metrics["payload_bytes"] <= 15000 for r in records]
     assert {r.feasible for r in records} == {True, False}
-    study = open_study(open_storage(sqlite_url(tmp_path)), ready.study_name, directions(ready.space))
+    study = open_study(open_storage(sqlite_url(tmp_path)), ready.study_name, ready.objectives.directions)
     kept = [trial.constraints["payload_bytes at_most"] for trial in study.trials]
     assert kept == [r.metrics["payload_bytes"] - 15000 for r in records]
     assert all(record.feasible for record in front_of(records, ready.objectives))
@@ -114,7 +113,7 @@ def test_constraints_reach_optuna_and_the_front(tmp_path):
 def test_infeasible_constraints_are_one_line(tmp_path):
     ready, records = searched(tmp_path, constraints=[{"metric": "payload_bytes", "at_most": 1}])
     with pytest.raises(ConfigError, match="no trial of 4 keeps all limits; the nearest exceeds payload_bytes at_most"):
-        write_results(ready, records, tmp_path)
+        write_results(ready, Tried(records, []), tmp_path)
     assert (tmp_path / "trials.csv").is_file()
 
 
@@ -164,7 +163,7 @@ def test_a_trial_that_fails_keeps_its_reason_and_the_search_goes_on(tmp_path, mo
 
     monkeypatch.setattr(ready.evaluator, "measure", sometimes)
     study = run_search(ready, tmp_path, CPU, 1, None, lambda done, total: None)
-    records, failed = finished(study), failures(study)
+    records, failed = tried(study)
     assert [record.number for record in records] == [0, 3]
     assert [one.number for one in failed] == [1, 2]
     assert "tried to end the program" in failed[0].reason
@@ -173,7 +172,7 @@ def test_a_trial_that_fails_keeps_its_reason_and_the_search_goes_on(tmp_path, mo
     monkeypatch.setattr(ready.evaluator, "measure", measure)
     _, whole = searched(tmp_path / "whole", trials=4, warm_start=0)
     assert drawn(records) == [drawn(whole)[0], drawn(whole)[3]]
-    write_results(ready, records, tmp_path, failed)
+    write_results(ready, Tried(records, failed), tmp_path)
     assert list(pd.read_csv(tmp_path / "failed_trials.csv")["trial"]) == [1, 2]
 
 
@@ -218,7 +217,7 @@ def test_searches_on_one_fresh_database_make_it_once(tmp_path):
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_what_a_dead_worker_of_a_shared_database_ran_is_tried_again(tmp_path):
     ready = prepared()
-    study = open_study(open_storage(sqlite_url(tmp_path), grace_s=1), ready.study_name, directions(ready.space))
+    study = open_study(open_storage(sqlite_url(tmp_path), grace_s=1), ready.study_name, ready.objectives.directions)
     study.sampler = make_sampler(ready.space, ready.schedule)
     lost = study.ask(ready.schedule.distributions())
     study._storage.create_new_trial(study._study_id)  # killed before it gave a sign of life

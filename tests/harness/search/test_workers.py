@@ -17,7 +17,6 @@ import pytest
 from postgres import missing, server
 from search_spaces import CPU, prepared, small
 
-from leakgauge.harness.search.objectives import directions
 from leakgauge.harness.search.study import run_search
 from leakgauge.harness.search.trials.storage import open_storage, open_study, sqlite_url
 from leakgauge.harness.search.trials.trials import finished
@@ -75,7 +74,7 @@ def test_a_worker_killed_costs_one_trial_and_the_study_ends_complete(tmp_path, d
     path = tmp_path / "shared.yaml"
     path.write_text(json.dumps(space.model_dump(mode="json", exclude_none=True)))
     ready = prepared(name="shared", trials=40)
-    study = open_study(open_storage(database), ready.study_name, directions(space))
+    study = open_study(open_storage(database), ready.study_name, ready.objectives.directions)
     workers = [_start(path, tmp_path / f"worker{i}", database) for i in range(3)]
     victim = workers[0]
     try:
