@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from leakgauge.harness.contracts.defense import Defense, ablatable, differentiab
 from leakgauge.harness.contracts.link import Channel, PacketChannel, Transmission
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import AccessDeniedError, ConfigError, PluginError, SpoiledError
-from leakgauge.harness.measurement.operating_point import Preparation
-from leakgauge.harness.measurement.transmitting import Cached, Line, compute_anew
+from leakgauge.harness.measurement.operating_point import PointMeasurement, Preparation
+from leakgauge.harness.measurement.transmitting import Cached, Line, compute_anew, send
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
@@ -75,6 +76,30 @@ def observe(
         ordered=knows.order,
         output=output.detach() if output is not None and model.victim != "none" else None,
     )
+
+
+class Overheard(NamedTuple):
+    """What the attacker observes of an operating point.
+
+    Attributes:
+        observation: Cut down to what the threat model grants.
+        received: The tokens behind it, with their true merge map, which no attacker sees.
+    """
+
+    observation: Observation
+    received: TokenBatch
+
+
+def overhear(point: PointMeasurement, model: ThreatModel, streams: Streams) -> Overheard:
+    """Returns what the attacker observes of the images that an operating point was measured on.
+
+    All costs are the server's; only the observation is an eavesdropper's, where the threat model has one.
+    """
+    sent, channel = point.transmission, eavesdropping_channel(model, point.defense)
+    if channel is not None:
+        sent = send(point.defense, point.encoded, streams.child("eavesdropper"), channel)
+    seen = observe(sent, model, point.defense.grid, point.output, streams.child("observer"))
+    return Overheard(seen, sent.received)
 
 
 def _patches_a_token(batch: TokenBatch) -> Tensor:

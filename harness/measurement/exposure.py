@@ -13,10 +13,10 @@ from leakgauge.harness.contracts.link import Encoded
 from leakgauge.harness.contracts.questions import QuestionTask
 from leakgauge.harness.errors import FailedCellsError, LeakgaugeError, ResourceError, SpoiledError, StoreError
 from leakgauge.harness.measurement.attack_run import Attacked, run_attack
-from leakgauge.harness.measurement.attacker_view import GrantedView, eavesdropping_channel, observe
+from leakgauge.harness.measurement.attacker_view import GrantedView, overhear
 from leakgauge.harness.measurement.context import RunContext
 from leakgauge.harness.measurement.operating_point import PointMeasurement, measure
-from leakgauge.harness.measurement.transmitting import Cached, compute_anew, send
+from leakgauge.harness.measurement.transmitting import Cached, compute_anew
 from leakgauge.harness.store.cell_record import CellHead, CellIdentity, CellRecord, FailedRecord, Kinds
 from leakgauge.harness.store.code_digest import cell_code, code_digest
 from leakgauge.harness.store.run_folder import RunFolder
@@ -71,19 +71,12 @@ def recall_through(cache: TokenCache, context: RunContext, exposure: Exposure) -
 
 
 def measure_exposure(context: RunContext, exposure: Exposure, cached: Cached = compute_anew) -> ExposureMeasurement:
-    """Measures the operating point of an exposure, and what its attacker observes of the evaluation images.
-
-    All costs are the server's; only the observation is an eavesdropper's, where the threat model has one.
-    """
+    """Measures the operating point of an exposure, and what its attacker observes of the evaluation images."""
     defense = build_defense(exposure.defense, exposure.point.name, context.victim, context.device)
     streams = Streams(exposure.seed, ("evaluation",))
     point = measure(context, defense, context.evaluation, streams, cached=cached, timed=True)
-    eavesdropping = eavesdropping_channel(exposure.threat_model, defense)
-    overheard = point.transmission
-    if eavesdropping is not None:
-        overheard = send(defense, point.encoded, streams.child("eavesdropper"), eavesdropping)
-    seen = observe(overheard, exposure.threat_model, defense.grid, point.output, streams.child("observer"))
-    hides = hidden_layout(overheard.received, exposure.threat_model)
+    seen, received = overhear(point, exposure.threat_model, streams)
+    hides = hidden_layout(received, exposure.threat_model)
     return ExposureMeasurement(point, seen, answers_by_kind(context, point.output), hides)
 
 

@@ -7,6 +7,7 @@ ties counting half: Mann and Whitney's U over its largest value (Hanley and McNe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from leakgauge.harness.scoring.statistics import Interval, drawn_clusters, expanded_percentiles
+from leakgauge.harness.scoring.statistics import Interval, cluster_interval
 from leakgauge.harness.values.seeding import Streams
 
 Values = npt.NDArray[np.float64]
@@ -62,9 +63,18 @@ def auc_interval(
     sizes = np.bincount(member).astype(np.float64)
     if math.isnan(area) or len(sizes) < 2:
         return Interval(area, math.nan, math.nan, len(true), 0)
-    drawn = drawn_clusters(len(sizes), streams.numpy(), resamples)
+    ends = cluster_interval(
+        len(sizes), lambda drawn: _resampled_areas(values, true, member, sizes, drawn), streams, resamples
+    )
+    return Interval(area, *ends, len(true), 0)
+
+
+def _resampled_areas(
+    values: Values, true: Classes, member: npt.NDArray[np.intp], sizes: Values, drawn: Iterator[npt.NDArray[np.int64]]
+) -> Values:
+    """Returns the macro area of each resample that has one, given the cluster of each image and the clusters' sizes."""
     counts = np.stack([np.bincount(row, minlength=len(sizes)) for block in drawn for row in block]).astype(np.float64)
-    total, counted = np.zeros(resamples), np.zeros(resamples)
+    total, counted = np.zeros(len(counts)), np.zeros(len(counts))
     for c in _scored_classes(values, true):
         own = true == c
         mine = counts[:, member[own]]
@@ -73,7 +83,7 @@ def auc_interval(
         there = pairs > 0
         total[there] += won[there] / pairs[there]
         counted += there
-    return Interval(area, *expanded_percentiles(total[counted > 0] / counted[counted > 0], len(sizes)), len(true), 0)
+    return np.asarray(total[counted > 0] / counted[counted > 0], dtype=np.float64)
 
 
 class Guess(NamedTuple):

@@ -7,7 +7,7 @@ narrow. Whole clusters of such images are resampled instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -75,8 +75,8 @@ def mean_interval(
     if len(counts) < 2:
         return Interval(mean, math.nan, math.nan, len(scores), unscored)
     sums = np.bincount(member, weights=scores).astype(np.float64)
-    means = _resampled_means(sums, counts, streams.numpy(), resamples)
-    return Interval(mean, *expanded_percentiles(means, len(counts)), len(scores), unscored)
+    ends = cluster_interval(len(counts), lambda drawn: _resampled_means(sums, counts, drawn), streams, resamples)
+    return Interval(mean, *ends, len(scores), unscored)
 
 
 class Resampled(NamedTuple):
@@ -173,6 +173,23 @@ def bootstrap_streams(seed: int) -> Streams:
     return Streams(seed, ("bootstrap",))
 
 
+def cluster_interval(
+    clusters: int,
+    statistic: Callable[[Iterator[npt.NDArray[np.int64]]], npt.NDArray[np.float64]],
+    streams: Streams,
+    resamples: int,
+) -> tuple[float, float]:
+    """Returns the ends of the 95 % interval of a statistic, by resampling clusters.
+
+    Args:
+        clusters: How many there are, at least 2.
+        statistic: Of resamples as ``drawn_clusters`` yields them, each that is scored.
+        streams: Where the draws come from.
+        resamples: Number of draws.
+    """
+    return expanded_percentiles(statistic(drawn_clusters(clusters, streams.numpy(), resamples)), clusters)
+
+
 def drawn_clusters(clusters: int, rng: np.random.Generator, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yields (r, clusters) numbers of clusters drawn with replacement, block by block: ``resamples`` rows in all."""
     block = max(1, _BLOCK // clusters)
@@ -192,10 +209,9 @@ def _array(column: Tensor | npt.ArrayLike) -> npt.NDArray[np.generic]:
 
 
 def _resampled_means(
-    sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rng: np.random.Generator, resamples: int
+    sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], drawn: Iterator[npt.NDArray[np.int64]]
 ) -> npt.NDArray[np.float64]:
-    """Returns (resamples,) means of clusters drawn with replacement, given each cluster's sum and count (G,)."""
-    drawn = drawn_clusters(len(sums), rng, resamples)
+    """Returns (resamples,) means of the clusters drawn, given each cluster's sum and count (G,)."""
     return np.concatenate([sums[block].sum(axis=1) / counts[block].sum(axis=1) for block in drawn])
 
 

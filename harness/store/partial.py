@@ -73,11 +73,14 @@ def frames(store: RunFolder, suite: Suite, manifest: RunManifest) -> Frames:
         with _no_stale(store):
             index = read_index(store)
             if index is not None:
-                return _assembled(store, suite, manifest, index)
+                parts = _readable(store, manifest)
+                tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
+                return store.frames_of(tables.cells, tables.images, tables.kinds)
     return store.tables()
 
 
-def _assembled(store: RunFolder, suite: Suite, manifest: RunManifest, index: ImageIndex) -> Frames:
+def _readable(store: RunFolder, manifest: RunManifest) -> list[CellRecord]:
+    """Returns the planned parts that are there, undamaged, and measured by the code that the manifest names."""
     known, parts = set(manifest.get("code") or {}), list[CellRecord]()
     for key in (key for key in manifest.get("cells") or () if store.stamp(str(key))):
         try:
@@ -86,8 +89,7 @@ def _assembled(store: RunFolder, suite: Suite, manifest: RunManifest, index: Ima
             continue
         if part.head.code in known:
             parts.append(part)
-    tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
-    return store.frames_of(tables.cells, tables.images, tables.kinds)
+    return parts
 
 
 @contextmanager

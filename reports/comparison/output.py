@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -68,12 +68,26 @@ def compare_summary(comparison: Comparison) -> str:
     return f"{plural(len(comparison.rows), 'comparison')}: {found}"
 
 
+class ComparisonTables(NamedTuple):
+    """A comparison as pages show it: what was found in a line, and the rows of each outcome that there is."""
+
+    summary: str
+    grids: dict[Outcome, Grid]
+
+
+def comparison_tables(comparison: Comparison) -> ComparisonTables:
+    """Returns the tables of a comparison, worst first."""
+    grids = {outcome: compare_grid(comparison, outcome) for outcome in OUTCOMES if comparison.of(outcome)}
+    return ComparisonTables(compare_summary(comparison), grids)
+
+
 def compare_markdown(comparison: Comparison) -> str:
     """Writes the comparison, worst first."""
-    blocks = [f"# {escape(comparison.new)} against {escape(comparison.base)}", compare_summary(comparison)]
+    shown = comparison_tables(comparison)
+    blocks = [f"# {escape(comparison.new)} against {escape(comparison.base)}", shown.summary]
     blocks.append(COMPARE_NOTE)
     blocks += ["\n".join(f"- {escape(note)}" for note in comparison.notes)] if comparison.notes else []
-    blocks += [table(compare_grid(comparison, outcome)) for outcome in OUTCOMES if comparison.of(outcome)]
+    blocks += [table(grid) for grid in shown.grids.values()]
     return "\n\n".join(blocks) + "\n"
 
 

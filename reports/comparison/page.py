@@ -11,7 +11,7 @@ from markupsafe import Markup
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, Row
 from leakgauge.reports.comparison.compare import OUTCOMES, Comparison, Outcome, compare, incomparable
-from leakgauge.reports.comparison.output import COMPARE_NOTE, compare_grid, compare_summary
+from leakgauge.reports.comparison.output import COMPARE_NOTE, comparison_tables
 from leakgauge.reports.comparison.overlaid_frontier import overlaid_frontier
 from leakgauge.reports.comparison.side_by_side import WorseImage, side_by_side, worse_images
 from leakgauge.reports.figures.figures import embedded_svg
@@ -116,14 +116,14 @@ def unlike(found: Comparison) -> str:
 
 
 def _pair(number: int, base: LoadedRun, new: LoadedRun, found: Comparison) -> RunPair:
-    grids = {outcome: compare_grid(found, outcome) for outcome in OUTCOMES if found.of(outcome)}
+    shown = comparison_tables(found)
     return RunPair(
         id=f"pair{number}",
         base=base.label,
         new=new.label,
-        summary=compare_summary(found),
-        told=tuple(grid for outcome, grid in grids.items() if outcome in TOLD),
-        folded=tuple(grid for outcome, grid in grids.items() if outcome not in TOLD),
+        summary=shown.summary,
+        told=tuple(grid for outcome, grid in shown.grids.items() if outcome in TOLD),
+        folded=tuple(grid for outcome, grid in shown.grids.items() if outcome not in TOLD),
         notes=found.notes,
         unlike=unlike(found),
         worse=() if incomparable(base, new) else worse_images(base, new),

@@ -93,8 +93,7 @@ def test_an_unscored_value_leaves_a_gap_and_is_named() -> None:
 def _no_other_figures() -> Iterator[None]:
     """Figures of other sections, which other tests are about, are not drawn: each takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("html", "markdown"):
-            patch.setattr(f"leakgauge.reports.writers.{module}.plots", lambda run: [])
+        patch.setattr("leakgauge.reports.figures.figures.plots", lambda run: [])
         yield
 
 
