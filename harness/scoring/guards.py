@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from leakgauge.harness.contracts.attack import Attack, AttackerView
-from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.contracts.probing import Attacker, AttributeProbe, IdentityProbe
 from leakgauge.harness.contracts.task import Task
 from leakgauge.harness.errors import PluginError
@@ -23,7 +22,8 @@ def _curve(found: object, where: str) -> LearningCurve | None:
     return found
 
 
-def _shape(found: object) -> object:
+def shape_of(found: object) -> object:
+    """Returns what an error says of what a plug-in gave: its shape, or what it is instead of a tensor."""
     return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
 
 
@@ -64,7 +64,7 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
         images = attack.reconstruct(observations, rng)
     if not isinstance(images, Tensor) or images.shape != (len(observations), *image_shape):
         raise PluginError(
-            f"reconstructions are {_shape(images)}, expected {(len(observations), *image_shape)}", where=where
+            f"reconstructions are {shape_of(images)}, expected {(len(observations), *image_shape)}", where=where
         )
     images = images.detach().cpu().float()
     if not bool(torch.isfinite(images).all()):
@@ -81,18 +81,6 @@ def reconstruct(attack: Attack, observations: Observation, image_shape: tuple[in
             hint="undo the normalisation: return pixel values; clamp only what overshoots by rounding",
         )
     return (images.clamp(0, 1) * 255.0).round().to(torch.uint8)
-
-
-def score(metric: Metric, originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Scores images (B, 3, H, W) in [0, 1]: (B,) on the CPU, NaN where unscored; what is not finite counts as that."""
-    where = f"metric {metric.name!r}"
-    with contained("score", where):
-        # Copies, so that no metric can change what the next one sees.
-        scores = metric.score(originals.clone(), reconstructions.clone())
-    if not isinstance(scores, Tensor) or scores.shape != (len(originals),) or scores.is_complex():
-        raise PluginError(f"scores are {_shape(scores)}, expected ({len(originals)},)", where=where)
-    scores = scores.detach().cpu().double()
-    return scores.where(scores.isfinite(), torch.nan).float()
 
 
 def quality(task: Task, output: Tensor, target: Tensor) -> Tensor:
@@ -125,21 +113,8 @@ def rank(
 
 def _scores(found: object, expected: tuple[int, int], where: str) -> Tensor:
     if not isinstance(found, Tensor) or found.shape != expected:
-        raise PluginError(f"scores are {_shape(found)}, expected {expected}", where=where)
+        raise PluginError(f"scores are {shape_of(found)}, expected {expected}", where=where)
     scores = found.detach().cpu().double()
     if not bool(torch.isfinite(scores).all()):
         raise PluginError("scores hold NaN or infinite values", where=where, hint="give logarithms, not likelihoods")
     return scores
-
-
-def attributes(task: Task, images: ImageSet) -> dict[str, Tensor]:
-    """Returns a task's private attributes of images; each must be (B,) int64 from 0."""
-    where = f"task {task.name!r}"
-    with contained("attributes", where):
-        found = task.attributes(images)
-    for name, values in found.items():
-        if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.shape != (len(images),):
-            raise PluginError(f"attribute {name!r} is {_shape(values)}, expected int64 ({len(images)},)", where=where)
-        if len(values) and int(values.min()) < 0:
-            raise PluginError(f"attribute {name!r} has classes below 0", where=where, hint="count them from 0")
-    return found

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from leakgauge.harness.contracts.metric import Metric
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.scoring import guards
+from leakgauge.harness.scoring.guards import shape_of
 from leakgauge.harness.scoring.measures import check_metrics
 from leakgauge.harness.suite.registry import create
 from leakgauge.harness.suite.schema import Suite
+from leakgauge.harness.system.containment import contained
 
 
 class ImageScores(NamedTuple):
@@ -39,6 +40,18 @@ def metrics_of(suite: Suite) -> list[Metric]:
     return built
 
 
+def guarded_score(metric: Metric, originals: Tensor, reconstructions: Tensor) -> Tensor:
+    """Scores images (B, 3, H, W) in [0, 1]: (B,) on the CPU, NaN where unscored; what is not finite counts as that."""
+    where = f"metric {metric.name!r}"
+    with contained("score", where):
+        # Copies, so that no metric can change what the next one sees.
+        scores = metric.score(originals.clone(), reconstructions.clone())
+    if not isinstance(scores, Tensor) or scores.shape != (len(originals),) or scores.is_complex():
+        raise PluginError(f"scores are {shape_of(scores)}, expected ({len(originals)},)", where=where)
+    scores = scores.detach().cpu().double()
+    return scores.where(scores.isfinite(), torch.nan).float()
+
+
 def score_images(suite: Suite, originals: Tensor, reconstructions: Tensor, device: torch.device) -> ImageScores:
     """Scores uint8 reconstructions (B, 3, H, W) against uint8 originals.
 
@@ -49,7 +62,7 @@ def score_images(suite: Suite, originals: Tensor, reconstructions: Tensor, devic
     values: dict[str, Tensor] = {}
     reasons: dict[str, str] = {}
     for metric in metrics_of(suite):
-        scores = guards.score(metric, a, b)
+        scores = guarded_score(metric, a, b)
         values[metric.name] = scores
         missing = int(scores.isnan().sum())
         if missing:

@@ -7,6 +7,7 @@ import torch
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.contracts.probing import AttributeProbe, IdentityProbe
 from leakgauge.harness.errors import PluginError
+from leakgauge.harness.measurement.attributes import attributes_of
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.observation import Observation
@@ -150,6 +151,6 @@ class Odd:
 def test_attributes_are_classes_from_0(values, message):
     images = ImageSet.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(PluginError, match=message) as caught:
-        guards.attributes(Odd(values), images)
+        attributes_of(Odd(values), images)
     assert "task 'odd'" in str(caught.value)
-    assert guards.attributes(Odd(torch.tensor([0, 4])), images)["mood"].tolist() == [0, 4]
+    assert attributes_of(Odd(torch.tensor([0, 4])), images)["mood"].tolist() == [0, 4]

@@ -20,9 +20,8 @@ from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.run.rescoring import rescore
 from leakgauge.harness.run.run_summary import show
 from leakgauge.harness.run.runner import run_suite
-from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.measures import BUILT_IN, own_scores
-from leakgauge.harness.scoring.metrics import metrics_of, score_images
+from leakgauge.harness.scoring.metrics import guarded_score, metrics_of, score_images
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite import registry
 from leakgauge.harness.suite.schema import parse_suite
@@ -249,7 +248,7 @@ def test_what_a_metric_returns_is_checked(monkeypatch: pytest.MonkeyPatch, found
     monkeypatch.setattr(Brightness, "score", score)
     images = torch.zeros(4, 3, 8, 8)
     with pytest.raises(PluginError, match=f"metric 'brightness_gap': {says}"):
-        guards.score(Brightness(), images, images)
+        guarded_score(Brightness(), images, images)
 
 
 def test_names_that_cannot_be_columns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
