@@ -40,7 +40,8 @@ def refuse(name, compute):
 
 def context_of(device="cpu", batch_size=64, evaluation=None):
     facts = {"device": torch.device(device), "batch_size": batch_size, "evaluation": evaluation}
-    return SimpleNamespace(**facts, victim=None, task=None)
+    task = SimpleNamespace(questions=lambda images: None)
+    return SimpleNamespace(**facts, victim=None, task=task, bandwidth_hz=1e6)
 
 
 def exposure_of(**changes):
