@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from leakgauge.attacks.training.context_features import Scaling, context_of, lai
 from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap
 from leakgauge.attacks.training.layout import from_patches, patches_of
 from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Layout, Training
 from leakgauge.harness.suite.options import Count, Weight
 from leakgauge.harness.system.standing import tell_step
 from leakgauge.harness.values.images import ImageSet
@@ -68,8 +69,8 @@ class Cascade(Attack):
     """
 
     name = "cascade"
-    training = "closed_form"
-    layout = "needs order"
+    training: ClassVar[Training] = "closed_form"
+    layout: ClassVar[Layout] = "needs order"
 
     def __init__(self, stages: Count = 8, gain_db: Weight = 0.05) -> None:
         self._most, self._gain_db = stages, gain_db
