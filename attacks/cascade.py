@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from leakgauge.attacks.training.context_features import Scaling, context_of, lai
 from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap
 from leakgauge.attacks.training.layout import from_patches, patches_of
 from leakgauge.harness.contracts.attack import Attack, AttackerView
+from leakgauge.harness.contracts.declarations import Layout, Training
 from leakgauge.harness.suite.options import Count, Weight
 from leakgauge.harness.system.standing import tell_step
 from leakgauge.harness.values.images import ImageSet
@@ -68,24 +69,29 @@ class Cascade(Attack):
     """
 
     name = "cascade"
-    training = "closed_form"
-    layout = "needs order"
+    training: ClassVar[Training] = "closed_form"
+    layout: ClassVar[Layout] = "needs order"
 
     def __init__(self, stages: Count = 8, gain_db: Weight = 0.05) -> None:
         self._most, self._gain_db = stages, gain_db
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Solves stage after stage on the attacker's images."""
+        self._descend(view, auxiliary, view.observe(auxiliary), rng)
+        return None
+
+    def _descend(self, view: AttackerView, images: ImageSet, target: Observation, rng: Streams) -> None:
+        """Solves the stages on images (B) of which ``target`` was observed."""
         self._view, self._grid, self._shape = view, view.grid, view.image_shape
-        target = view.observe(auxiliary)
-        few = auxiliary.select(range(min(len(auxiliary), FEW)))
+        few = images.select(range(min(len(images), FEW)))
         self._scaling = Scaling.of(target)
         seen, patches = self._laid(target), view.grid[0] * view.grid[1]
-        self._draws = 1 if torch.allclose(self._shown(few, 1), seen[: len(few)], atol=SAME) else DRAWS
+        known = self._of_own(view.branch(), few, 0)
+        self._draws = 1 if torch.allclose(self._shown(few, 1), known, atol=SAME) else DRAWS
         # Patches of one token look alike to it; what was guessed of each tells them apart.
-        self._shares = target.merge_map is not None and int(target.lengths.min()) < target.prefix + patches
-        truth = patches_of(auxiliary.images(), view.grid).to(view.device)
-        folds = _folds(auxiliary, rng).to(view.device)
+        self._shares = bool((target.lengths < target.prefix + patches).any())
+        truth = patches_of(images.images(), view.grid).to(view.device)
+        folds = _folds(images, rng).to(view.device)
         self._stages = list[Stage]()
         self._first, first = self._solved(lambda rows: context_of(seen[rows], self._grid), truth, folds)
         guess = self._looked_at(first)
@@ -98,7 +104,6 @@ class Cascade(Attack):
                 break
             self._stages.append(Stage(step, gain))
             guess = after
-        return None
 
     def reconstruct(self, observations: Observation, rng: Streams) -> Tensor:
         """Makes the first guess and takes every step."""
@@ -112,7 +117,12 @@ class Cascade(Attack):
         return torch.cat(parts).cpu()
 
     def _laid(self, observations: Observation) -> Tensor:
+        """Lays what was observed, (B, N + P, D')."""
         return laid(observations, self._scaling).to(self._view.device)
+
+    def _of_own(self, view: AttackerView, images: ImageSet, draw: int) -> Tensor:
+        """Lays what the edge makes of the attacker's own pictures, (B, N + P, D')."""
+        return self._laid(view.observe(images, draw))
 
     def _solved(self, features: Callable[[slice], Tensor], wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
         """Fits a map from features (b, N, F) of rows of images to what is wanted (B, N, P).
@@ -150,7 +160,7 @@ class Cascade(Attack):
         view, whole = self._view.branch(), torch.zeros(())
         for draw in range(draws):
             named = ImageSet(images.pixels, tuple(f"{name}/{draw}" for name in images.ids))
-            whole = whole + self._laid(view.observe(named, draw))
+            whole = whole + self._of_own(view, named, draw)
         return whole / draws
 
     def _moved(self, guess: Draft, change: Tensor, seen: Tensor) -> Draft:

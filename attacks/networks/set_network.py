@@ -194,10 +194,14 @@ class SetNetwork(PaintingNetwork):
         # Heavy tails: a squared distance would rule out far sources for good.
         return torch.where(rank < 0, self.protected, -strength * torch.log1p(8.0 * distance.square()))
 
+    def queries(self, tokens: EncodedTokens) -> Tensor:
+        """Returns what the positions ask for, (N, C), or (B, N, C) where they look at the tokens first."""
+        return self.query
+
     def place(self, observations: Observation) -> Placed:
         """Copies tokens softly to the grid positions that they seem to come from."""
         tokens = self.encode(observations)
-        keys, queries = normalize(self.key(tokens.context), dim=-1), normalize(self.query, dim=-1)
+        keys, queries = normalize(self.key(tokens.context), dim=-1), normalize(self.queries(tokens), dim=-1)
         logits = (queries @ keys.transpose(1, 2)) * self.sharpness.exp() + tokens.bias
         if observations.ordered:
             logits = logits + self._near_rank(observations, tokens.values.shape[1])
@@ -217,6 +221,44 @@ class SetNetwork(PaintingNetwork):
         assert merge_map is not None
         miss = cross_entropy(placed.logits.float().flatten(0, 1), merge_map.flatten(), ignore_index=DROPPED)
         return self.decode(placed), miss
+
+
+class SeekingNetwork(SetNetwork):
+    """Finds out where tokens belong, and does little else: neighbours agree on what they claim, and paint plainly.
+
+    Every position reads the set and its neighbours before it claims a token; a linear map paints what it gets.
+
+    Args:
+        mean: (D,) of the observed token values.
+        std: (D,) likewise.
+        image_shape: (3, H, W).
+        grid: Patch rows and columns; one position a patch.
+        width: Channels.
+        layers: Layers in which positions read the set.
+        heads: Attention heads.
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        image_shape: tuple[int, int, int],
+        grid: tuple[int, int],
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+    ) -> None:
+        super().__init__(mean, std, image_shape, grid, width=width, layers=0, heads=heads)
+        self.readers, self.asked = nn.ModuleList(Layer(width, heads, grid) for _ in range(layers)), nn.LayerNorm(width)
+
+    def queries(self, tokens: EncodedTokens) -> Tensor:
+        """Returns what the positions ask for once they have looked, (B, N, C)."""
+        asking = self.query.expand(len(tokens.context), -1, -1)
+        for layer in self.readers:
+            asking = layer(asking, tokens.context, tokens.bias[:, None])
+        normed: Tensor = self.asked(asking)
+        return normed
 
 
 class MappedNetwork(PaintingNetwork):

@@ -148,6 +148,7 @@ def train(
     rebuild: Rebuild | None = None,
     rebuild_earlier: Sequence[Rebuild | None] = (),
     double_check: bool = True,
+    split: Holdout | None = None,
 ) -> LearningCurve:
     """Trains ``network``: Observation -> images (B, 3, H, W) on the attacker's own transmissions.
 
@@ -168,8 +169,9 @@ def train(
         rebuild_earlier: The same for the trainings of half and of a quarter of the steps, where other parts were
             trained for as much less; as ``rebuild``, if empty.
         double_check: Whether to train the branches.
+        split: What to train on, and what to measure on; ``hold_out``, if None.
     """
-    split, device = hold_out(auxiliary, rng), view.device
+    split, device = split or hold_out(auxiliary, rng), view.device
     targets = auxiliary.select(split.heldout).images()
 
     def heldout_psnr_db(trained: nn.Module, draw: int, images_of: Rebuild | None = rebuild) -> float:

@@ -13,6 +13,8 @@ TINY = {"steps": 6, "width": 16, "layers": 1}
 SPECS = [
     {"name": "conv_inverse", "epochs": 1, "channels": [8]},
     {"name": "set_decoder", **TINY},
+    {"name": "cascade"},
+    {"name": "cascade_merged", **TINY},
     {"name": "sara_merged", **TINY},
     {"name": "source_map_oracle", **TINY},
     {"name": "sara", "steps": 6, "channels": [8], "predictor_steps": 5, "imputer_steps": 5, "assignment": "hungarian"},

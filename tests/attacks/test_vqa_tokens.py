@@ -29,6 +29,8 @@ SPECS = [
     {"name": "ridge"},
     {"name": "conv_inverse", "epochs": 1, "channels": [8]},
     {"name": "set_decoder", **TINY},
+    {"name": "cascade"},
+    {"name": "cascade_merged", **TINY},
     {"name": "sara_merged", **TINY},
     {"name": "source_map_oracle", **TINY},
     {"name": "sara", "steps": 6, "channels": [8], "predictor_steps": 5, "imputer_steps": 5, "assignment": "hungarian"},

@@ -90,6 +90,7 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
             "learning_rate": POSITIVE,
         },
         "cascade": {"stages": COUNT, "gain_db": WEIGHT},
+        "cascade_merged": {**NETWORK, "position_weight": WEIGHT, "stages": COUNT, "gain_db": WEIGHT},
         "conv_inverse": {
             "epochs": COUNT,
             "batch_size": COUNT,
