@@ -11,7 +11,7 @@ import pandas as pd
 
 from leakgauge.harness.scoring.measures import Score
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_rows
 from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE, leakage_percentile
 
 Kind = Literal["leakage", "quality", "cost"]
@@ -190,7 +190,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     labels = list(dict.fromkeys(str(cell["attack"]) for cell in cells))
     rows = image_rows(run, point, setting, labels)
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
-    best = strongest_per_image(run, point, setting, rebuilding)
+    best = strongest_rows(run, point, setting, rebuilding)
     columns = {name: best.groupby("image", sort=False)[name].mean() for name in per_image(run)}
     columns["leakage_p95"] = columns["leakage"]
     for mark in MARKS:

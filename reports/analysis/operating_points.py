@@ -18,7 +18,7 @@ from leakgauge.reports.analysis.strongest import (
     estimate,
     per_image,
     quality_per_image,
-    strongest_per_image,
+    strongest_rows,
 )
 from leakgauge.reports.analysis.worst_cases import WORST_COLUMNS, worst_cases
 
@@ -145,7 +145,7 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     }
     quality = quality_per_image(run, point, setting)
     _put(row, "quality", estimate(quality["quality"], quality["group"], seed))
-    best = strongest_per_image(run, point, setting)
+    best = strongest_rows(run, point, setting)
     row["n"] = int(best["psnr_db"].notna().sum())
     for name in per_image(run):
         _put(row, f"strongest_{name}", estimate(best[name], best["group"], seed))
@@ -166,7 +166,7 @@ def _compare(run: LoadedRun, row: Row, setting: Setting) -> None:
     seed = run.suite.seeds[0]
     quality = [quality_per_image(run, name, setting) for name in (point, baseline)]
     _put(row, "quality_change", change(quality[0], quality[1], "quality", seed))
-    leakage = [strongest_per_image(run, name, setting) for name in (point, baseline)]
+    leakage = [strongest_rows(run, name, setting) for name in (point, baseline)]
     _put(row, "leakage_change", change(leakage[0], leakage[1], "leakage", seed))
 
 

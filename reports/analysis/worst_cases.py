@@ -92,7 +92,7 @@ def recognisable(best: pd.DataFrame, mark: Mark, seed: int) -> Estimate:
     """Returns the share of the scored images that reach a mark, with its interval.
 
     Args:
-        best: A row an image with ``group`` and scores, from ``analysis.strongest.strongest_per_image``.
+        best: A row an image with ``group`` and scores, from ``analysis.strongest.strongest_rows``.
         mark: The mark.
         seed: The suite's first seed, which the interval is drawn from.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import Estimate, change, estimate, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import Estimate, change, estimate, image_rows, strongest_rows
 from leakgauge.reports.notation import bounds
 from leakgauge.reports.tables.table import Grid, Heading, Value, figure, words
 
@@ -29,7 +29,7 @@ def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
 
     What is compared with the baseline alone stands in the table of operating points.
     """
-    best = {point: strongest_per_image(run, point, setting) for point in run.points_at(setting)}
+    best = {point: strongest_rows(run, point, setting) for point in run.points_at(setting)}
     best = {point: rows for point, rows in best.items() if rows["psnr_db"].notna().any()}
     if len(best) < 3:
         return None

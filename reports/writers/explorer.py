@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_rows
 from leakgauge.reports.notation import is_number
 from leakgauge.reports.writers.first_screen import FirstScreen
 from leakgauge.reports.writers.gallery import Gallery, image_order
@@ -65,7 +65,7 @@ def _at(run: LoadedRun, point: str, setting: Setting, images: list[str], sheets:
     if not attacks:
         return None
     names = [str(entry["name"]) for entry in attacks]
-    best = strongest_per_image(run, point, setting) if rebuilding else pd.DataFrame()
+    best = strongest_rows(run, point, setting) if rebuilding else pd.DataFrame()
     strongest = _best_attack(best[best["seed"] == seed], images, names) if rebuilding else [-1] * len(images)
     return {"name": point, "attacks": attacks, "strongest": strongest}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_rows
 from leakgauge.reports.notation import UNSCORED, is_number, number
 
 Draw = Callable[[str, int], str]
@@ -189,7 +189,7 @@ def extreme_cases(run: LoadedRun, wanted: int = 3, *, embedded: bool = True) -> 
         # Where nothing but floors was run nothing leaks most.
         points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
         defended = [p for p in points if p != run.suite.baseline_point] or points
-        best = [strongest_per_image(run, point, setting) for point in defended]
+        best = [strongest_rows(run, point, setting) for point in defended]
         if not best:
             continue
         mean = _with_content(run, order, pd.concat(best).groupby("image")["leakage"].mean().reindex(order).dropna())
@@ -232,6 +232,6 @@ def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str], embedd
         for point in run.points_at(setting):
             if not candidates(run, point, setting):
                 continue  # nothing that paints a picture of what was sent
-            best = strongest_per_image(run, point, setting)
+            best = strongest_rows(run, point, setting)
             strips.append(_strip(draw, best[best["seed"] == seed], chosen, (point, detail)))
     return Gallery(tuple(headings.values()), tuple(strips), max(104, min(files.width, 160)))

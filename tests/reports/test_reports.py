@@ -19,7 +19,7 @@ from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.values.columns import SCORE_NAMES
 from leakgauge.reports.analysis.operating_points import POINT_COLUMNS, operating_points, point_rows
 from leakgauge.reports.analysis.run import Setting, load_runs
-from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.strongest import strongest_rows
 from leakgauge.reports.analysis.summary import summarise
 from leakgauge.reports.notation import number
 from leakgauge.reports.tables.pipe_table import escape
@@ -131,10 +131,10 @@ def test_markdown_tables_are_rectangular_and_links_exist(markdown: Path) -> None
         assert (markdown.parent / link).with_suffix(".pdf").is_file()
 
 
-def test_strongest_per_image_is_at_least_every_attack(run: RunFolder) -> None:
+def test_strongest_rows_is_at_least_every_attack(run: RunFolder) -> None:
     loaded = load_runs([run])[0]
     for point in ("plain", "merged"):
-        best = strongest_per_image(loaded, point, SETTING)
+        best = strongest_rows(loaded, point, SETTING)
         assert len(best) == N
         assert "flat" not in set(best["attack"])
         cells = loaded.cells[(loaded.cells["operating_point"] == point) & (loaded.cells["attack"] != "flat")]

@@ -11,7 +11,7 @@ from simulated_runs import simulated, suite_of
 from leakgauge.reports.analysis.measures import measured
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import Setting
-from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.strongest import strongest_rows
 
 PLACE = "merged", Setting("ideal", "server")
 ATTACKS = suite_of(attacks=["flat", "sharp", "other", "asked"])
@@ -29,7 +29,7 @@ def by_attack(run, name):
 
 
 def test_floors_and_probes_do_not_compete(run):
-    best = strongest_per_image(run, *PLACE).set_index("image")
+    best = strongest_rows(run, *PLACE).set_index("image")
     assert set(best["attack"]) == {"sharp", "other"}
     attacks = by_attack(run, "leakage")[["sharp", "other"]].max(axis=1)
     assert best["leakage"].tolist() == pytest.approx(attacks[best.index].tolist())
@@ -39,7 +39,7 @@ def test_floors_and_probes_do_not_compete(run):
 
 
 def test_each_score_is_the_strongest_in_its_own_direction(run):
-    best = strongest_per_image(run, *PLACE).set_index("image")
+    best = strongest_rows(run, *PLACE).set_index("image")
     for name, most in (("psnr_db", "max"), ("ssim", "max"), ("lpips", "min")):
         expected = getattr(by_attack(run, name)[["sharp", "other"]], most)(axis=1)
         assert best[name].tolist() == pytest.approx(expected[best.index].tolist()), name
@@ -50,7 +50,7 @@ def test_each_score_is_the_strongest_in_its_own_direction(run):
 @pytest.mark.parametrize("labels", [["flat"], ["flat", "asked"]])
 def test_where_nothing_else_rebuilds_nothing_is_scored(run, labels):
     alone = replace(run, cells=run.cells[run.cells["attack"].isin(labels)])
-    assert strongest_per_image(alone, *PLACE).empty
+    assert strongest_rows(alone, *PLACE).empty
     row = next(row for row in point_rows(alone) if row["operating_point"] == PLACE[0])
     assert row["n"] == 0
     for name in ("psnr_db", "ssim", "lpips", "leakage"):
