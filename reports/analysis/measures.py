@@ -163,8 +163,8 @@ def doubts(cells: Collection[Row]) -> str:
 def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[MeasuredPoint]:
     """Returns what a run measured, a value an image.
 
-    Leakage, PSNR, SSIM and LPIPS are of the strongest attack on each image by that score; re-identification and
-    agreement, by judge and by victim, of the one attack that is best at it.
+    Leakage and PSNR are of the strongest attack on average; SSIM, LPIPS, re-identification and agreement, by judge and
+    by victim, each of the one attack that is best at it.
 
     Args:
         run: The run.

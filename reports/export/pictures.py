@@ -1,4 +1,4 @@
-"""Pictures of an operating point: a few originals, and what the strongest attack on each of them rebuilt."""
+"""Pictures of an operating point: a few originals, and what the strongest attack rebuilt of them."""
 
 from __future__ import annotations
 

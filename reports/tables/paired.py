@@ -25,7 +25,7 @@ def _entry(difference: Estimate) -> Value:
 
 
 def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
-    """Returns row minus column in PSNR of the strongest attack on each image, dB; None for under three points.
+    """Returns row minus column in PSNR of the strongest attack on average, dB; None for under three points.
 
     What is compared with the baseline alone stands in the table of operating points.
     """
@@ -46,7 +46,7 @@ def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
     ]
     headings = [Heading("PSNR of", "", numeric=False), *(Heading(f"minus {point}", "dB") for point in best)]
     place = setting.said
-    return Grid(f"Strongest attack on each image, row minus column, {place}", headings, rows)
+    return Grid(f"Strongest attack at each point, row minus column, {place}", headings, rows)
 
 
 def _attacks_at(run: LoadedRun, point: str, channel: str) -> dict[tuple[str, str], pd.DataFrame]:

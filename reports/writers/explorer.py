@@ -36,13 +36,16 @@ def _scores(rows: pd.DataFrame, images: list[str]) -> dict[str, list[float | Non
     return found
 
 
-def _best_attack(best: pd.DataFrame, images: list[str], names: list[str]) -> list[int]:
+def _strongest(best: pd.DataFrame, images: list[str], names: list[str]) -> list[int]:
     attacks = best.drop_duplicates("image").set_index("image")["attack"].reindex(images)
     return [names.index(attack) if attack in names else -1 for attack in attacks]
 
 
 def _at(run: LoadedRun, point: str, setting: Setting, images: list[str], sheets: Sheets) -> Row | None:
-    """Returns an operating point: its attacks with their sheet and scores, and which of them is best on each image."""
+    """Returns an operating point: its attacks with their sheet and scores, and by image the number of the strongest.
+
+    It is -1 where that one is unscored.
+    """
     seed = run.suite.seeds[0]
     attacks: list[dict[str, Any]] = []
     rebuilding = [a for a in candidates(run, point, setting) if not run.is_floor(a)]
@@ -66,7 +69,7 @@ def _at(run: LoadedRun, point: str, setting: Setting, images: list[str], sheets:
         return None
     names = [str(entry["name"]) for entry in attacks]
     best = strongest_rows(run, point, setting) if rebuilding else pd.DataFrame()
-    strongest = _best_attack(best[best["seed"] == seed], images, names) if rebuilding else [-1] * len(images)
+    strongest = _strongest(best[best["seed"] == seed], images, names) if rebuilding else [-1] * len(images)
     return {"name": point, "attacks": attacks, "strongest": strongest}
 
 
