@@ -69,7 +69,7 @@ WORST_COLUMNS: tuple[Column, ...] = (
         Column(name, "float", "0..1", meaning)
         for mark in MARKS
         for meaning in [
-            f"share of images that reach {mark.sign}, an assumed mark, by the attack best at {mark.score.upper()} on average"
+            f"share of images that reach {mark.sign}, an assumed mark; of the attack with the best mean {mark.score}"
         ]
         for name, meaning in (
             (mark.column, meaning),
