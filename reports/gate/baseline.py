@@ -22,7 +22,7 @@ from leakgauge.reports.analysis.measures import MEASURES, PROBE, MeasuredPoint, 
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 
 BASELINE_VERSION = 3
-_RETIRED = "took another attack and floor on each image, so that its leakage is not that of today"
+_RETIRED = "picked attack and floor by image, and counts leakage otherwise"
 """Versions 1 and 2, of whose values an image no attack's own can be told."""
 IDENTITIES = {"task": "task or its version", "victim": "victim's weights", "split_evaluation": "evaluation images"}
 """The entries under ``data`` of run.json that must agree before numbers may be compared, and what they stand for."""

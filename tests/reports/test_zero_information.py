@@ -1,4 +1,4 @@
-"""Attackers that see nothing of what is sent leak nothing: on real crops, as tables are assembled and reports read them."""
+"""Attackers that see nothing leak nothing: on real crops, as tables are assembled and reports read them."""
 
 from __future__ import annotations
 
