@@ -41,7 +41,12 @@ def test_floors_and_probes_do_not_compete(run):
     assert headline.tolist() == pytest.approx(attacks[headline.index].tolist())
 
 
-def test_each_score_is_the_strongest_in_its_own_direction(run):
+def test_each_score_is_of_the_attack_that_is_best_at_it_in_its_own_direction(run):
+    images = run.images.copy()
+    behind = images["attack"] == by_attack(run, "psnr_db")[["sharp", "other"]].mean().idxmin()
+    # Behind in PSNR, ahead in SSIM, and still behind in LPIPS.
+    images.loc[behind, ["ssim", "lpips"]] += 0.2
+    run = replace(run, images=images)
     best = strongest_rows(run, *PLACE).set_index("image")
     for name, most in (("psnr_db", "idxmax"), ("ssim", "idxmax"), ("lpips", "idxmin")):
         attacks = by_attack(run, name)[["sharp", "other"]]
