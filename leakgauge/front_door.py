@@ -115,7 +115,7 @@ class Run:
 
     @property
     def points(self) -> pd.DataFrame:
-        """A row an operating point: verdict, leakage of the strongest attack on each image, quality, costs."""
+        """A row an operating point: verdict, leakage of the strongest attack, quality, costs."""
         rows = pd.DataFrame(point_rows(self.loaded))
         return rows[[name for name in _SHOWN if name in rows]]
 

@@ -23,7 +23,9 @@ from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
 from leakgauge.harness.scoring.identification import ranked_first, reid_top1
 from leakgauge.harness.scoring.judging import JudgedGallery
-from leakgauge.harness.scoring.metrics import ImageScores, score_images
+from leakgauge.harness.scoring.leakage import unrelated
+from leakgauge.harness.scoring.metrics import ImageScores, guarded_score, score_images
+from leakgauge.harness.scoring.reconstruction import Psnr
 from leakgauge.harness.scoring.statistics import bootstrap_streams
 from leakgauge.harness.store.cell_record import (
     CellHead,
@@ -34,6 +36,7 @@ from leakgauge.harness.store.cell_record import (
     Scores,
 )
 from leakgauge.harness.suite.planning import Cell, build_attack, content_hash
+from leakgauge.harness.values.columns import PERMUTED
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.learning_curve import DOUBLING_DB, LearningCurve
 from leakgauge.harness.values.observation import Observation
@@ -213,6 +216,8 @@ def score_reconstructions(
 ) -> ImageScores:
     """Scores uint8 reconstructions (B, 3, H, W) by the suite's metrics, and by what victim and judge make of them.
 
+    Beside them stands what each scores against the original of another image.
+
     Args:
         context: What the run shares.
         originals: (B, 3, H, W) uint8.
@@ -226,7 +231,22 @@ def score_reconstructions(
     if bool(scores.values["label_agreement"].isnan().any()):
         scores.reasons["label_agreement"] = NO_CLASSES
     judged = judging.scores(rebuilt)
-    return ImageScores({**scores.values, **judged.values}, {**scores.reasons, **judged.reasons})
+    blind = {PERMUTED.name: _permuted_psnr_db(context, originals, rebuilt)}
+    return ImageScores({**scores.values, **judged.values, **blind}, {**scores.reasons, **judged.reasons})
+
+
+def _permuted_psnr_db(context: RunContext, originals: Tensor, rebuilt: Tensor) -> Tensor:
+    """Returns (B,) PSNR of what was rebuilt of another image, the same for all cells of a run; NaN where none is.
+
+    The dB are those of ``score_reconstructions``; arguments as there.
+    """
+    groups = context.evaluation.groups
+    clusters = np.arange(len(originals)) if groups is None else groups.numpy()
+    others = unrelated(clusters, Streams(context.suite.seeds[0], ("unrelated images",)))
+    if others is None:
+        return torch.full((len(originals),), torch.nan)
+    shown = rebuilt[torch.from_numpy(others)]
+    return guarded_score(Psnr(), *(images.to(context.device).float() / 255.0 for images in (originals, shown)))
 
 
 def run_attack(

@@ -17,7 +17,7 @@ from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS, SCORE_
 
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TAKEN = {column.name for column in (*CELL_COLUMNS, *IMAGE_COLUMNS)} - set(SCORE_NAMES)
-_RESERVED = ("strongest_", "judge_", "probe", "attribute")
+_RESERVED = ("strongest_", "oracle_", "blind_", "judge_", "probe", "attribute")
 MOST_DIGITS = 9
 
 

@@ -127,9 +127,9 @@ class Constraint(_Strict):
 class Proxy(_Strict):
     """The cheap attack that leakage is measured with.
 
-    Leakage is the mean PSNR in dB of its reconstructions of the search images, above the best of ``floors`` on each
-    image; without floors, the PSNR itself. The proxy is granted the merge map: a linear attack that does not know where
-    tokens belong mistakes lost layout for lost information.
+    Leakage is the mean PSNR in dB of its reconstructions of the search images, above that of ``floors`` which is best
+    on average; without floors, the PSNR itself. The proxy is granted the merge map: a linear attack that does not know
+    where tokens belong mistakes lost layout for lost information.
     """
 
     attack: Annotated[NamedPlugin, Field()]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leakgauge.harness.scoring.leakage import best_on_average
 from leakgauge.harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
 from leakgauge.harness.store.cell_record import (
     CellRecord,
@@ -24,7 +25,7 @@ from leakgauge.harness.store.cell_record import (
     Scores,
 )
 from leakgauge.harness.store.table_file import Row
-from leakgauge.harness.values.columns import ATTRIBUTE_CORRECT, SCORE_NAMES
+from leakgauge.harness.values.columns import ATTRIBUTE_CORRECT, PERMUTED, SCORE_NAMES
 from leakgauge.harness.values.learning_curve import DOUBLING_DB
 
 Values: TypeAlias = NDArray[np.float64]
@@ -65,7 +66,8 @@ def _values(scores: Scores, name: str, count: int) -> Values:
 
 def _own_scores(record: CellRecord) -> list[str]:
     """Names the scores of a cell by the run's own metrics."""
-    return [name for name in record.scores if name not in SCORE_NAMES and name != ATTRIBUTE_CORRECT.name]
+    known = {*SCORE_NAMES, ATTRIBUTE_CORRECT.name, PERMUTED.name}
+    return [name for name in record.scores if name not in known]
 
 
 def _ratio(counts: Values, of: Values) -> Values:
@@ -123,7 +125,7 @@ class Assembler:
 
     def tables(self, records: Sequence[CellRecord]) -> Tables:
         """Returns all rows, in the order of ``records``."""
-        floors = self._best_floors(records)
+        floors = self._floors(records)
         leaks = [self._leakage(record, floors) for record in records]
         cells = [self._cell_row(record, leak) for record, leak in zip(records, leaks, strict=True)]
         proven = self._proven(records, cells)
@@ -167,14 +169,15 @@ class Assembler:
     def _interval(self, values: Values) -> Interval:
         return mean_interval(values, self._groups, self._streams)
 
-    def _best_floors(self, records: Sequence[CellRecord]) -> dict[Place, Values]:
-        """Returns, by exposure, the PSNR of the best floor on every image."""
-        best: dict[Place, Values] = {}
+    def _floors(self, records: Sequence[CellRecord]) -> dict[Place, Values]:
+        """Returns, by exposure, the PSNR on every image of the floor that is best on average."""
+        known: dict[Place, dict[str, Values]] = {}
         for record in records:
             if record.is_floor:
                 values, place = _values(record.scores, "psnr_db", len(self._images)), record.identity.exposure
-                best[place] = np.fmax(best.get(place, values), values)
-        return best
+                known.setdefault(place, {})[record.identity.attack] = values
+        best = {place: best_on_average(floors) for place, floors in known.items()}
+        return {place: floors[best[place]] for place, floors in known.items() if best[place]}
 
     def _leakage(self, record: CellRecord, floors: dict[Place, Values]) -> Values:
         count = len(self._images)
@@ -265,7 +268,7 @@ class Assembler:
         columns = {name: _values(record.head.costs, name, count) for name in record.head.costs}
         columns |= {
             name: _values(record.scores, name, count)
-            for name in (*SCORE_NAMES, *_own_scores(record), ATTRIBUTE_CORRECT.name)
+            for name in (*SCORE_NAMES, *_own_scores(record), PERMUTED.name, ATTRIBUTE_CORRECT.name)
         }
         columns["leakage"] = leakage
         labels, groups = self._images.labels, self._images.groups

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from leakgauge.harness.errors import StoreError
+from leakgauge.harness.scoring.leakage import recounted
+from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
 from leakgauge.harness.store.assembly import Assembler
 from leakgauge.harness.store.cell_record import CellRecord
 from leakgauge.harness.store.run_folder import Frames, RunFolder
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.system.files.atomic_file import write_atomic
+from leakgauge.harness.values.columns import PER_IMAGE_FLOORS
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.stored_shapes import RunManifest
 
@@ -66,6 +69,8 @@ def frames(store: RunFolder, suite: Suite, manifest: RunManifest) -> Frames:
 
     Parts that another version of the code measured, that are damaged or that belong to no planned cell are left out.
 
+    Leakage that an older version counted otherwise is counted anew; its verdicts stay.
+
     Raises:
         StoreError: Neither can be read.
     """
@@ -73,10 +78,22 @@ def frames(store: RunFolder, suite: Suite, manifest: RunManifest) -> Frames:
         with _no_stale(store):
             index = read_index(store)
             if index is not None:
-                parts = _readable(store, manifest)
-                tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(parts)
+                tables = Assembler(index, suite.baseline_point, suite.seeds[0]).tables(_readable(store, manifest))
                 return store.frames_of(tables.cells, tables.images, tables.kinds)
-    return store.tables()
+    stored = store.tables()
+    return stored if manifest["schema_version"] > PER_IMAGE_FLOORS else _counted_anew(stored, suite, manifest)
+
+
+def _counted_anew(stored: Frames, suite: Suite, manifest: RunManifest) -> Frames:
+    floors = [label for label, entry in (manifest.get("attacks") or {}).items() if entry.get("floor")]
+    images, cells = recounted(stored.images, floors), stored.cells.copy()
+    streams = bootstrap_streams(suite.seeds[0])
+    by_cell = dict(list(images.groupby("cell", sort=False)[["leakage", "group"]]))
+    for place, key in enumerate(cells["cell"]):
+        if key in by_cell:
+            found = mean_interval(by_cell[key]["leakage"].to_numpy(), by_cell[key]["group"].to_numpy(), streams)
+            cells.loc[cells.index[place], ["leakage", "leakage_lo", "leakage_hi"]] = found[:3]
+    return Frames(cells, images, stored.kinds)
 
 
 def _readable(store: RunFolder, manifest: RunManifest) -> list[CellRecord]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +18,7 @@ MAX_BYTES = 256 * MIB
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_versioned(
-    path: Path, model: type[Model], version: int, noun: str, hint: str, *, older: Collection[int] = ()
-) -> Model:
+def read_versioned(path: Path, model: type[Model], version: int, noun: str, hint: str, *, retired: str = "") -> Model:
     """Reads a JSON file that states its ``schema_version``.
 
     Args:
@@ -30,7 +27,7 @@ def read_versioned(
         version: The version that is written.
         noun: What to call the file.
         hint: How a user gets such a file.
-        older: Versions that are read as well.
+        retired: Why earlier versions are not read any more, where there were any.
 
     Raises:
         StoreError: It is not there, is no such file, or of another version; several problems are told at once.
@@ -42,8 +39,9 @@ def read_versioned(
         place = _source(path, data).place((meant,)) if meant else where
         raise StoreError(f"no {noun}: {what}", where=place, hint=hint)
     found = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(found, bool) or found not in (version, *older):
-        what = f"{noun} version {quoted(found)} is unknown; this leakgauge reads version {version}"
+    if isinstance(found, bool) or found != version:
+        why = retired if retired and type(found) is int and 0 < found < version else "is unknown"
+        what = f"{noun} version {quoted(found)} {why}; this leakgauge reads version {version}"
         raise StoreError(what, where=where, hint=hint)
     try:
         return model.model_validate(data)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SCHEMA_VERSION = 5
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
+SCHEMA_VERSION = 6
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
 and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions.
 Versions 1 to 4 lack ``warning`` and the scores of a judge, and lower bounds are called conclusive there; their run.json
-has no ``read``, which says what was read, and no ``judge``.
+has no ``read``, which says what was read, and no ``judge``. Versions 1 to 5 lack ``permuted_psnr_db`` and counted
+leakage above the best floor on each image: reports count it anew (``store.partial.frames``).
 """
+PER_IMAGE_FLOORS = 5
+"""The last version that counted leakage above the best floor on each image."""
 
 Kind = Literal["text", "int", "float"]
 
@@ -121,6 +124,14 @@ SCORES = (
 )
 SCORE_NAMES = tuple(c.name for c in SCORES)
 ATTRIBUTE_CORRECT = _c("attribute_correct", "float", "0..1", "1 where a probe names the image's attribute, else 0")
+PERMUTED = _c(
+    "permuted_psnr_db",
+    "float",
+    "dB",
+    "PSNR of the reconstruction of another, unrelated image against this original: what a guess of this attack reaches "
+    "that sees nothing of the image; the other is the same for all cells of a run, and of another cluster",
+)
+"""Of reconstructions; empty for probes, and where all images are of one cluster."""
 ATTRIBUTES = (
     _c("attribute", "text", "", "what an attribute probe was asked; empty for all else"),
     _c("attribute_accuracy", "float", "0..1", "share of images whose attribute the probe names"),
@@ -144,7 +155,12 @@ INTERVALS = tuple(
     for end in ("lo", "hi")
 )
 OUTCOME = (
-    _c("leakage", "float", "dB", "mean over images of PSNR minus the best floor's PSNR on that image"),
+    _c(
+        "leakage",
+        "float",
+        "dB",
+        "mean over images of PSNR minus that of the floor that is best on average in the exposure",
+    ),
     _c("leakage_lo", "float", "dB", "lower end of the 95 % bootstrap interval of leakage"),
     _c("leakage_hi", "float", "dB", "upper end of the 95 % bootstrap interval of leakage"),
     _c(
@@ -177,6 +193,7 @@ _ADDED: dict[int, tuple[str, ...]] = {
     2: ("side_bytes", "air_time_ms", "spectral_efficiency_bits", "lost_tokens"),
     3: ("label_agreement", "attribute", "attribute_accuracy", "attribute_chance", "attribute_auc", "attribute_correct"),
     4: tuple(column.name for column in QUESTION_COSTS),
+    6: (PERMUTED.name,),
 }
 _FIRST = frozenset(
     {c.name for c in (*IDENTITY, *COSTS)} - {*_ADDED[2]}
@@ -202,6 +219,7 @@ IMAGE_COLUMNS = (
     _c("group", "int", "", "cluster of dependent images"),
     *[c for c in (*COSTS, *QUESTION_COSTS) if c.name not in {"latency_ms"}],
     *SCORES,
+    PERMUTED,
     ATTRIBUTE_CORRECT,
-    _c("leakage", "float", "dB", "PSNR minus the best floor's PSNR on this image"),
+    _c("leakage", "float", "dB", "PSNR minus that of the floor that is best on average in the exposure, on this image"),
 )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from leakgauge.harness.scoring.measures import Score
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_rows
 from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE, leakage_percentile
 
 Kind = Literal["leakage", "quality", "cost"]
@@ -163,8 +163,8 @@ def doubts(cells: Collection[Row]) -> str:
 def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[MeasuredPoint]:
     """Returns what a run measured, a value an image.
 
-    Leakage, PSNR, SSIM and LPIPS are of the strongest attack on each image by that score; re-identification and
-    agreement, by judge and by victim, of the one attack that is best at it.
+    Leakage and PSNR are of the strongest attack on average; SSIM, LPIPS, re-identification and agreement, by judge and
+    by victim, each of the one attack that is best at it.
 
     Args:
         run: The run.
@@ -190,7 +190,7 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     labels = list(dict.fromkeys(str(cell["attack"]) for cell in cells))
     rows = image_rows(run, point, setting, labels)
     rebuilding = [label for label in candidates(run, point, setting) if label in labels]
-    best = strongest_per_image(run, point, setting, rebuilding)
+    best = strongest_rows(run, point, setting, rebuilding)
     columns = {name: best.groupby("image", sort=False)[name].mean() for name in per_image(run)}
     columns["leakage_p95"] = columns["leakage"]
     for mark in MARKS:

@@ -18,7 +18,8 @@ from leakgauge.reports.analysis.strongest import (
     estimate,
     per_image,
     quality_per_image,
-    strongest_per_image,
+    share_of_images,
+    strongest_rows,
 )
 from leakgauge.reports.analysis.worst_cases import WORST_COLUMNS, worst_cases
 
@@ -61,11 +62,11 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("tokens_share", "float", "", "tokens divided by the baseline's"),
     Column("payload_share", "float", "", "payload_bytes divided by the baseline's"),
     *(_COST[name] for name in _AVERAGED[3:]),
-    *_with_interval("strongest_psnr_db", "dB", "mean over images of the highest PSNR that any attack reaches"),
-    *_with_interval("strongest_ssim", "-1..1", "mean over images of the highest SSIM that any attack reaches"),
-    *_with_interval("strongest_lpips", "", "mean over images of the lowest LPIPS that any attack reaches"),
-    Column("strongest_attack", "text", "", "attack with the highest PSNR on most images"),
-    Column("strongest_share", "float", "0..1", "share of images on which that attack has the highest PSNR"),
+    *_with_interval("strongest_psnr_db", "dB", "mean over images of the strongest attack's PSNR"),
+    *_with_interval("strongest_ssim", "-1..1", "mean over images of the SSIM of the attack that is best at it"),
+    *_with_interval("strongest_lpips", "", "mean over images of the LPIPS of the attack that is best at it"),
+    Column("strongest_attack", "text", "", "the strongest attack: that of the highest mean PSNR over images and seeds"),
+    Column("strongest_share", "float", "0..1", "share of images on which no other attack has a higher PSNR than it"),
     *_with_interval(
         "judge_reid_top1",
         "0..1",
@@ -77,7 +78,21 @@ POINT_COLUMNS: tuple[Column, ...] = (
     ),
     Column("reid_attack", "text", "", "the attack that reid_top1 belongs to"),
     *_with_interval(
-        "strongest_leakage", "dB", "mean over images of the strongest attack's PSNR minus the best floor's"
+        "strongest_leakage",
+        "dB",
+        "mean over images of the strongest attack's PSNR minus that of the best floor on average",
+    ),
+    *_with_interval(
+        "oracle_leakage",
+        "dB",
+        "the same of another attack on each image, the one that leaks most there: nobody can choose so who does not "
+        "know the original, so that it lies above zero even where attacks see nothing",
+    ),
+    *_with_interval(
+        "blind_leakage",
+        "dB",
+        "what oracle_leakage is of as many guesses that see nothing: on each image the best of what the same attacks "
+        "rebuilt of another, unrelated image; far below zero where they rebuild sharply",
     ),
     *WORST_COLUMNS,
     *_with_interval("leakage_change", "dB", "strongest_leakage minus the baseline's, image by image"),
@@ -99,7 +114,7 @@ def point_columns(runs: Sequence[LoadedRun]) -> tuple[Column, ...]:
         _with_interval(
             f"strongest_{name}",
             score.unit,
-            f"mean over images of the {score.leaks_when[:-2]}est {name} that any attack reaches",
+            f"mean over images of the {name} of the attack whose mean is {score.leaks_when[:-2]}est",
         )
         for name, score in own.items()
     )
@@ -145,15 +160,17 @@ def _point_row(run: LoadedRun, point: str, setting: Setting) -> Row:
     }
     quality = quality_per_image(run, point, setting)
     _put(row, "quality", estimate(quality["quality"], quality["group"], seed))
-    best = strongest_per_image(run, point, setting)
+    best = strongest_rows(run, point, setting)
     row["n"] = int(best["psnr_db"].notna().sum())
+    for name in ("oracle_leakage", "blind_leakage"):
+        _put(row, name, estimate(best[name], best["group"], seed))
     for name in per_image(run):
         _put(row, f"strongest_{name}", estimate(best[name], best["group"], seed))
     row |= worst_cases(best, seed)
-    wins = best.loc[best["attack"] != "", "attack"].value_counts()
-    if len(wins):
-        row["strongest_attack"] = min(wins[wins == wins.max()].index)
-        row["strongest_share"] = float(wins.max() / wins.sum())
+    named = best.loc[best["attack"] != "", "attack"]
+    if len(named):
+        row["strongest_attack"] = named.iloc[0]
+        row["strongest_share"] = share_of_images(run, point, setting)
     for name in ("judge_reid_top1", "reid_top1"):
         reid, row[name.replace("top1", "attack")] = _reid(run, cells, name)
         _put(row, name, reid)
@@ -166,7 +183,7 @@ def _compare(run: LoadedRun, row: Row, setting: Setting) -> None:
     seed = run.suite.seeds[0]
     quality = [quality_per_image(run, name, setting) for name in (point, baseline)]
     _put(row, "quality_change", change(quality[0], quality[1], "quality", seed))
-    leakage = [strongest_per_image(run, name, setting) for name in (point, baseline)]
+    leakage = [strongest_rows(run, name, setting) for name in (point, baseline)]
     _put(row, "leakage_change", change(leakage[0], leakage[1], "leakage", seed))
 
 

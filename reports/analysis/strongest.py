@@ -1,13 +1,15 @@
-"""The strongest attack per image: for each image and each metric, the attack that leaks most."""
+"""The strongest attack: the one that leaks most on average over the scored images, of those that were run."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from leakgauge.harness.scoring.leakage import strongest
 from leakgauge.harness.scoring.measures import BUILT_IN
 from leakgauge.harness.scoring.statistics import mean_interval
+from leakgauge.harness.values.columns import PERMUTED
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 
@@ -31,14 +33,14 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 def estimate(values: pd.Series[float], groups: pd.Series[int], seed: int) -> Estimate:
     """Averages the scored values, with a bootstrap interval over clusters of dependent images.
 
-    The draws are those of cells.csv, so that an attack that is the strongest on every image has one interval, not two.
+    The draws are those of cells.csv, so that the strongest attack's interval is that of its cell.
     """
     interval = mean_interval(values.to_numpy(dtype=float), groups.to_numpy(dtype=int), Streams(seed, ("bootstrap",)))
     return Estimate(interval.mean, interval.lo, interval.hi)
 
 
 def per_image(run: LoadedRun) -> tuple[str, ...]:
-    """Names the scores of which the strongest attack on each image counts: the run's own metrics are among them."""
+    """Names the scores of which a strongest attack counts: the run's own metrics are among them."""
     return (*PER_IMAGE, *(score.name for score in run.own_scores))
 
 
@@ -58,14 +60,17 @@ def image_rows(run: LoadedRun, point: str, setting: Setting, attacks: list[str] 
     return rows[chosen]
 
 
-def strongest_per_image(run: LoadedRun, point: str, setting: Setting, attacks: list[str] | None = None) -> pd.DataFrame:
-    """Finds, for each image, what the strongest attack reaches: of all that may rebuild most, or of those named.
+def strongest_rows(run: LoadedRun, point: str, setting: Setting, attacks: list[str] | None = None) -> pd.DataFrame:
+    """Returns what the strongest attack reaches on each image: of all that may rebuild most, or of those named.
 
-    Each score is the strongest over attacks by that score. ``attack`` and ``cell`` name the attack of the highest PSNR.
+    It is one attack for all images and seeds, since nobody who lacks the originals can tell on which of them another
+    does better. PSNR and leakage are of the attack whose mean PSNR is best, every other score is of the attack that is
+    best on average by that score; attacks are compared on the images that all of them were scored on.
 
     Returns:
-        A row a seed and image: seed, image, group, attack, cell, psnr_db, ssim, lpips, leakage, and what the run's own
-        metrics score.
+        A row a seed and image: seed, image, group, attack and cell (by PSNR), psnr_db, ssim, lpips, leakage, what the
+        run's own metrics score, and beside them ``oracle_leakage``, that of the best attack on this very image, and
+        ``blind_leakage``, that of the best of as many guesses that see nothing of it.
     """
     chosen = tuple(candidates(run, point, setting) if attacks is None else attacks)
     key = ("strongest", point, setting, chosen)
@@ -74,14 +79,33 @@ def strongest_per_image(run: LoadedRun, point: str, setting: Setting, attacks: l
 
 
 def _strongest(run: LoadedRun, rows: pd.DataFrame) -> pd.DataFrame:
-    by_psnr = rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable", na_position="last")
-    winners = by_psnr.drop_duplicates(KEYS)[[*KEYS, "group", "attack", "cell"]]
-    grouped = rows.groupby(KEYS, sort=False)
-    lower = LOWER_LEAKS | {score.name for score in run.own_scores if score.leaks_when == "lower"}
-    scores = {name: grouped[name].agg("min" if name in lower else "max") for name in per_image(run)}
-    best = winners.merge(pd.DataFrame(scores).reset_index(), on=KEYS, how="left")
+    best = rows.drop_duplicates(KEYS)[[*KEYS, "group"]]
+    headline = rows[rows["attack"] == strongest(rows, "psnr_db")]
+    best = best.merge(headline[[*KEYS, "attack", "cell", "psnr_db", "leakage"]], on=KEYS, how="left")
     best.loc[best["psnr_db"].isna(), ["attack", "cell"]] = ""
+    for name in (name for name in per_image(run) if name not in best):
+        of_score = rows[rows["attack"] == strongest(rows, name, _leaks_when(run, name))]
+        best = best.merge(of_score[[*KEYS, name]], on=KEYS, how="left")
+    grouped = rows.groupby(KEYS, sort=False)
+    # What a floor reaches is the same for all attacks.
+    floor = (rows["psnr_db"] - rows["leakage"]).groupby([rows[key] for key in KEYS]).max()
+    beside = {"oracle_leakage": grouped["leakage"].max(), "blind_leakage": grouped[PERMUTED.name].max() - floor}
+    best = best.merge(pd.DataFrame(beside).reset_index(), on=KEYS, how="left")
     return best.sort_values(KEYS, kind="stable").reset_index(drop=True)
+
+
+def _leaks_when(run: LoadedRun, name: str) -> Literal["higher", "lower"]:
+    lower = LOWER_LEAKS | {score.name for score in run.own_scores if score.leaks_when == "lower"}
+    return "lower" if name in lower else "higher"
+
+
+def share_of_images(run: LoadedRun, point: str, setting: Setting) -> float:
+    """Returns on which share of the images no attack has a higher PSNR than the strongest; NaN where none is scored."""
+    rows = image_rows(run, point, setting, candidates(run, point, setting))
+    best = strongest_rows(run, point, setting)
+    most = best[KEYS].merge(rows.groupby(KEYS)["psnr_db"].max().reset_index(), on=KEYS, how="left")["psnr_db"]
+    scored = best["psnr_db"].notna()
+    return float((best["psnr_db"] >= most)[scored].mean()) if scored.any() else float("nan")
 
 
 def quality_per_image(run: LoadedRun, point: str, setting: Setting) -> pd.DataFrame:

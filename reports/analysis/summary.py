@@ -77,10 +77,11 @@ def _baseline(run: LoadedRun, row: Row) -> str:
     if not is_number(row["strongest_psnr_db"]):
         return f"Without a defense ({row['operating_point']}; {place}) no attack was scored."
     text = (
-        f"Without a defense ({row['operating_point']}; {place}) the strongest attack on each image reaches "
+        f"Without a defense ({row['operating_point']}; {place}) the strongest attack reaches "
         f"{_measured(row, 'strongest_psnr_db', 2, 'dB')} PSNR, which is "
         f"{_measured(row, 'strongest_leakage', 2, 'dB')} above the best floor. "
-        f"{row['strongest_attack']} is the strongest on {percent(row['strongest_share'], 0)} of the images. "
+        f"It is {row['strongest_attack']}, the strongest on average and on {percent(row['strongest_share'], 0)} of "
+        "the images. "
         f"Task quality is {_measured(row, 'quality', 1, '%', scale=100)}."
     )
     return text + ("" if _sure(row) else f" {_SHORT[row['verdict']]}, so that more may leak.")

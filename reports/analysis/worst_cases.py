@@ -23,7 +23,7 @@ class Mark(NamedTuple):
     """From which score on a reconstruction counts as recognisable.
 
     Attributes:
-        score: A score of the strongest attack on each image.
+        score: A score, of the attack that is best at it on average.
         leaks_when: Which way more is given away.
         at: The mark, which counts as reached by what equals it.
     """
@@ -68,7 +68,9 @@ WORST_COLUMNS: tuple[Column, ...] = (
     *(
         Column(name, "float", "0..1", meaning)
         for mark in MARKS
-        for meaning in [f"share of images on which the strongest attack reaches {mark.sign}: an assumed mark"]
+        for meaning in [
+            f"share of images that reach {mark.sign}, an assumed mark; of the attack with the best mean {mark.score}"
+        ]
         for name, meaning in (
             (mark.column, meaning),
             (f"{mark.column}_lo", f"lower end of the 95 % bootstrap interval of {mark.column}"),
@@ -92,7 +94,7 @@ def recognisable(best: pd.DataFrame, mark: Mark, seed: int) -> Estimate:
     """Returns the share of the scored images that reach a mark, with its interval.
 
     Args:
-        best: A row an image with ``group`` and scores, from ``analysis.strongest.strongest_per_image``.
+        best: A row an image with ``group`` and scores, from ``analysis.strongest.strongest_rows``.
         mark: The mark.
         seed: The suite's first seed, which the interval is drawn from.
     """

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, strongest_rows
 from leakgauge.reports.comparison.compare import Compared, Comparison
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
 from leakgauge.reports.tables.table import Tone
@@ -95,12 +95,12 @@ def _pictures(run: LoadedRun, place: Place, chosen: Sequence[str]) -> tuple[Pict
     """Returns what the strongest attack rebuilds of some images; nothing where the point was not attacked."""
     if not candidates(run, place.point, place.setting):
         return ()
-    best = strongest_per_image(run, place.point, place.setting)
+    best = strongest_rows(run, place.point, place.setting)
     return rebuilt(run, best, chosen, place.point)
 
 
 def rebuilt(run: LoadedRun, best: pd.DataFrame, chosen: Sequence[str], point: str) -> tuple[Picture, ...]:
-    """Returns pictures of the strongest attack on some images, ``best`` as ``strongest_per_image`` gives it."""
+    """Returns pictures of the strongest attack on some images, ``best`` as ``strongest_rows`` gives it."""
     files, order = PictureFiles.of(run), image_order(run)
     by_image = best[best["seed"] == run.suite.seeds[0]].set_index("image")
     found = []
@@ -204,7 +204,7 @@ def worse_images(base: LoadedRun, new: LoadedRun, wanted: int = WORST) -> tuple[
             known = setting in base.settings and point in base.points_at(setting)
             if not known or not (candidates(base, point, setting) and candidates(new, point, setting)):
                 continue
-            before, after = (strongest_per_image(run, point, setting) for run in (base, new))
+            before, after = (strongest_rows(run, point, setting) for run in (base, new))
             pairs = after.merge(before, on=["seed", "image"], suffixes=("", "_before"))
             pairs = pairs[pairs["seed"] == new.suite.seeds[0]]
             rise = (pairs["leakage"] - pairs["leakage_before"]).tolist()  # of what is unscored NaN, above nothing

@@ -1,4 +1,4 @@
-"""Pictures of an operating point: a few originals, and what the strongest attack on each of them rebuilt."""
+"""Pictures of an operating point: a few originals, and what the strongest attack rebuilt of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from leakgauge.harness.errors import StoreError
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, strongest_rows
 from leakgauge.reports.writers.gallery import evenly
 
 WANTED = 6
@@ -22,7 +22,7 @@ def picture_rows(run: LoadedRun, setting: Setting, point: str) -> NDArray[np.uin
     originals = _sheet(run, "originals")
     if originals is None or not candidates(run, point, setting):
         return None
-    best = strongest_per_image(run, point, setting)
+    best = strongest_rows(run, point, setting)
     best = best[(best["seed"] == run.suite.seeds[0]) & (best["cell"] != "")]
     cells = {str(row.image): str(row.cell) for row in best.itertuples()}
     order = _order(run)

@@ -43,7 +43,7 @@ class PointRecord:
         metrics: Means of the operating point with ``_lo`` and ``_hi``, the ends of their 95 % intervals, and those of
             its cells below the attack's label: ``set_decoder/psnr_db``. What is unscored is left out.
         curves: Of the attacks that trained.
-        picture: Originals above what the strongest attack on each rebuilt, uint8 (H, W, 3); None where none is stored.
+        picture: Originals above what the strongest attack rebuilt, uint8 (H, W, 3); None where none is stored.
     """
 
     name: str

@@ -135,7 +135,7 @@ def _plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             for kind, column, label, spoken in _COSTS:
                 figure, missing = frontier(here, column, label, looks)
                 caption = (
-                    "Above: leakage of the strongest attack on each image. Below: task quality. "
+                    "Above: leakage of the strongest attack. Below: task quality. "
                     "Bars are 95 % intervals; a hollow marker is an operating point that is inconclusive or a lower "
                     "bound. Markers of nearly equal cost are set side by side."
                 )
@@ -145,7 +145,7 @@ def _plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             if any(is_number(row["strongest_leakage"]) and is_number(row["quality"]) for row in here):
                 figure, missing = against_quality(here, looks)
                 caption = (
-                    "Leakage of the strongest attack on each image. Lines are 95 % intervals, of leakage upright and "
+                    "Leakage of the strongest attack. Lines are 95 % intervals, of leakage upright and "
                     "of quality across; the same images stand behind every point, so that differences are surer than "
                     "the intervals suggest. A hollow marker is an operating point that is inconclusive or "
                     "a lower bound."
@@ -193,7 +193,7 @@ def _snr_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
             figure, missing = against
             place = f"Threat model {model.name}"
             caption = (
-                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "From above: leakage of the strongest attack, zero being the best floor; task quality; "
                 "complex symbols sent an image. Colour and marker tell the operating point, the line the path: the "
                 "channel plug-in. Bars are 95 % intervals, set side by side; a hollow marker is an operating "
                 "point that is inconclusive or a lower bound."
@@ -220,7 +220,7 @@ def _cut_plots(run: LoadedRun, rows: list[Row]) -> list[Plot]:
                 continue
             figure, missing = by_cut
             caption = (
-                "From above: leakage of the strongest attack on each image, zero being the best floor; task quality; "
+                "From above: leakage of the strongest attack, zero being the best floor; task quality; "
                 "operations on the edge. A line joins operating points that differ in nothing but the cut. Bars are "
                 "95 % intervals; a hollow marker is an operating point that is inconclusive or a lower bound."
             )

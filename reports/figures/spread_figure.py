@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.strongest import strongest_rows
 from leakgauge.reports.analysis.worst_cases import PERCENTILE, ecdf
 from leakgauge.reports.figures.palette import MUTED, Marker
 
@@ -19,7 +19,7 @@ def leakage_spread(run: LoadedRun, setting: Setting, marks: dict[str, Marker]) -
     """
     drawn = []
     for point in run.points_at(setting):
-        values, shares = ecdf(strongest_per_image(run, point, setting)["leakage"])
+        values, shares = ecdf(strongest_rows(run, point, setting)["leakage"])
         if len(values):
             drawn.append((point, values, shares))
     if not drawn:

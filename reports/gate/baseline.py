@@ -20,10 +20,10 @@ from leakgauge.reports.analysis.difference import interval_over
 from leakgauge.reports.analysis.identity import as_json, grants_of, identity_of
 from leakgauge.reports.analysis.measures import MEASURES, PROBE, MeasuredPoint, measure_of, measured
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.worst_cases import MARKS
 
-BASELINE_VERSION = 2
-"""1 had no worst cases; they are found from its values an image when it is read."""
+BASELINE_VERSION = 3
+_RETIRED = "picked attack and floor by image, and counts leakage otherwise"
+"""Versions 1 and 2, of whose values an image no attack's own can be told."""
 
 
 class _Strict(BaseModel):
@@ -247,28 +247,4 @@ def read_baseline(path: Path) -> Baseline:
         StoreError: It is not there, is no baseline, or of a version that is not known.
     """
     hint = "write it again with `leakgauge baseline RUN`"
-    found = read_versioned(path, Baseline, BASELINE_VERSION, "baseline", hint, older=(1,))
-    return found if found.schema_version == BASELINE_VERSION else _with_worst_cases(found)
-
-
-def _with_worst_cases(old: Baseline) -> Baseline:
-    """Finds the worst cases that version 1 did not record, from its values an image; they have no interval."""
-    points = tuple(
-        point.model_copy(update={"measures": {**_worst_cases(old, point), **point.measures}}) for point in old.points
-    )
-    return old.model_copy(update={"points": points, "schema_version": BASELINE_VERSION})
-
-
-def _worst_cases(old: Baseline, point: BaselinePoint) -> dict[str, Recorded]:
-    found = {"leakage_p95": old.values(point, "leakage")}
-    for mark in MARKS:
-        values = old.values(point, mark.score)
-        found[mark.column] = None if values is None else mark.reached(values)
-    return {
-        name: Recorded(
-            mean=measure_of(name).over(values),
-            images=None if name in VALUES_OF else tuple(None if math.isnan(v) else float(v) for v in values),
-        )
-        for name, values in found.items()
-        if values is not None and values.notna().any()
-    }
+    return read_versioned(path, Baseline, BASELINE_VERSION, "baseline", hint, retired=_RETIRED)

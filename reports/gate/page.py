@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import candidates, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, strongest_rows
 from leakgauge.reports.comparison.side_by_side import originals, rebuilt
 from leakgauge.reports.gate.baseline import Baseline
 from leakgauge.reports.gate.check import Gate
@@ -86,7 +86,7 @@ def most_leaking(gate: Gate, run: LoadedRun, baseline: Baseline | None = None) -
             place = f"{point}, {setting.said}"
             if place not in failing or not candidates(run, point, setting):
                 continue
-            best = strongest_per_image(run, point, setting)
+            best = strongest_rows(run, point, setting)
             best = best[(best["seed"] == run.suite.seeds[0]) & best["leakage"].notna()]
             worst = best.sort_values(["leakage", "image"], ascending=[False, True], kind="stable")[:PICTURES]
             chosen = [str(image) for image in worst["image"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import Estimate, change, estimate, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import Estimate, change, estimate, image_rows, strongest_rows
 from leakgauge.reports.notation import bounds
 from leakgauge.reports.tables.table import Grid, Heading, Value, figure, words
 
@@ -25,11 +25,11 @@ def _entry(difference: Estimate) -> Value:
 
 
 def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
-    """Returns row minus column in PSNR of the strongest attack on each image, dB; None for under three points.
+    """Returns row minus column in PSNR of the strongest attack on average, dB; None for under three points.
 
     What is compared with the baseline alone stands in the table of operating points.
     """
-    best = {point: strongest_per_image(run, point, setting) for point in run.points_at(setting)}
+    best = {point: strongest_rows(run, point, setting) for point in run.points_at(setting)}
     best = {point: rows for point, rows in best.items() if rows["psnr_db"].notna().any()}
     if len(best) < 3:
         return None
@@ -46,7 +46,7 @@ def points_paired(run: LoadedRun, setting: Setting) -> Grid | None:
     ]
     headings = [Heading("PSNR of", "", numeric=False), *(Heading(f"minus {point}", "dB") for point in best)]
     place = setting.said
-    return Grid(f"Strongest attack on each image, row minus column, {place}", headings, rows)
+    return Grid(f"Strongest attack at each point, row minus column, {place}", headings, rows)
 
 
 def _attacks_at(run: LoadedRun, point: str, channel: str) -> dict[tuple[str, str], pd.DataFrame]:

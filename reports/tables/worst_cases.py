@@ -8,7 +8,7 @@ from leakgauge.reports.tables.table import Grid, Heading, Value, figure, ranged,
 
 
 def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
-    """Returns mean and percentile of leakage, and the share of images that pass for recognisable.
+    """Returns mean and percentile of leakage, what the best attack on each image reaches, and recognisable shares.
 
     Args:
         run: The run.
@@ -20,6 +20,8 @@ def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
         *([Heading("Channel and threat model", numeric=False)] if len(settings) > 1 else []),
         Heading("Mean leakage", "dB above floor"),
         Heading(f"{PERCENTILE}th percentile", "dB above floor"),
+        Heading("Picked by image", "dB above floor"),
+        Heading("Blind guesses, picked by image", "dB above floor"),
         *(Heading("Recognisable", f"% of images, {mark.sign}") for mark in MARKS),
         Heading("Re-identified by judge", "% of images"),
         Heading("Images", "scored"),
@@ -33,6 +35,8 @@ def worst_cases_grid(run: LoadedRun, rows: list[Row]) -> Grid:
                 *([words(place)] if len(settings) > 1 else []),
                 ranged(row, "strongest_leakage", 2),
                 figure(row["leakage_p95"], 2),
+                ranged(row, "oracle_leakage", 2),
+                ranged(row, "blind_leakage", 2),
                 *(ranged(row, mark.column, 1, scale=100) for mark in MARKS),
                 ranged(row, "judge_reid_top1", 1, scale=100),
                 figure(int(row["n"]), 0),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_rows
 from leakgauge.reports.notation import is_number
 from leakgauge.reports.writers.first_screen import FirstScreen
 from leakgauge.reports.writers.gallery import Gallery, image_order
@@ -36,13 +36,16 @@ def _scores(rows: pd.DataFrame, images: list[str]) -> dict[str, list[float | Non
     return found
 
 
-def _best_attack(best: pd.DataFrame, images: list[str], names: list[str]) -> list[int]:
+def _strongest(best: pd.DataFrame, images: list[str], names: list[str]) -> list[int]:
     attacks = best.drop_duplicates("image").set_index("image")["attack"].reindex(images)
     return [names.index(attack) if attack in names else -1 for attack in attacks]
 
 
 def _at(run: LoadedRun, point: str, setting: Setting, images: list[str], sheets: Sheets) -> Row | None:
-    """Returns an operating point: its attacks with their sheet and scores, and which of them is best on each image."""
+    """Returns an operating point: its attacks with their sheet and scores, and by image the number of the strongest.
+
+    It is -1 where that one is unscored.
+    """
     seed = run.suite.seeds[0]
     attacks: list[dict[str, Any]] = []
     rebuilding = [a for a in candidates(run, point, setting) if not run.is_floor(a)]
@@ -65,8 +68,8 @@ def _at(run: LoadedRun, point: str, setting: Setting, images: list[str], sheets:
     if not attacks:
         return None
     names = [str(entry["name"]) for entry in attacks]
-    best = strongest_per_image(run, point, setting) if rebuilding else pd.DataFrame()
-    strongest = _best_attack(best[best["seed"] == seed], images, names) if rebuilding else [-1] * len(images)
+    best = strongest_rows(run, point, setting) if rebuilding else pd.DataFrame()
+    strongest = _strongest(best[best["seed"] == seed], images, names) if rebuilding else [-1] * len(images)
     return {"name": point, "attacks": attacks, "strongest": strongest}
 
 

@@ -1,4 +1,4 @@
-"""The gallery: originals beside what the strongest attack on each of them rebuilds at every operating point."""
+"""The gallery: originals beside what the strongest attack rebuilds at every operating point."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from leakgauge.harness.errors import StoreError
+from leakgauge.harness.scoring.leakage import strongest
 from leakgauge.reports.analysis.run import LoadedRun, Setting
-from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import candidates, image_rows, strongest_rows
 from leakgauge.reports.notation import UNSCORED, is_number, number
 
 Draw = Callable[[str, int], str]
@@ -143,13 +144,13 @@ def _strip(draw: Draw, best: pd.DataFrame, chosen: dict[int, str], words: tuple[
 
 
 def _floors(run: LoadedRun, setting: Setting, seed: int) -> pd.DataFrame | None:
-    """Returns the best floor on each image at the baseline, or None where there is no floor."""
+    """Returns the rows of the floor that is best on average at the baseline, or None where there is no floor."""
     floors = [attack for attack in run.attacks if run.is_floor(attack)]
     rows = image_rows(run, run.suite.baseline_point, setting, floors)
     rows = rows[rows["seed"] == seed]
     if rows.empty:
         return None
-    return rows.sort_values(["psnr_db", "attack"], ascending=[False, True], kind="stable").drop_duplicates("image")
+    return rows[rows["attack"] == strongest(rows, "psnr_db")]
 
 
 def gallery(run: LoadedRun, wanted: int = 6, *, embedded: bool = True) -> Gallery | None:
@@ -189,7 +190,7 @@ def extreme_cases(run: LoadedRun, wanted: int = 3, *, embedded: bool = True) -> 
         # Where nothing but floors was run nothing leaks most.
         points = [p for p in run.points_at(setting) if candidates(run, p, setting)]
         defended = [p for p in points if p != run.suite.baseline_point] or points
-        best = [strongest_per_image(run, point, setting) for point in defended]
+        best = [strongest_rows(run, point, setting) for point in defended]
         if not best:
             continue
         mean = _with_content(run, order, pd.concat(best).groupby("image")["leakage"].mean().reindex(order).dropna())
@@ -232,6 +233,6 @@ def _pictures(run: LoadedRun, order: list[str], headings: dict[int, str], embedd
         for point in run.points_at(setting):
             if not candidates(run, point, setting):
                 continue  # nothing that paints a picture of what was sent
-            best = strongest_per_image(run, point, setting)
+            best = strongest_rows(run, point, setting)
             strips.append(_strip(draw, best[best["seed"] == seed], chosen, (point, detail)))
     return Gallery(tuple(headings.values()), tuple(strips), max(104, min(files.width, 160)))

@@ -14,7 +14,7 @@ from leakgauge.reports.notation import is_number
 from leakgauge.reports.tables.table import Value, figure, ranged
 from leakgauge.reports.writers.first_screen import FirstScreen, PointLine, ScreenPart
 
-STRONGEST = "strongest on each image"
+STRONGEST = "strongest on average"
 
 
 class Cost(NamedTuple):
@@ -100,7 +100,7 @@ def _facts(row: Row, line: PointLine, quality_name: str) -> list[list[str]]:
         "95th percentile": figure(row.get("leakage_p95"), 1),
     }
     units = {quality_name: " %", "Bytes": " byte", "FLOPs": " GFLOP", "95th percentile": " dB"}
-    strongest = [["Strongest", str(row["strongest_attack"]), "on most images"]] if row.get("strongest_attack") else []
+    strongest = [["Strongest", str(row["strongest_attack"]), "on average"]] if row.get("strongest_attack") else []
     return strongest + [
         [name, value.text + (units.get(name, "") if value.sort else ""), shares.get(name) or value.detail]
         for name, value in values.items()

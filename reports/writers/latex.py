@@ -86,7 +86,8 @@ def points_table(run: LoadedRun, setting: Setting, rows: Sequence[Row]) -> str:
         lines.append(" & ".join(entries))
     images = run.task.get("evaluation_images", "all")
     caption = (
-        f"Strongest attack on each of {images} images, {_place(run, setting)}. Leakage is PSNR above the best floor. "
+        f"Strongest attack on average over {images} images, {_place(run, setting)}; every score is of the attack that "
+        "is best at it. Leakage is PSNR above the best floor. "
         f"{escape(judge_note(run))} {_NOTE}"
     )
     own = [(escape(score.heading), escape(score.unit)) for score in run.own_scores]

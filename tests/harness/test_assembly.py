@@ -34,11 +34,21 @@ def rows(parts):
 FLOORS = [part("undefended", "floor_a", [10.0] * N, floor=True), part("m", "floor_a", [10.0] * N, floor=True)]
 
 
-def test_leakage_is_above_the_best_floor_of_each_image():
-    other = part("undefended", "floor_b", [8.0, 12, 8, 8, 8, 8], floor=True)
+def test_leakage_is_above_the_floor_that_is_best_on_average():
+    other = part("undefended", "floor_b", [8.0, 15, 8, 15, 8, 15], floor=True)
     found = rows([*FLOORS, other, part("undefended", "x", [20.0] * N)])
-    assert found["undefended-x"]["leakage"] == (10 * 5 + 8) / 6
+    assert found["undefended-x"]["leakage"] == 20 - (8 + 15) / 2
+    assert found["undefended-floor_b"]["leakage"] == 0
+    assert found["undefended-floor_a"]["leakage"] == -1.5
     assert found["undefended-x"]["verdict"] == "conclusive"
+
+
+def test_what_guesses_reach_stands_by_image_and_is_no_metric_of_the_run_s_own():
+    blind = part("undefended", "x", [20.0] * N)
+    blind["scores"]["permuted_psnr_db"] = [9.0, 8, 9, 8, 9, 8]
+    tables = tables_of([*FLOORS, blind])
+    assert [row["permuted_psnr_db"] for row in tables.images[-N:]] == [9.0, 8, 9, 8, 9, 8]
+    assert "permuted_psnr_db" not in tables.cells[-1]
 
 
 def test_an_attacker_that_fails_on_the_undefended_payload_proves_nothing():

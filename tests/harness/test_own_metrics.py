@@ -256,7 +256,7 @@ def test_names_that_cannot_be_columns_are_refused(monkeypatch: pytest.MonkeyPatc
     for metrics, says in ((["taken"], "another column"), (["psnr_db", "psnr_db"], "names it twice")):
         with pytest.raises(PluginError, match=says):
             metrics_of(parse_suite({**SUITE, "metrics": metrics}))
-    for name in ("brightness_gap_lo", "Bright", "strongest_x", "a,b", "", "x" * 41):
+    for name in ("brightness_gap_lo", "Bright", "strongest_x", "oracle_leakage", "blind_x", "a,b", "", "x" * 41):
         monkeypatch.setattr(Brightness, "name", name)
         if name != "brightness_gap_lo":
             with pytest.raises(PluginError, match="can be no column"):

@@ -13,7 +13,7 @@ from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import Setting, load_runs
-from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.strongest import strongest_rows
 from leakgauge.reports.figures.against_cut import _common, cut_lines
 from leakgauge.reports.figures.frontier import against_quality, frontier
 from leakgauge.reports.figures.palette import marks
@@ -61,7 +61,7 @@ def test_the_figure_is_in_the_page_and_beside_the_markdown(cuts, tmp_path):
 def test_extremes_are_those_that_leak_most_and_least(make_run, tmp_path):
     run = load_runs([make_run(tmp_path / "run")])[0]
     found = extreme_cases(run, wanted=2)
-    leak = strongest_per_image(run, "merged", SETTING).set_index("image")["leakage"]
+    leak = strongest_rows(run, "merged", SETTING).set_index("image")["leakage"]
     places = [int(re.search(r"(\d+)$", heading).group(1)) - 1 for heading in found.headings]
     ranked = np.argsort(leak.to_numpy(), kind="stable")
     assert places == [ranked[-1], ranked[-2], ranked[0], ranked[1]]
@@ -101,9 +101,9 @@ def test_leakage_is_drawn_against_quality(tmp_path):
 def test_runs_of_all_schema_versions_share_a_page(tmp_path):
     Simulation().write(tmp_path / "current")
     stored = Path(__file__).parent
-    folders = [*(stored / f"schema_{version}" for version in (1, 2, 3, 4)), tmp_path / "current"]
+    folders = [*(stored / f"schema_{version}" for version in (1, 2, 3, 4, 5)), tmp_path / "current"]
     runs = [RunFolder.open(path) for path in folders]
-    assert [run.manifest()["schema_version"] for run in runs] == [1, 2, 3, 4, 5]
+    assert [run.manifest()["schema_version"] for run in runs] == [1, 2, 3, 4, 5, 6]
     page, *own = write_html(runs, tmp_path)
     assert page.read_text().count('data-label="Run"') >= 5
     assert len(own) == 5
@@ -112,7 +112,7 @@ def test_runs_of_all_schema_versions_share_a_page(tmp_path):
 
 def test_a_grey_square_does_not_head_what_leaks_most(make_run, tmp_path):
     folder = make_run(tmp_path / "run")
-    leak = strongest_per_image(load_runs([folder])[0], "merged", SETTING)["leakage"].to_numpy()
+    leak = strongest_rows(load_runs([folder])[0], "merged", SETTING)["leakage"].to_numpy()
     first = int(np.argsort(leak, kind="stable")[-1])
     sheet = folder.read_images("originals", 10, 8, 8).copy()
     sheet[first] = 128

@@ -10,7 +10,7 @@ import pytest
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.reports.analysis.run import LoadedRun, Setting, load_runs
-from leakgauge.reports.analysis.strongest import image_rows, strongest_per_image
+from leakgauge.reports.analysis.strongest import image_rows, strongest_rows
 from leakgauge.reports.notation import number
 from leakgauge.reports.tables.paired import attacks_paired, points_paired
 from leakgauge.reports.writers.html import write_html
@@ -37,7 +37,7 @@ def test_points_are_compared_image_by_image(three: LoadedRun) -> None:
     grid = points_paired(three, SETTING)
     assert grid is not None
     assert [heading.text for heading in grid.headings] == ["PSNR of", "minus plain", "minus merged", "minus also"]
-    best = [strongest_per_image(three, point, SETTING)["psnr_db"] for point in ("plain", "merged")]
+    best = [strongest_rows(three, point, SETTING)["psnr_db"] for point in ("plain", "merged")]
     assert grid.rows[0][1].text == ""
     assert grid.rows[0][2].text == number((best[0] - best[1]).mean(), 2, signed=True)
     assert grid.rows[1][1].text == number((best[1] - best[0]).mean(), 2, signed=True)

@@ -100,24 +100,15 @@ def test_without_a_limit_it_is_recorded_and_not_judged(tmp_path):
     assert not any(check.measure == P95 for check in gate.checks)
 
 
-def test_a_baseline_of_version_1_is_read_and_judged_by(tmp_path):
-    run = simulated(tmp_path / "a", n=100)
-    write_baseline(baseline_of(run), tmp_path / "new.json")
-    old = json.loads((tmp_path / "new.json").read_text())
-    assert old["schema_version"] == 2
-    recorded = old["points"][1]["measures"]["leakage_p95"]
-    assert recorded["lo"] <= recorded["mean"] <= recorded["hi"]
-    assert recorded["images"] is None
-    old["schema_version"] = 1
-    for point in old["points"]:
-        for name in ("leakage_p95", "recognisable_ssim", "recognisable_lpips"):
-            del point["measures"][name]
-    (tmp_path / "old.json").write_text(json.dumps(old))
-    new, read = (read_baseline(tmp_path / name) for name in ("new.json", "old.json"))
-    for mine, theirs in zip(new.points, read.points, strict=True):
-        for name, one in mine.measures.items():
-            assert theirs.measures[name].mean == pytest.approx(one.mean, abs=1e-3)
-    assert checked(judge(given_away(run), read, parse_limits(LIMITS))).outcome == "exceeds"
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_baseline_that_took_another_attack_on_each_image_is_refused(tmp_path, version):
+    write_baseline(baseline_of(simulated(tmp_path / "a")), tmp_path / "b.json")
+    old = json.loads((tmp_path / "b.json").read_text())
+    assert old["schema_version"] == 3
+    (tmp_path / "b.json").write_text(json.dumps({**old, "schema_version": version}))
+    with pytest.raises(StoreError, match="picked attack and floor by image") as caught:
+        read_baseline(tmp_path / "b.json")
+    assert "write it again" in caught.value.hint
 
 
 def test_a_baseline_whose_percentile_is_not_that_of_its_images_is_refused(tmp_path):

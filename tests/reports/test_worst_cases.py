@@ -13,7 +13,7 @@ from simulated_runs import simulated
 
 from leakgauge.reports.analysis.operating_points import POINT_COLUMNS, point_rows
 from leakgauge.reports.analysis.run import load_runs
-from leakgauge.reports.analysis.strongest import strongest_per_image
+from leakgauge.reports.analysis.strongest import strongest_rows
 from leakgauge.reports.analysis.worst_cases import (
     MARKS,
     MARKS_NOTE,
@@ -71,7 +71,7 @@ def test_every_operating_point_tells_its_worst_cases(tmp_path):
     assert set(names) <= {column.name for column in POINT_COLUMNS}
     setting = run.settings[0]
     for row in rows:
-        best = strongest_per_image(run, row["operating_point"], setting)
+        best = strongest_rows(run, row["operating_point"], setting)
         assert row["leakage_p95"] == leakage_percentile(best["leakage"])
         assert row["leakage_p95"] >= row["strongest_leakage"] or best["leakage"].nunique() == 1
         share = (best["ssim"] >= 0.5).mean()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from leakgauge.harness.scoring.leakage import strongest
 from leakgauge.harness.scoring.statistics import Interval, bootstrap_streams, mean_interval
 from leakgauge.harness.search.metrics import HIGHER_IS_BETTER
 from leakgauge.harness.search.results.front import Front
@@ -21,15 +22,20 @@ Row = dict[str, Any]
 def image_metrics(store: RunFolder) -> pd.DataFrame:
     """Returns a row an operating point, setting and image: its metrics, with the strongest attack's leakage, in dB.
 
-    The strongest attack is that of the highest leakage on this very image, floors and probes left out.
+    The strongest attack is that of the highest mean leakage over the images and seeds of a setting, floors and probes
+    left out: who picks another for each image knows the original.
     """
     stated = store.manifest().get("attacks") or {}
     floors = [label for label, entry in stated.items() if entry.get("floor")]
     rows = store.images()
     keys = ["operating_point", *_SETTING, "image"]
     attacked = rows.assign(leakage=rows[_LEAKAGE].where(~rows["attack"].isin(floors)))
-    strongest = attacked.groupby(keys, sort=False, dropna=False)[_LEAKAGE].max().reset_index()
-    return rows.drop_duplicates(keys).drop(columns=_LEAKAGE).merge(strongest, on=keys)
+    is_strongest = pd.Series(False, index=rows.index)
+    places = [key for key in keys if key not in {"seed", "image"}]
+    for _, here in attacked.groupby(places, sort=False, dropna=False):
+        is_strongest[here.index] = here["attack"] == strongest(here, _LEAKAGE)
+    best = attacked.loc[is_strongest, [*keys, _LEAKAGE]]
+    return rows.drop_duplicates(keys).drop(columns=_LEAKAGE).merge(best, on=keys, how="left")
 
 
 def relation(differences: dict[str, Interval]) -> str:

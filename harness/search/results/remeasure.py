@@ -68,8 +68,8 @@ def remeasure_front(front: Front, how: Remeasure, out: Path, device: torch.devic
 
     Each row of front_measured.csv holds one point's metrics on the search split (``searched_*``) beside those on the
     evaluation split (``measured_*``, with the ends of their intervals) and what each attack reached there. Leakage was
-    searched by the proxy attack; measured, it is that of the strongest attack on each image. dominance.csv holds each
-    point of the front against each baseline (``leakgauge.harness.search.results.dominance``).
+    searched by the proxy attack; measured, it is that of the attack that is strongest on average. dominance.csv holds
+    each point of the front against each baseline (``leakgauge.harness.search.results.dominance``).
 
     Returns:
         The path of front_measured.csv.

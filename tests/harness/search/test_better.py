@@ -79,11 +79,13 @@ def test_higher_quality_and_fewer_bytes_dominate(quality, size, expected):
     assert row["payload_bytes"] == pytest.approx(size - 100, abs=0.1)
 
 
-def test_the_strongest_attack_on_each_image_counts_and_floors_do_not():
-    attacks = [rows_of("point", 0.5, 9, leakage, attack) for attack, leakage in (("ridge", 1.0), ("conv", 1.0))]
+def test_the_attack_that_is_strongest_on_average_counts_and_floors_do_not():
+    attacks = [rows_of("point", 0.5, 9, leakage, attack) for attack, leakage in (("ridge", 1.0), ("conv", 1.02))]
+    attacks[0]["leakage"] += np.tile([0.5, -0.5], len(IMAGES) // 2)
     store = store_of(*attacks, rows_of("point", 0.5, 9, 7.0, "flat"))
-    expected = np.maximum(attacks[0]["leakage"], attacks[1]["leakage"])
-    assert image_metrics(store)["leakage"].tolist() == pytest.approx(expected.tolist())
+    assert (attacks[0]["leakage"] > attacks[1]["leakage"]).any(), "the other does better on some images"
+    best = max(attacks, key=lambda rows: rows["leakage"].mean())
+    assert image_metrics(store)["leakage"].tolist() == pytest.approx(best["leakage"].tolist())
 
 
 def test_intervals_resample_clusters():
