@@ -9,6 +9,7 @@ import pytest
 import torch
 from simulated_runs import suite_of
 
+from leakgauge.benchmarks.studies.blind_guesses import centres, greys, tints
 from leakgauge.harness.scoring.leakage import unrelated
 from leakgauge.harness.scoring.reconstruction import Psnr
 from leakgauge.harness.store.assembly import Assembler
@@ -27,28 +28,6 @@ ATTACKERS = (1, 4, 8)
 def crops():
     task = create("tasks", "photos", {}, where="task")
     return task.split("evaluation").evenly_spaced(280), task.split("attacker").evenly_spaced(384).images()
-
-
-def centres(images, count):
-    """k-means centres of the attacker's images."""
-    flat = images.flatten(1)
-    found = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(1))[:count]].clone()
-    for _ in range(12):
-        nearest = torch.cdist(flat, found).argmin(dim=1)
-        found = torch.stack([flat[nearest == k].mean(dim=0) for k in range(count)])
-    return list(found.view(count, *images.shape[1:]))
-
-
-def greys(images, count):
-    """Constant greys, as bright as quantiles of the attacker's images."""
-    levels = images.mean(dim=(1, 2, 3)).quantile((torch.arange(count) + 0.5) / count)
-    return [torch.full_like(images[0], float(level)) for level in levels]
-
-
-def tints(images, count):
-    """The attacker's mean image, each time with another tint."""
-    drawn = torch.randn(count, 3, 1, 1, generator=torch.Generator().manual_seed(2))
-    return [(images.mean(dim=0) + 0.05 * tint).clamp(0, 1) for tint in drawn]
 
 
 def reported(folder, guesses):
