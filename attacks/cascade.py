@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.training.context_features import Scaling, context_of, laid
-from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap
+from leakgauge.attacks.training.folded_ridge import Features, FoldedRidge, LinearMap
 from leakgauge.attacks.training.layout import from_patches, patches_of
 from leakgauge.harness.contracts.attack import Attack, AttackerView
 from leakgauge.harness.contracts.declarations import Layout, Training
@@ -124,8 +124,8 @@ class Cascade(Attack):
         """Lays what the edge makes of the attacker's own pictures, (B, N + P, D')."""
         return self._laid(view.observe(images, draw))
 
-    def _solved(self, features: Callable[[slice], Tensor], wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
-        """Fits a map from features (b, N, F) of rows of images to what is wanted (B, N, P).
+    def _solved(self, features: Callable[[slice], Features], wanted: Tensor, folds: Tensor) -> tuple[LinearMap, Tensor]:
+        """Fits a map from the features of rows of images to what is wanted (B, N, P).
 
         Returns:
             The map, and (B, N, P) what maps that were fitted without an image's fold give for it.
@@ -139,13 +139,15 @@ class Cascade(Attack):
             looked = features(rows)
             for fold, one in enumerate(of_the_rest):
                 own = folds[rows] == fold
-                given[rows][own] = one(looked[own])
+                given[rows][own] = one(looked.select(own))
         return whole, given
 
-    def _looks(self, guess: Draft, seen: Tensor, rows: slice) -> Tensor:
+    def _looks(self, guess: Draft, seen: Tensor, rows: slice) -> Features:
         """Returns what a step looks at: what differs, and where patches share tokens the guess itself."""
         differs = context_of(seen[rows] - guess.seen[rows], self._grid)
-        return torch.cat([differs, guess.patches[rows] - 0.5], dim=2) if self._shares else differs
+        if not self._shares:
+            return differs
+        return Features(torch.cat([differs.local, guess.patches[rows] - 0.5], dim=2), differs.whole)
 
     def _looked_at(self, patches: Tensor) -> Draft:
         """Returns a guess as a picture of 8 bits, and what the edge makes of it."""

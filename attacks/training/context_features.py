@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leakgauge.attacks.training.folded_ridge import Features
 from leakgauge.attacks.training.layout import on_grid, token_statistics
 from leakgauge.harness.values.observation import Observation
 
@@ -39,18 +40,15 @@ def laid(observations: Observation, scaling: Scaling) -> Tensor:
     return torch.cat([both, torch.cat([sizes, sizes.new_zeros(len(sizes), first.shape[1], 1)], dim=1)], dim=2)
 
 
-def context_of(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def context_of(tokens: Tensor, grid: tuple[int, int]) -> Features:
     """Returns features of every patch, linear in the tokens.
 
-    Its own token, its four neighbours apart (zero beyond the edge of the image), the mean of the image, and the tokens
-    that are protected.
+    Its own token and its four neighbours apart (zero beyond the edge of the image); of the whole image the mean, and
+    the tokens that are protected.
 
     Args:
         tokens: (B, N + P, D), as ``laid`` lays them.
         grid: Patch rows and columns, N of them.
-
-    Returns:
-        (B, N, F).
     """
     rows, columns = grid
     count, patches, width = len(tokens), rows * columns, tokens.shape[2]
@@ -61,4 +59,4 @@ def context_of(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1))
     ]
     whole = torch.cat([own.mean(dim=1), first], dim=1)  # (B, (1 + P) D)
-    return torch.cat([own, *near, whole[:, None].expand(-1, patches, -1)], dim=2)
+    return Features(torch.cat([own, *near], dim=2), whole)

@@ -10,15 +10,32 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a map looks at: features of every place (B, N, F), and behind them those of the whole image (B, G).
+
+    They are kept apart, because what is the same at all places costs next to nothing to sum over them.
+    """
+
+    local: Tensor
+    whole: Tensor
+
+    def select(self, rows: Tensor | slice) -> Features:
+        """Returns those of some images."""
+        return Features(self.local[rows], self.whole[rows])
+
+
 class LinearMap(NamedTuple):
-    """``x @ weights + bias[place]``: weights (F, P) shared by all places, a bias (N, P) for each."""
+    """``x @ weights + bias[place]``: weights (F + G, P) shared by all places, a bias (N, P) for each."""
 
     weights: Tensor
     bias: Tensor
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """Returns (B, N, P) for features (B, N, F)."""
-        return features @ self.weights + self.bias
+    def __call__(self, features: Features) -> Tensor:
+        """Returns (B, N, P)."""
+        width = features.local.shape[2]
+        of_image = features.whole @ self.weights[width:]
+        return features.local @ self.weights[:width] + of_image[:, None] + self.bias
 
 
 @dataclass(frozen=True)
@@ -26,9 +43,9 @@ class Sums:
     """Sums over images, in double precision: all that a fit and its error need of them.
 
     Args:
-        gram: (F, F) of features by features.
-        cross: (F, P) of features by what is wanted.
-        x: (N, F) features of every place.
+        gram: (F + G, F + G) of features by features.
+        cross: (F + G, P) of features by what is wanted.
+        x: (N, F + G) features of every place.
         y: (N, P) what is wanted of every place.
         squares: Of what is wanted.
         count: Images.
@@ -42,11 +59,20 @@ class Sums:
     count: int = 0
 
     @classmethod
-    def of(cls, features: Tensor, wanted: Tensor) -> Sums:
-        """Returns those of features (B, N, F) and what is wanted (B, N, P)."""
-        x, y = features.double(), wanted.double()
-        flat, asked = x.flatten(0, 1), y.flatten(0, 1)
-        return cls(flat.T @ flat, flat.T @ asked, x.sum(dim=0), y.sum(dim=0), float(y.square().sum()), len(features))
+    def of(cls, features: Features, wanted: Tensor) -> Sums:
+        """Returns those of features and what is wanted (B, N, P)."""
+        local, whole, asked = features.local.double(), features.whole.double(), wanted.double()
+        flat, places = local.flatten(0, 1), local.shape[1]
+        mixed = local.sum(dim=1).T @ whole  # (F, G)
+        gram = torch.cat(
+            [
+                torch.cat([flat.T @ flat, mixed], dim=1),
+                torch.cat([mixed.T, places * whole.T @ whole], dim=1),
+            ]
+        )
+        cross = torch.cat([flat.T @ asked.flatten(0, 1), whole.T @ asked.sum(dim=1)])
+        x = torch.cat([local.sum(dim=0), whole.sum(dim=0).expand(places, -1)], dim=1)
+        return cls(gram, cross, x, asked.sum(dim=0), float(asked.square().sum()), len(local))
 
     def _with(self, other: Sums, sign: int) -> Sums:
         return Sums(
@@ -64,15 +90,19 @@ class Sums:
     def __sub__(self, other: Sums) -> Sums:
         return self._with(other, -1)
 
-    def solved(self, penalty: float) -> LinearMap:
-        """Returns the map of least squared error, with a penalty relative to the mean feature energy."""
+    def solved(self, penalties: Sequence[float]) -> list[LinearMap]:
+        """Returns the maps of least squared error, with penalties relative to the mean feature energy."""
         count = max(1, self.count)
         x, y = self.x / count, self.y / count
         # Less what the bias of every place explains.
         gram, cross = self.gram - count * x.T @ x, self.cross - count * x.T @ y
-        ridge = (penalty * gram.diagonal().mean()).clamp_min(1e-9) * torch.eye(len(gram)).to(gram)
-        weights = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge))  # half the work of solve
-        return LinearMap(weights.float(), (y - x @ weights).float())
+        scale, one = gram.diagonal().mean(), torch.eye(len(gram)).to(gram)
+        maps = []
+        for penalty in penalties:
+            ridge = (penalty * scale).clamp_min(1e-9) * one
+            weights = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge))  # half the work of solve
+            maps.append(LinearMap(weights.float(), (y - x @ weights).float()))
+        return maps
 
     def error(self, one: LinearMap) -> float:
         """Returns the squared error of a map over these images."""
@@ -95,18 +125,18 @@ class FoldedRidge:
     def __init__(self, folds: int, penalties: Sequence[float]) -> None:
         self._penalties, self._sums = penalties, [Sums() for _ in range(folds)]
 
-    def add(self, features: Tensor, wanted: Tensor, folds: Tensor) -> None:
-        """Adds images: features (B, N, F), what is wanted of them (B, N, P), and the fold of each (B,)."""
+    def add(self, features: Features, wanted: Tensor, folds: Tensor) -> None:
+        """Adds images: their features, what is wanted of them (B, N, P), and the fold of each (B,)."""
         for fold, sums in enumerate(self._sums):
             own = folds == fold
             if bool(own.any()):
-                self._sums[fold] = sums + Sums.of(features[own], wanted[own])
+                self._sums[fold] = sums + Sums.of(features.select(own), wanted[own])
 
     def solve(self) -> tuple[LinearMap, list[LinearMap]]:
         """Chooses the penalty by left-out images; returns the map of all images, and for each fold that of the rest."""
         every = sum(self._sums[1:], self._sums[0])
         rest = [every - own if len(self._sums) > 1 else own for own in self._sums]
-        maps = [[one.solved(penalty) for penalty in self._penalties] for one in rest]
+        maps = [one.solved(self._penalties) for one in rest]
         errors = [sum(own.error(maps[f][k]) for f, own in enumerate(self._sums)) for k in range(len(self._penalties))]
         best = errors.index(min(errors))
-        return every.solved(self._penalties[best]), [of_fold[best] for of_fold in maps]
+        return every.solved(self._penalties[best : best + 1])[0], [of_fold[best] for of_fold in maps]

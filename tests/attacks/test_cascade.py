@@ -12,7 +12,7 @@ from leakgauge.attacks import cascade
 from leakgauge.attacks.cascade import Cascade
 from leakgauge.attacks.ridge import Ridge
 from leakgauge.attacks.training.context_features import Scaling, context_of, laid
-from leakgauge.attacks.training.folded_ridge import FoldedRidge, LinearMap, Sums
+from leakgauge.attacks.training.folded_ridge import Features, FoldedRidge, LinearMap, Sums
 from leakgauge.attacks.training.loop import mean_psnr_db
 from leakgauge.harness.measurement.convergence import data_limited
 from leakgauge.harness.suite.schema import ThreatModel
@@ -24,6 +24,11 @@ MAP_TOLD = ThreatModel(knows={"merge_map": True})
 
 def rows(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def plain(x: torch.Tensor) -> Features:
+    """Features of places alone."""
+    return Features(x, x.new_zeros(len(x), 0))
 
 
 def solved_by_hand(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -39,7 +44,7 @@ def solved_by_hand(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Te
 
 def test_every_place_has_its_own_bias_and_all_share_the_weights():
     x, y = rows(30, 4, 3), rows(30, 4, 2) + torch.arange(4)[:, None]
-    found = Sums.of(x, y).solved(1e-2)
+    found = Sums.of(plain(x), y).solved((1e-2,))[0]
     expected = solved_by_hand(x, y, 1e-2).float()
     torch.testing.assert_close(found.weights, expected[:3], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.bias, expected[3:], atol=1e-5, rtol=1e-4)
@@ -48,40 +53,42 @@ def test_every_place_has_its_own_bias_and_all_share_the_weights():
 def test_the_error_of_a_map_follows_from_sums():
     x, y = rows(20, 4, 3), rows(20, 4, 2)
     one = LinearMap(rows(3, 2), rows(4, 2))
-    assert Sums.of(x, y).error(one) == pytest.approx(float((one(x) - y).double().square().sum()), rel=1e-5)
+    assert Sums.of(plain(x), y).error(one) == pytest.approx(
+        float((one(plain(x)) - y).double().square().sum()), rel=1e-5
+    )
 
 
 def test_what_is_told_of_an_image_comes_from_a_fit_without_it():
     x, y, folds = rows(24, 4, 3), rows(24, 4, 2), torch.arange(24) % 3
     ridge = FoldedRidge(3, (1e-3,))
     for part in (slice(0, 10), slice(10, 24)):
-        ridge.add(x[part], y[part], folds[part])
+        ridge.add(plain(x[part]), y[part], folds[part])
     whole, of_the_rest = ridge.solve()
     for fold, one in enumerate(of_the_rest):
-        rest = Sums.of(x[folds != fold], y[folds != fold]).solved(1e-3)
-        torch.testing.assert_close(one(x), rest(x), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(whole.weights, Sums.of(x, y).solved(1e-3).weights, atol=1e-5, rtol=1e-4)
+        rest = Sums.of(plain(x[folds != fold]), y[folds != fold]).solved((1e-3,))[0]
+        torch.testing.assert_close(one(plain(x)), rest(plain(x)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(whole.weights, Sums.of(plain(x), y).solved((1e-3,))[0].weights, atol=1e-5, rtol=1e-4)
 
 
 def test_a_guess_about_an_own_image_comes_from_maps_that_never_saw_it():
     x, y, folds = rows(24, 4, 30), rows(24, 4, 2), torch.arange(24) % 4
     attack, ridge = Cascade(), FoldedRidge(4, cascade.PENALTIES)
-    ridge.add(x, y, folds)
-    whole, given = attack._solved(lambda images: x[images], y, folds)
+    ridge.add(plain(x), y, folds)
+    whole, given = attack._solved(lambda images: plain(x[images]), y, folds)
     for fold, one in enumerate(ridge.solve()[1]):
-        torch.testing.assert_close(given[folds == fold], one(x[folds == fold]))
-    assert (whole(x) - y).square().mean() < (given - y).square().mean() / 2, "its own fit would look far better"
+        torch.testing.assert_close(given[folds == fold], one(plain(x[folds == fold])))
+    assert (whole(plain(x)) - y).square().mean() < (given - y).square().mean() / 2, "its own fit would look far better"
 
 
 def test_the_penalty_is_that_which_is_best_on_images_left_out():
     x, folds = rows(40, 2, 30), torch.arange(40) % 4
     noise = FoldedRidge(4, (1e-7, 10.0))
-    noise.add(x, rows(40, 2, 3), folds)
+    noise.add(plain(x), rows(40, 2, 3), folds)
     assert noise.solve()[0].weights.abs().max() < 0.1, "nothing can be told from noise"
     signal = FoldedRidge(4, (1e-7, 10.0))
     wanted = x[:, :, :3]
-    signal.add(x, wanted, folds)
-    torch.testing.assert_close(signal.solve()[0](x), wanted, atol=1e-3, rtol=1e-3)
+    signal.add(plain(x), wanted, folds)
+    torch.testing.assert_close(signal.solve()[0](plain(x)), wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_clusters_of_dependent_images_are_left_out_together():
@@ -95,10 +102,23 @@ def test_clusters_of_dependent_images_are_left_out_together():
 def test_a_patch_is_seen_with_its_neighbours():
     tokens = torch.arange(7.0)[:, None]  # a protected one, and 2 x 3 patches
     seen = Observation(tokens, torch.tensor([7]), 1, (2, 3))
-    found = context_of(laid(seen, Scaling(torch.zeros(1), torch.ones(1))), (2, 3))[0]
-    #                       own, above, below, left, right, mean, protected
-    assert found[0].tolist() == [1, 0, 4, 0, 2, 3.5, 0]
-    assert found[4].tolist() == [5, 2, 0, 4, 6, 3.5, 0]
+    found = context_of(laid(seen, Scaling(torch.zeros(1), torch.ones(1))), (2, 3))
+    #                                own, above, below, left, right
+    assert found.local[0, 0].tolist() == [1, 0, 4, 0, 2]
+    assert found.local[0, 4].tolist() == [5, 2, 0, 4, 6]
+    #                          mean, protected
+    assert found.whole[0].tolist() == [3.5, 0]
+
+
+def test_what_is_the_same_at_all_places_is_summed_once_and_counts_at_each():
+    local, whole, y = rows(30, 4, 3), rows(30, 2), rows(30, 4, 2)
+    spread = torch.cat([local, whole[:, None].expand(-1, 4, -1)], dim=2)
+    apart, together = Sums.of(Features(local, whole), y), Sums.of(plain(spread), y)
+    torch.testing.assert_close(apart.gram, together.gram)
+    torch.testing.assert_close(apart.cross, together.cross)
+    torch.testing.assert_close(apart.x, together.x)
+    one = together.solved((1e-3,))[0]
+    torch.testing.assert_close(one(Features(local, whole)), one(plain(spread)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
