@@ -14,7 +14,15 @@ from leakgauge.harness.contracts.probing import LABEL, Attacker, AttributeProbe,
 from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.attributes import answers
 from leakgauge.harness.measurement.context import RunContext
-from leakgauge.harness.measurement.convergence import ACCURACY, Gradients, Score, data_limited, unconverged, watched
+from leakgauge.harness.measurement.convergence import (
+    ACCURACY,
+    Gradients,
+    Score,
+    Unconverged,
+    data_limited,
+    unconverged,
+    watched,
+)
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
 from leakgauge.harness.scoring.identification import ranked_first, reid_top1
@@ -77,10 +85,17 @@ class AttackRun:
         context = self.context
         scores = score_reconstructions(context, context.evaluation.pixels, rebuilt, context.gallery, context.judging)
         self.store.write_images(self.cell.key, rebuilt.permute(0, 2, 3, 1).numpy())
-        converged = self._unconverged(attack, curve, self._refit(self._psnr_db), gradients)
+        lacking = self._unconverged(attack, curve, self._refit(self._psnr_db), gradients)
         bound = self._blind(attack) or _unadapted(self.context, self.cell, attack)
         return RebuiltRecord(
-            self.head, _lists(scores.values), scores.reasons, converged, bound, seconds, floor=attack.floor
+            self.head,
+            _lists(scores.values),
+            scores.reasons,
+            None if lacking is None else lacking.why,
+            bound,
+            seconds,
+            None if lacking is None else lacking.could_gain_db,
+            floor=attack.floor,
         )
 
     def _psnr_db(self, attack: Attacker, view: AttackerView, images: ImageSet, held: Tensor) -> Tensor:
@@ -97,7 +112,7 @@ class AttackRun:
         hidden = "" if attack.floor else self.exposure_hides
         return f"{hidden}, and this attack cannot find positions" if hidden and attack.layout == "needs order" else ""
 
-    def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], str | None]:
+    def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], Unconverged | None]:
         """Returns how to measure a closed form with half of the attacker's images."""
         rng = self.streams.child("refit")
         return lambda: data_limited(
@@ -135,7 +150,7 @@ class AttackRun:
         return NamedRecord(
             self.head,
             _lists({"attribute_correct": (scores.argmax(dim=1) == true).float()}),
-            unconverged=self._unconverged(probe, curve, refit, gradients),
+            unconverged=self._doubted(probe, curve, refit, gradients),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
@@ -179,7 +194,7 @@ class AttackRun:
         return RankedRecord(
             self.head,
             _lists({"reid_top1": named, "judge_reid_top1": named}),
-            unconverged=self._unconverged(probe, curve, refit, gradients),
+            unconverged=self._doubted(probe, curve, refit, gradients),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"reid_top1": 1.0 / len(gallery)},
@@ -190,13 +205,24 @@ class AttackRun:
         self,
         attacker: Attacker,
         curve: LearningCurve | None,
-        refit: Callable[[], str | None],
+        refit: Callable[[], Unconverged | None],
         gradients: Gradients,
-    ) -> str | None:
+    ) -> Unconverged | None:
         """Stores the learning curve; says why the attacker is not shown to be converged."""
         if curve is not None:
             self.store.write_curve(self.cell.key, curve)
         return unconverged(attacker, curve, gradients, refit)
+
+    def _doubted(
+        self,
+        probe: Attacker,
+        curve: LearningCurve | None,
+        refit: Callable[[], Unconverged | None],
+        gradients: Gradients,
+    ) -> str | None:
+        """Says why a probe is not shown to be converged; what it may gain is no number of dB."""
+        lacking = self._unconverged(probe, curve, refit, gradients)
+        return None if lacking is None else lacking.why
 
 
 def _lists(scores: Mapping[str, Tensor]) -> Scores:

@@ -198,6 +198,7 @@ def _outcome(row: Compared, p: float, base: MeasuredPoint, new: MeasuredPoint) -
         return "no clear change", ""
     worse = row.measure.sign * difference.mean > 0
     if row.measure.kind == "leakage":
+        base, new = (one.resting_on(row.measure.name) for one in (base, new))
         if worse and not base.conclusive:
             return "not comparable", f"measured higher, but the base only bounds leakage from below ({base.verdict})"
         if not worse and not new.conclusive:

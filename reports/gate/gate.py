@@ -95,7 +95,6 @@ def _against(
         yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
         return
     yield from _unrecorded(run, place, point, mine, limits)
-    caveat = _leakage_doubt(run, point, mine, limits)
     for name, recorded in point.measures.items():
         measure = measure_here(name, run)
         allowance = limits.allowance(point.operating_point, measure)
@@ -110,8 +109,9 @@ def _against(
         else:
             check = _of_measure(check, measure, baseline, point, mine, allowance.of(recorded.mean), limits)
         if check.outcome == "pass" and measure.kind == "leakage":
-            why = caveat or _weakened(check, measure, mine, allowance.of(recorded.mean))
-            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(mine))
+            on = mine.resting_on(name)
+            why = _leakage_doubt(run, point, on, limits) or _weakened(check, measure, on, allowance.of(recorded.mean))
+            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(on))
         yield check
 
 
@@ -270,8 +270,9 @@ def _absolute(run: LoadedRun, ours: Sequence[MeasuredPoint], limit: Absolute, li
         sign = 1 if limit.at_most is not None else -1
         check = _bounded(_between(check, sign, sign * bound), measure, one)
         if check.outcome == "pass":
-            why = _passing_doubt(run, one, measure, len(values) - scored, limits)
-            rest = _rest(one) if measure.kind == "leakage" else ""
+            on = one.resting_on(limit.measure)
+            why = _passing_doubt(run, on, measure, len(values) - scored, limits)
+            rest = _rest(on) if measure.kind == "leakage" else ""
             check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=rest)
         yield check
 

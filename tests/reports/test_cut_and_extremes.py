@@ -101,12 +101,12 @@ def test_leakage_is_drawn_against_quality(tmp_path):
 def test_runs_of_all_schema_versions_share_a_page(tmp_path):
     Simulation().write(tmp_path / "current")
     stored = Path(__file__).parent
-    folders = [*(stored / f"schema_{version}" for version in (1, 2, 3, 4)), tmp_path / "current"]
+    folders = [*(stored / f"schema_{version}" for version in (1, 2, 3, 4, 5)), tmp_path / "current"]
     runs = [RunFolder.open(path) for path in folders]
-    assert [run.manifest()["schema_version"] for run in runs] == [1, 2, 3, 4, 5]
+    assert [run.manifest()["schema_version"] for run in runs] == [1, 2, 3, 4, 5, 6]
     page, *own = write_html(runs, tmp_path)
-    assert page.read_text().count('data-label="Run"') >= 5
-    assert len(own) == 5
+    assert page.read_text().count('data-label="Run"') >= 6
+    assert len(own) == 6
     assert sum(one.read_text().count("unscored") for one in own) > 3
 
 
