@@ -18,11 +18,11 @@ from leakgauge.benchmarks.studies.command_line import start
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.run.best_known import (
     FILE,
+    Achieved,
     BestKnown,
     BestKnownFile,
-    Achieved,
-    read_best_known,
     achieved,
+    read_best_known,
 )
 from leakgauge.harness.store.provenance import code_identity
 from leakgauge.harness.store.run_folder import RunFolder, write_atomic

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from leakgauge.harness.errors import FailedCellsError
-from leakgauge.harness.run.best_known import Achieved, news, achieved
+from leakgauge.harness.run.best_known import Achieved, achieved, news
 from leakgauge.harness.store.cell_record import FailedRecord, MeasuredRecord
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.schema import parse_suite

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from leakgauge.harness.run.best_known import (
     LEFT_DB,
+    Achieved,
     BestKnown,
     Contender,
     PointPlace,
-    Achieved,
+    achieved,
     best_known,
     exposures_of,
     news,
-    achieved,
 )
 from leakgauge.reports.analysis.run import LoadedRun, rows_of
 
