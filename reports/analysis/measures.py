@@ -11,7 +11,13 @@ import pandas as pd
 from leakgauge.harness.scoring.measures import Score
 from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_per_image
-from leakgauge.reports.analysis.verdicts.point_verdict import Ruling, Verdict, rulings_of_measures, verdict_of
+from leakgauge.reports.analysis.verdicts.point_verdict import (
+    Ruling,
+    Verdict,
+    doubted_attacks,
+    rulings_of_measures,
+    verdict_of,
+)
 from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE, leakage_percentile
 
 Kind = Literal["leakage", "quality", "cost"]
@@ -97,6 +103,7 @@ class MeasuredPoint:
         verdict: conclusive, lower bound or inconclusive; see ``verdict_of``.
         reason: Why it is not conclusive, or by which reference it is.
         others: Verdicts that single measures rest on instead, by name: those that probes have a part in.
+        doubted: Attacks that rebuild and are not shown to be converged, whether or not that decides the verdict.
     """
 
     point: str
@@ -106,6 +113,7 @@ class MeasuredPoint:
     verdict: Verdict
     reason: str
     others: Mapping[str, Ruling] = field(default_factory=dict)
+    doubted: tuple[str, ...] = ()
 
     @property
     def conclusive(self) -> bool:
@@ -115,7 +123,8 @@ class MeasuredPoint:
     def resting_on(self, name: str) -> MeasuredPoint:
         """Returns it with the verdict that a measure rests on."""
         found = self.others.get(name)
-        return self if found is None else replace(self, verdict=found.verdict, reason=found.reason)
+        doubted = () if name.startswith(PROBE) else self.doubted
+        return self if found is None else replace(self, verdict=found.verdict, reason=found.reason, doubted=doubted)
 
     @property
     def place(self) -> str:
@@ -179,9 +188,8 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
     groups = rows.groupby("image", sort=False)["group"].first()
     images = pd.DataFrame({"group": groups, **columns}).reindex(groups.index)
     whole = verdict_of(run, cells)
-    return MeasuredPoint(
-        point, setting, images, tuple(labels), *whole, others=rulings_of_measures(run, cells, whole, PROBE)
-    )
+    others = rulings_of_measures(run, cells, whole, PROBE)
+    return MeasuredPoint(point, setting, images, tuple(labels), *whole, others, doubted_attacks(run, cells))
 
 
 def _of_the_best(rows: pd.DataFrame, name: str) -> pd.Series[float]:

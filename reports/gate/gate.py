@@ -26,7 +26,7 @@ from leakgauge.reports.gate.baseline import (
     other_metric,
 )
 from leakgauge.reports.gate.check import Check, Gate, Outcome
-from leakgauge.reports.gate.limited import check_names, measure_here, unchecked
+from leakgauge.reports.gate.limited import check_names, measure_here, unchecked, unlike_attacks
 from leakgauge.reports.gate.limits import Absolute, Limits
 from leakgauge.reports.gate.sample_size import advice, images_that_stand_out, images_that_tell
 
@@ -110,7 +110,8 @@ def _against(
             check = _of_measure(check, measure, baseline, point, mine, allowance.of(recorded.mean), limits)
         if check.outcome == "pass" and measure.kind == "leakage":
             on = mine.resting_on(name)
-            why = _leakage_doubt(run, point, on, limits) or _weakened(check, measure, on, allowance.of(recorded.mean))
+            why = _leakage_doubt(run, point, on, limits)
+            why = why or _weakened(check, on, allowance.of(recorded.mean), unlike_attacks(run, baseline, point, on))
             check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(on))
         yield check
 
@@ -163,14 +164,18 @@ def _unrecorded(
             yield Check(place, measure, "recorded", "cannot tell", "the baseline does not hold it; write it again")
 
 
-def _weakened(check: Check, measure: Measure, mine: MeasuredPoint, allowed: float) -> str:
-    """Says that an attack that is not conclusive rebuilt clearly less, which a weaker one would too; else empty."""
-    most = max(measure.sign * check.lo, measure.sign * check.hi)
-    if mine.conclusive or not most < -allowed:
+def _weakened(check: Check, mine: MeasuredPoint, allowed: float, unlike: str) -> str:
+    """Says that clearly less was rebuilt, which a weaker attack would do too; empty where that cannot be why."""
+    sign = 1 if check.measure is None else check.measure.sign
+    if not max(sign * check.lo, sign * check.hi) < -allowed:
         return ""
     if mine.verdict == "lower bound":
         return "a lower bound that is much lower than in the baseline: less leakage, or hidden better from this attack?"
-    return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
+    if mine.verdict == "inconclusive":
+        return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
+    return (
+        f"much less than in the baseline, and not shown to be converged: {unlike}; a weaker attack?" if unlike else ""
+    )
 
 
 def _lost(run: LoadedRun, mine: MeasuredPoint) -> str:

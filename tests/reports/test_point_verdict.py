@@ -153,6 +153,42 @@ def test_a_comparison_of_a_probe_rests_on_the_probe(run, tmp_path):
     assert found["merged", "probe asked"] == "not comparable"
 
 
+CRIPPLED = {"label": "set_decoder", "name": "set_decoder", "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def weaker(run, tmp_path_factory):
+    """A run that rebuilds less: its set decoder was crippled, and what is strongest now is conclusive."""
+    suite = suite_of(attacks=["flat", "cascade", CRIPPLED, "asked"])
+    less = simulated(tmp_path_factory.mktemp("weaker") / "run", suite=suite, probe=0.5, shift=-3.0)
+    less = doubting(less, "set_decoder", psnr_db=5.0, could_gain_db=1.0)
+    assert all(point.conclusive for point in measured(less))
+    return less
+
+
+def test_a_gate_passes_no_fall_that_a_crippled_attacker_may_be_the_cause_of(run, weaker, tmp_path):
+    gate = judge(weaker, baseline_of(run), parse_limits({}))
+    why = "much less than in the baseline, and not shown to be converged: set_decoder; a weaker attack?"
+    assert {check.place.partition(",")[0] for check in gate.checks if check.why == why} == {"merged"}
+    assert gate.outcome == "cannot tell"
+    assert judge(weaker, baseline_of(run, ["cascade"]), parse_limits({})).outcome == "pass", "it does not count"
+    same = doubting(simulated(tmp_path / "same", suite=run.suite, probe=0.5, shift=-3.0), "set_decoder", psnr_db=5.0)
+    same = replace(same, cells=same.cells.assign(could_gain_db=1.0))
+    assert judge(same, baseline_of(run), parse_limits({})).outcome == "pass", "as weak as it was in the baseline"
+    coded = replace(same, manifest={**same.manifest, "code": {"0": {"leakgauge.attacks": "other"}}})
+    assert judge(coded, baseline_of(run), parse_limits({})).outcome == "cannot tell"
+
+
+def test_a_comparison_claims_no_change_that_a_crippled_attacker_may_be_the_cause_of(run, weaker):
+    def of(base, new):
+        return {(r.place.partition(",")[0], r.measure.name): r for r in compare(base, new).rows}["merged", "leakage"]
+
+    assert of(run, weaker).why == "measured lower, but not shown to be converged in the new run: set_decoder"
+    assert of(weaker, run).why == "measured higher, but not shown to be converged in the base: set_decoder"
+    alike = replace(weaker, suite=run.suite)
+    assert (of(run, alike).outcome, of(alike, run).outcome) == ("better", "worse")
+
+
 def test_reports_say_who_could_overtake(run):
     unsure = doubting(run, "set_decoder", could_gain_db=9.0, psnr_db=5.0)
     cells = unsure.cells.copy()

@@ -56,6 +56,12 @@ def verdict_of(run: LoadedRun, cells: Collection[Row]) -> Ruling:
     return own
 
 
+def doubted_attacks(run: LoadedRun, cells: Collection[Row]) -> tuple[str, ...]:
+    """Names the attacks that rebuild and are not shown to be converged, whether or not they decide the verdict."""
+    floors = [label for label in run.attacks if run.is_floor(label)]
+    return tuple(one.attack for one in contenders(cells, floors) if one.doubted)
+
+
 def _place(cells: Collection[Row]) -> PointPlace:
     first: Mapping[str, object] = next(iter(cells))
     return str(first.get("operating_point")), str(first.get("channel")), str(first.get("threat_model"))
