@@ -40,11 +40,11 @@ def verdict_of(run: LoadedRun, cells: Collection[Row]) -> Ruling:
     found = contenders([cell for cell in cells if not run.is_probe(str(cell["attack"]))], floors)
     told = found or any(run.is_floor(str(cell["attack"])) for cell in cells)
     said = doubts([cell for cell in cells if not told or _lost(cell) or _unranked(run, cell)])
+    own = _by_itself(found) if found else Ruling("conclusive")
     if said:
-        return Ruling("inconclusive", said)
+        return Ruling("inconclusive", "; ".join([said, *([own.reason] if own.verdict == "inconclusive" else [])]))
     if not found:
         return Ruling("inconclusive", NOT_ATTACKED) if floors else Ruling("conclusive")
-    own = _by_itself(found)
     reference = reference_of(run, _place(cells), found[0])
     if reference is None:
         return own
