@@ -6,6 +6,7 @@ import json
 from importlib.resources import files
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from leakgauge.harness.run.best_known import (
     exposures_of,
     read_best_known,
 )
+from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import Suite, load_suite
@@ -195,6 +197,13 @@ def test_smoke_is_known_whole():
     suite = load_suite("smoke")
     known = {entry.operating_point for entry in best_known().values() if entry.suite == "smoke"}
     assert known == {point.name for point in suite.operating_points}
+
+
+@pytest.mark.slow
+def test_smoke_as_it_is_today_is_what_is_known():
+    """Else images, victim or task have moved: run it, write that down, and take out what is known of the old."""
+    planned = prepare(load_suite("smoke"), torch.device("cpu"))
+    assert {exposure.key for exposure in exposures_of(planned.suite, planned.data).values()} <= best_known().keys()
 
 
 def test_the_stronger_of_two_packages_counts(tmp_path, monkeypatch):
