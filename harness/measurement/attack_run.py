@@ -18,7 +18,15 @@ from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.attributes import answers
 from leakgauge.harness.measurement.auxiliary import auxiliary_images
 from leakgauge.harness.measurement.context import RunContext
-from leakgauge.harness.measurement.convergence import ACCURACY, Score, data_limited, unconverged, watched
+from leakgauge.harness.measurement.convergence import (
+    ACCURACY,
+    Gradients,
+    Score,
+    Unconverged,
+    data_limited,
+    unconverged,
+    watched,
+)
 from leakgauge.harness.scoring import guards
 from leakgauge.harness.scoring.attributes import auc_interval, informed_guess
 from leakgauge.harness.scoring.identification import ranked_first, reid_top1
@@ -94,10 +102,17 @@ class AttackRun:
         seconds = time.monotonic() - start
         context = self.context
         scores = score_reconstructions(context, context.evaluation.pixels, rebuilt, context.gallery, context.judging)
-        converged = unconverged(attack, curve, gradients, self._refit(self._psnr_db))
+        lacking = unconverged(attack, curve, gradients, self._refit(self._psnr_db))
         bound = self._blind(attack) or _unadapted(self.context, self.cell, attack)
         record = RebuiltRecord(
-            self.head, _lists(scores.values), scores.reasons, converged, bound, seconds, floor=attack.floor
+            self.head,
+            _lists(scores.values),
+            scores.reasons,
+            None if lacking is None else lacking.why,
+            bound,
+            seconds,
+            None if lacking is None else lacking.could_gain_db,
+            floor=attack.floor,
         )
         return Attacked(record, curve, rebuilt.permute(0, 2, 3, 1).numpy())
 
@@ -115,7 +130,7 @@ class AttackRun:
         hidden = "" if attack.floor else self.exposure_hides
         return f"{hidden}, and this attack cannot find positions" if hidden and attack.layout == "needs order" else ""
 
-    def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], str | None]:
+    def _refit(self, score: Score, allowed: float = DOUBLING_DB, unit: str = "dB") -> Callable[[], Unconverged | None]:
         """Returns how to measure a closed form with half of the attacker's images."""
         rng = self.streams.child("refit")
         return lambda: data_limited(
@@ -153,7 +168,7 @@ class AttackRun:
         record = NamedRecord(
             self.head,
             _lists({"attribute_correct": (scores.argmax(dim=1) == true).float()}),
-            unconverged=unconverged(probe, curve, gradients, refit),
+            unconverged=_doubt(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
@@ -198,13 +213,21 @@ class AttackRun:
         record = RankedRecord(
             self.head,
             _lists({"reid_top1": named, "judge_reid_top1": named}),
-            unconverged=unconverged(probe, curve, gradients, refit),
+            unconverged=_doubt(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"reid_top1": 1.0 / len(gallery)},
             proves_on_baseline=probe.proves_on_baseline,
         )
         return Attacked(record, curve)
+
+
+def _doubt(
+    probe: Attacker, curve: LearningCurve | None, gradients: Gradients, refit: Callable[[], Unconverged | None]
+) -> str | None:
+    """Says why a probe is not shown to be converged; what it may gain is no number of dB."""
+    lacking = unconverged(probe, curve, gradients, refit)
+    return None if lacking is None else lacking.why
 
 
 def _lists(scores: Mapping[str, Tensor]) -> Scores:

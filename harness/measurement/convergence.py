@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +17,13 @@ from leakgauge.harness.contracts.probing import Attacker
 from leakgauge.harness.contracts.victim import Victim
 from leakgauge.harness.errors import LeakgaugeError
 from leakgauge.harness.values.images import ImageSet
-from leakgauge.harness.values.learning_curve import DOUBLING_DB, LearningCurve, convergence_failure
+from leakgauge.harness.values.learning_curve import (
+    DOUBLING_DB,
+    LearningCurve,
+    convergence_failure,
+    could_gain_db,
+    remaining_gain_db,
+)
 from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import TokenBatch
@@ -58,9 +66,16 @@ def watched() -> Iterator[Gradients]:
         handle.remove()
 
 
+class Unconverged(NamedTuple):
+    """Why an attacker is not shown to be converged, and what it may still gain, in dB: None where that is unknown."""
+
+    why: str
+    could_gain_db: float | None = None
+
+
 def unconverged(
-    attacker: Attacker, curve: LearningCurve | None, gradients: Gradients, refit: Callable[[], str | None]
-) -> str | None:
+    attacker: Attacker, curve: LearningCurve | None, gradients: Gradients, refit: Callable[[], Unconverged | None]
+) -> Unconverged | None:
     """Says why an attacker is not shown to be converged, or returns None where it is.
 
     Args:
@@ -74,13 +89,19 @@ def unconverged(
     failure: str | None = None
     if curve is not None:
         failure = convergence_failure(curve, attacker.least_steps)
+        if failure is not None:
+            return Unconverged(failure, could_gain_db(curve, attacker.least_steps))
     elif attacker.training == "learned":
         failure = "it is learned, but its fit returned no learning curve"
     elif attacker.training == "closed_form":
-        failure = _not_closed(gradients) or refit()
+        failure = _not_closed(gradients)
+        lacking = refit() if failure is None else None
+        if lacking is not None:
+            return lacking
     if failure is None and attacker.training == "search" and "caveat" not in vars(attacker):
         failure = "it searches, but never said whether its search was cut short (it sets no `caveat`)"
-    return failure or attacker.caveat
+    failure = failure or attacker.caveat
+    return Unconverged(failure) if failure else None
 
 
 def _not_closed(gradients: Gradients) -> str | None:
@@ -99,7 +120,7 @@ def data_limited(
     *,
     allowed: float = DOUBLING_DB,
     unit: str = "dB",
-) -> str | None:
+) -> Unconverged | None:
     """Says that a closed form would do better with more images, or returns None: it is fitted with half of them too.
 
     Both fits leave the same images out, whole clusters at a time, and are compared on these.
@@ -118,17 +139,19 @@ def data_limited(
     # What the second half brings falls with their number: where it is little for some, it is less for all.
     rest = rest[:: max(1, len(rest) // REFIT_IMAGES)]
     if len(held) < 2 or len(rest) < 4:
-        return f"{len(auxiliary)} images are too few to tell whether it lacks any"
+        return Unconverged(f"{len(auxiliary)} images are too few to tell whether it lacks any")
     known = PartOfView(view, auxiliary)
     try:
         whole, half = (score(make(), known, auxiliary.select(rows), held) for rows in (rest, rest[::2]))
     except LeakgaugeError as error:
-        return f"it could not be fitted with half of its images: {error.what}"
+        return Unconverged(f"it could not be fitted with half of its images: {error.what}")
     gain = float((whole.double() - half.double()).mean())
     if gain <= allowed:
         return None
     number = f"{gain:+.2f} dB" if unit == "dB" else f"{gain:+.1%}"
-    return f"limited by its data: twice the images, {len(rest)} for {len(rest[::2])}, gain {number}"
+    why = f"limited by its data: twice the images, {len(rest)} for {len(rest[::2])}, gain {number}"
+    # A share of right answers is no dB; and NaN is no gain.
+    return Unconverged(why, remaining_gain_db(gain) if unit == "dB" and math.isfinite(gain) else None)
 
 
 def _held_out(images: ImageSet, rng: Streams) -> Tensor:

@@ -10,8 +10,10 @@ import pandas as pd
 from rich.table import Table
 
 from leakgauge.harness.errors import FailedCellsError
+from leakgauge.harness.run.best_known import Achieved, achieved, news
 from leakgauge.harness.store.cell_record import FailedRecord, MeasuredRecord
 from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.schema import parse_suite
 from leakgauge.harness.system import console
 from leakgauge.harness.system.console import debugging
 
@@ -44,6 +46,7 @@ def summary_of(store: RunFolder) -> dict[str, Any]:
         "status": manifest["status"],
         "failed": int((cells["status"] == "failed").sum()),
         "verdicts": {str(verdict): int(count) for verdict, count in done["verdict"].value_counts().items()},
+        "new_best_known": ["/".join(one.place) for one in _achieved(store, cells) if one.beats],
         "cells": cells.astype(object).where(cells.notna(), None).to_dict("records"),
     }
 
@@ -66,6 +69,8 @@ def show(store: RunFolder) -> None:
     _out.print(f"{len(cells)} cells: {counts}. Results in {store.path}")
     for row in cells[cells["warning"] != ""].to_dict("records"):
         _out.print(f"  warning: {row['attack']} on {row['operating_point']}: {row['warning']}", markup=False)
+    for line in news(_achieved(store, cells), store.path):
+        _out.print(f"  {line}", markup=False, soft_wrap=True)
     for note in _notes(store, cells):
         _out.print(f"  note: {note}", markup=False)
     if failed and debugging():
@@ -73,6 +78,14 @@ def show(store: RunFolder) -> None:
             _err.print(_traceback(store, key), markup=False, highlight=False, soft_wrap=True)
     elif failed:
         _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
+
+
+def _achieved(store: RunFolder, cells: pd.DataFrame) -> list[Achieved]:
+    """Returns where the operating points of a run stand against the best known."""
+    manifest = store.manifest()
+    floors = {label for label, entry in manifest.get("attacks", {}).items() if entry.get("floor")}
+    rows = [{str(key): value for key, value in row.items()} for row in cells.to_dict("records")]
+    return achieved(parse_suite(manifest["suite"]), manifest.get("data", {}), rows, floors)
 
 
 def _traceback(store: RunFolder, key: str) -> str:

@@ -260,6 +260,7 @@ class Assembler:
             row[name], row[f"{name}_lo"], row[f"{name}_hi"] = score.mean, score.lo, score.hi
         row["attribute"] = record.attribute if isinstance(record, NamedRecord) else ""
         row |= record.cell_scores if isinstance(record, NamedRecord) else {}
+        row["could_gain_db"] = record.could_gain_db if isinstance(record, MeasuredRecord) else None
         row["attack_seconds"] = record.attack_seconds if isinstance(record, MeasuredRecord) else None
         return row
 

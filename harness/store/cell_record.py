@@ -141,6 +141,7 @@ class MeasuredRecord(CellRecord):
         unconverged: Why the attacker is not shown to be converged; None where it is.
         lower_bound: Why the attacker gives no more than a lower bound; empty where it does.
         attack_seconds: Training and answers; None in parts of old versions.
+        could_gain_db: What an attacker that is not shown to be converged may still gain; None where that is not known.
     """
 
     kind: ClassVar[str] = ""
@@ -149,6 +150,7 @@ class MeasuredRecord(CellRecord):
     unconverged: str | None = None
     lower_bound: str = ""
     attack_seconds: float | None = None
+    could_gain_db: float | None = None
 
     @property
     def scores(self) -> Scores:
@@ -159,6 +161,7 @@ class MeasuredRecord(CellRecord):
         """Returns what a part holds beside its head."""
         data: dict[str, object] = {
             "unconverged": self.unconverged,
+            "could_gain_db": self.could_gain_db,
             "floor": self.is_floor,
             "unscored": self.unscored,
             "attack_seconds": self.attack_seconds,
@@ -241,7 +244,7 @@ def record_of(part: StoredPart) -> CellRecord:
     head = CellHead(identity, part.plugin, part.code, part.costs, part.latency_ms, kinds, part.resolved)
     if part.status != "done":
         return FailedRecord(head, part.reason, part.traceback)
-    how = (part.unscored, part.unconverged, part.lower_bound, part.attack_seconds)
+    how = (part.unscored, part.unconverged, part.lower_bound, part.attack_seconds, part.could_gain_db)
     if part.kind == RebuiltRecord.kind:
         return RebuiltRecord(head, part.scores, *how, part.floor)
     if part.kind == NamedRecord.kind:

@@ -33,6 +33,8 @@ PRESENTATION = frozenset(f"{_SHOWN_BY} {_KEPT_BY}".split())
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "sionna": "sionna-no-rt"}
 _IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+((?:leakgauge\.)?[A-Za-z_]\w*)", re.MULTILINE)
 _NO_CODE = frozenset({".pyc", ".pyo", ".md", ".yaml", ".yml", ".png", ".svg", ".html", ".j2", ".log"})
+_WRITTEN_OF_RUNS = frozenset({"best_known.json"})
+"""What results are held to decides none of them: writing it anew makes no other code of what wrote it."""
 
 
 @cache
@@ -179,6 +181,7 @@ def _files(top: str) -> list[tuple[str, Path]]:
         found += [
             (path.relative_to(place).as_posix(), path)
             for path in place.rglob("*")
-            if path.suffix not in _NO_CODE and "__pycache__" not in path.parts and path.is_file()
+            if path.suffix not in _NO_CODE and path.name not in _WRITTEN_OF_RUNS
+            if "__pycache__" not in path.parts and path.is_file()
         ]
     return sorted(found)

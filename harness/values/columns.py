@@ -9,8 +9,9 @@ READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 """What a version lacks is read as NaN, or as an empty text: version 1 side_bytes, air_time_ms, spectral_efficiency_bits
 and lost_tokens, versions 1 and 2 label_agreement and all columns of attributes, versions 1 to 3 those of questions.
 Versions 1 to 4 lack ``warning`` and the scores of a judge, and lower bounds are called conclusive there; their run.json
-has no ``read``, which says what was read, and no ``judge``. Versions 1 to 5 lack ``permuted_psnr_db`` and counted
-leakage above the best floor on each image: reports count it anew (``store.partial.frames``).
+has no ``read``, which says what was read, and no ``judge``. Versions 1 to 5 lack ``could_gain_db``
+and ``permuted_psnr_db``, and counted leakage above the best floor on each image: reports count it anew
+(``store.partial.frames``).
 """
 PER_IMAGE_FLOORS = 5
 """The last version that counted leakage above the best floor on each image."""
@@ -172,6 +173,13 @@ OUTCOME = (
     ),
     _c("reason", "text", "", "why a cell is no more than a lower bound, inconclusive, unscored or failed"),
     _c("warning", "text", "", "where another setting of the same plug-in leaks clearly more than a conclusive cell"),
+    _c(
+        "could_gain_db",
+        "float",
+        "dB",
+        "what an attack that is not shown to be converged may still gain in PSNR, from its last doublings of steps or "
+        "images; empty where that is not known, for probes, and where it is shown to be converged",
+    ),
     _c("attack_seconds", "float", "s", "training and reconstruction; not part of any comparison"),
 )
 CELL_COLUMNS = (
@@ -193,7 +201,7 @@ _ADDED: dict[int, tuple[str, ...]] = {
     2: ("side_bytes", "air_time_ms", "spectral_efficiency_bits", "lost_tokens"),
     3: ("label_agreement", "attribute", "attribute_accuracy", "attribute_chance", "attribute_auc", "attribute_correct"),
     4: tuple(column.name for column in QUESTION_COSTS),
-    6: (PERMUTED.name,),
+    6: (PERMUTED.name, "could_gain_db"),
 }
 _FIRST = frozenset(
     {c.name for c in (*IDENTITY, *COSTS)} - {*_ADDED[2]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import NotRequired, TypedDict
 
@@ -108,6 +109,17 @@ That gains shrink is a premise, and it fails before an attacker has found out wh
 gains 0.3 dB and the next 1.5. Hence two small doublings in a row, and a least number of steps that plug-ins state.
 """
 MIN_STEPS = 100
+LEAST_RATIO, MOST_RATIO = 0.5, 0.75
+"""Between which a doubling is taken to gain of what the one before it gained, where that is extrapolated.
+
+Where every doubling gains r times the one before it, all that are yet to come gain g (r + r^2 + ...) = g r / (1 - r)
+after one that gained g. r is measured, last gain over the one before, and held within these bounds, as two noisy gains
+say little of it: no training is believed to bring less than its last doubling did (r = 1/2, about what error curves
+that fall with the steps gain), nor can more be promised than three times that (r = 3/4, a little slower than error
+curves that fall with the square root of the steps, r = 0.71). Where r is not known, the larger holds.
+"""
+UNKNOWN_GAIN_DB = 3.0
+"""What an attacker is taken to be able to gain where nothing tells, in dB: half of its squared error. Assumed."""
 
 
 def plateau_failure(curve: LearningCurve, least_steps: int = MIN_STEPS) -> str | None:
@@ -132,6 +144,38 @@ def plateau_failure(curve: LearningCurve, least_steps: int = MIN_STEPS) -> str |
     if not gain < PLATEAU_DB:
         return f"still gaining: {gain:+.2f} dB over the last fifth of the training"
     return None
+
+
+def remaining_gain_db(last_db: float, earlier_db: float | None = None) -> float:
+    """Returns what all doublings yet to come may gain, in dB: one to three times the last one; see ``LEAST_RATIO``.
+
+    Args:
+        last_db: What the last doubling, of steps or of images, gained; nothing remains where it lost.
+        earlier_db: What the doubling before it gained; None where that was not measured.
+    """
+    shrinks = last_db / earlier_db if earlier_db is not None and earlier_db > 0 else MOST_RATIO
+    ratio = min(max(shrinks, LEAST_RATIO), MOST_RATIO)
+    return max(last_db, 0.0) * ratio / (1.0 - ratio)
+
+
+def could_gain_db(curve: LearningCurve, least_steps: int = MIN_STEPS) -> float | None:
+    """Returns what more training may gain, in dB, or None where that is not known.
+
+    ``remaining_gain_db`` of its last doublings, and no less than what it gained over its last fifth where that is no
+    plateau. That gains shrink is a premise, which fails in a training of fewer steps than the plug-in states, and
+    cannot be used where the training was stopped or its doublings were not measured: what is found then is told only
+    where it is more than ``UNKNOWN_GAIN_DB`` already.
+
+    Args:
+        curve: The curve.
+        least_steps: What the plug-in states; never below ``MIN_STEPS``.
+    """
+    last, late = curve.doubling_gain_db, curve.late_gain_db()
+    measured = last is not None and math.isfinite(last)
+    found = remaining_gain_db(last, curve.earlier_gain_db) if last is not None and measured else 0.0
+    found = max(found, late) if late >= PLATEAU_DB else found
+    ended = bool(curve.points) and curve.points[-1].step >= curve.planned_steps >= max(MIN_STEPS, least_steps)
+    return found if (measured and ended) or found > UNKNOWN_GAIN_DB else None
 
 
 def convergence_failure(curve: LearningCurve, least_steps: int = MIN_STEPS) -> str | None:

@@ -171,6 +171,7 @@ class StoredPart(_Open):
     kind: Text = "reconstruction"
     unscored: dict[Label, Text] = Field(default_factory=dict)
     unconverged: Text | None = None
+    could_gain_db: Number | None = None
     lower_bound: Text = ""
     attack_seconds: Number | None = None
     attribute: Text = ""

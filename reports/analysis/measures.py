@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
 
 from leakgauge.harness.scoring.measures import Score
-from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
+from leakgauge.reports.analysis.run import LoadedRun, Setting
 from leakgauge.reports.analysis.strongest import candidates, image_rows, per_image, strongest_rows
+from leakgauge.reports.analysis.verdicts.point_verdict import (
+    Ruling,
+    Verdict,
+    doubted_attacks,
+    rulings_of_measures,
+    verdict_of,
+)
 from leakgauge.reports.analysis.worst_cases import MARKS, PERCENTILE, leakage_percentile
 
 Kind = Literal["leakage", "quality", "cost"]
-Verdict = Literal["conclusive", "lower bound", "inconclusive"]
 PROBE = "probe "
 
 
@@ -96,7 +101,9 @@ class MeasuredPoint:
         images: Indexed by image: ``group``, and a column a measure, averaged over seeds; NaN is unscored.
         attacks: The attacks that it rests on, floors and probes included.
         verdict: conclusive, lower bound or inconclusive; see ``verdict_of``.
-        reason: Why it is not conclusive.
+        reason: Why it is not conclusive, or by which reference it is.
+        others: Verdicts that single measures rest on instead, by name: those that probes have a part in.
+        doubted: Attacks that rebuild and are not shown to be converged, whether or not that decides the verdict.
     """
 
     point: str
@@ -105,11 +112,19 @@ class MeasuredPoint:
     attacks: tuple[str, ...]
     verdict: Verdict
     reason: str
+    others: Mapping[str, Ruling] = field(default_factory=dict)
+    doubted: tuple[str, ...] = ()
 
     @property
     def conclusive(self) -> bool:
-        """Whether every attack on it is shown to be converged, and the strongest misses nothing that it was told."""
+        """Whether the strongest attack is shown to be as strong as any here gets, and can use all that it was told."""
         return self.verdict == "conclusive"
+
+    def resting_on(self, name: str) -> MeasuredPoint:
+        """Returns it with the verdict that a measure rests on."""
+        found = self.others.get(name)
+        doubted = () if name.startswith(PROBE) else self.doubted
+        return self if found is None else replace(self, verdict=found.verdict, reason=found.reason, doubted=doubted)
 
     @property
     def place(self) -> str:
@@ -120,44 +135,6 @@ class MeasuredPoint:
     def names(self) -> list[str]:
         """The measures that it has, scored or not."""
         return [str(name) for name in self.images.columns if name != "group"]
-
-
-NOT_ATTACKED = "not attacked: nothing but floors was run here, so that nothing is known of what leaks"
-
-
-def verdict_of(run: LoadedRun, cells: Collection[Row]) -> tuple[Verdict, str]:
-    """Returns the verdict on an operating point, and why it is no better.
-
-    Inconclusive where one of its cells is, failed or is missing: that one might have leaked more; and where nothing
-    but floors was run, which attack nothing. A lower bound where the strongest attack is one: it converged, but could
-    not make use of all there is.
-    """
-    said = doubts(cells)
-    if said:
-        return "inconclusive", said
-    by_attack: dict[str, list[Row]] = {}
-    for cell in cells:
-        if cell["psnr_db"] == cell["psnr_db"] and not run.is_floor(str(cell["attack"])):
-            by_attack.setdefault(str(cell["attack"]), []).append(cell)
-    if not by_attack:
-        floors = any(run.is_floor(str(cell["attack"])) for cell in cells)
-        return ("inconclusive", NOT_ATTACKED) if floors else ("conclusive", "")
-    strongest = max(by_attack, key=lambda name: fmean(float(cell["psnr_db"]) for cell in by_attack[name]))
-    for cell in by_attack[strongest]:
-        if cell["verdict"] == "lower bound":
-            return "lower bound", f"{strongest}, the strongest here: {cell['reason']}"
-    return "conclusive", ""
-
-
-def doubts(cells: Collection[Row]) -> str:
-    """Says which cells are inconclusive, failed or missing, and why; empty where none is."""
-    found: dict[str, None] = {}
-    for cell in cells:
-        if cell["status"] != "done":
-            found[f"{cell['attack']}: {cell['status']}: {cell['reason'] or 'no reason given'}"] = None
-        elif cell["verdict"] not in ("conclusive", "lower bound"):
-            found[f"{cell['attack']}: {cell['reason'] or 'no reason given'}"] = None
-    return "; ".join(found)
 
 
 def measured(run: LoadedRun, attacks: Collection[str] | None = None) -> list[MeasuredPoint]:
@@ -210,7 +187,9 @@ def _measured(run: LoadedRun, point: str, setting: Setting, attacks: Collection[
                 columns[f"{PROBE}{label}"] = asked
     groups = rows.groupby("image", sort=False)["group"].first()
     images = pd.DataFrame({"group": groups, **columns}).reindex(groups.index)
-    return MeasuredPoint(point, setting, images, tuple(labels), *verdict_of(run, cells))
+    whole = verdict_of(run, cells)
+    others = rulings_of_measures(run, cells, whole, PROBE)
+    return MeasuredPoint(point, setting, images, tuple(labels), *whole, others, doubted_attacks(run, cells))
 
 
 def _of_the_best(rows: pd.DataFrame, name: str) -> pd.Series[float]:

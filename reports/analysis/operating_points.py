@@ -9,7 +9,6 @@ import pandas as pd
 
 from leakgauge.harness.store.run_folder import RunFolder, typed_frame
 from leakgauge.harness.values.columns import COSTS, IDENTITY, Column
-from leakgauge.reports.analysis.measures import verdict_of
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, load_runs
 from leakgauge.reports.analysis.strongest import (
     NOTHING,
@@ -21,6 +20,7 @@ from leakgauge.reports.analysis.strongest import (
     share_of_images,
     strongest_rows,
 )
+from leakgauge.reports.analysis.verdicts.point_verdict import verdict_of
 from leakgauge.reports.analysis.worst_cases import WORST_COLUMNS, worst_cases
 
 
@@ -100,10 +100,11 @@ POINT_COLUMNS: tuple[Column, ...] = (
         "verdict",
         "text",
         "",
-        "conclusive; lower bound (all converged, but the strongest could not make use of all there is); or "
-        "inconclusive (a cell is, failed or is missing): then too leakage is only bounded from below",
+        "that of the strongest attack: conclusive, by itself or by reference; lower bound (it converged, but could not "
+        "make use of all there is); or inconclusive (it is, another could still overtake it, the best known is far, "
+        "or a cell failed or is missing): then too leakage is only bounded from below",
     ),
-    Column("reason", "text", "", "why it is not conclusive, and by which cells"),
+    Column("reason", "text", "", "why it is not conclusive, and by which attacks; or by which reference it is"),
 )
 
 

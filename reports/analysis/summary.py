@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, rows_of
+from leakgauge.reports.analysis.verdicts.best_known import new_best_known
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number, percent, plural
 from leakgauge.reports.tables.what_was_read import reading_warnings
 
@@ -89,7 +90,7 @@ def _baseline(run: LoadedRun, row: Row) -> str:
 
 _SHORT = {
     "lower bound": "The strongest attack cannot find positions that are hidden from it: a lower bound",
-    "inconclusive": "Some cells are inconclusive",
+    "inconclusive": "It is not shown that no attack here gets more",
 }
 
 
@@ -161,6 +162,7 @@ def _cautions(run: LoadedRun, rows: list[Row]) -> tuple[str, ...]:
     if inconclusive:
         verb = "is inconclusive and only bounds" if inconclusive == 1 else "are inconclusive and only bound"
         said.append(f"{inconclusive} of {plural(total, 'cell')} {verb} leakage from below.")
+    said += [f"{line[0].upper()}{line[1:]}." for line in new_best_known(run)]
     settings = {Setting(row["channel"], row["threat_model"]) for row in rows if row["baseline"] == "yes"}
     for setting in run.settings:
         if setting not in settings:

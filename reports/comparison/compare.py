@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ def compare(base: LoadedRun, new: LoadedRun) -> Comparison:
     for key, mine in ours.items():
         if key in theirs:
             rows += _rows(theirs[key], mine, reason, (base, new))
-    rows = _judged(rows, theirs, ours)
+    rows = _judged(rows, theirs, ours, _unlike(base, new))
     notes = [f"nothing is comparable: {reason}"] if reason else []
     notes += [f"only in {new.label}: {m.place}" for key, m in ours.items() if key not in theirs]
     notes += [f"only in {base.label}: {m.place}" for key, m in theirs.items() if key not in ours]
@@ -174,19 +174,24 @@ def _unscored(means: list[float]) -> str:
 
 
 def _judged(
-    rows: list[Compared], base: dict[tuple[str, Setting], MeasuredPoint], new: dict[tuple[str, Setting], MeasuredPoint]
+    rows: list[Compared],
+    base: dict[tuple[str, Setting], MeasuredPoint],
+    new: dict[tuple[str, Setting], MeasuredPoint],
+    unlike: Collection[str],
 ) -> list[Compared]:
     places = {m.place: key for key, m in new.items()}
     adjusted = holm([row.p for row in rows])
     found = []
     for row, p in zip(rows, adjusted, strict=True):
         key = places[row.place]
-        outcome, why = _outcome(row, p, base[key], new[key])
+        outcome, why = _outcome(row, p, base[key], new[key], unlike)
         found.append(replace(row, p=p, outcome=outcome, why=why))
     return found
 
 
-def _outcome(row: Compared, p: float, base: MeasuredPoint, new: MeasuredPoint) -> tuple[Outcome, str]:
+def _outcome(
+    row: Compared, p: float, base: MeasuredPoint, new: MeasuredPoint, unlike: Collection[str]
+) -> tuple[Outcome, str]:
     difference = row.difference
     if row.outcome == "not comparable" or difference is None:
         return "not comparable", row.why
@@ -195,12 +200,26 @@ def _outcome(row: Compared, p: float, base: MeasuredPoint, new: MeasuredPoint) -
     if p >= SIGNIFICANCE:
         return "no clear change", ""
     worse = row.measure.sign * difference.mean > 0
-    if row.measure.kind == "leakage":
-        if worse and not base.conclusive:
-            return "not comparable", f"measured higher, but the base only bounds leakage from below ({base.verdict})"
-        if not worse and not new.conclusive:
-            return "not comparable", f"measured lower, but the new run only bounds leakage from below ({new.verdict})"
+    why = _unproven(row.measure, worse, base, new, unlike) if row.measure.kind == "leakage" else ""
+    if why:
+        return "not comparable", why
     return ("worse" if worse else "better"), ""
+
+
+def _unproven(measure: Measure, worse: bool, base: MeasuredPoint, new: MeasuredPoint, unlike: Collection[str]) -> str:
+    """Says why a change of leakage may be one of the attackers; empty where it is none."""
+    way, side, weaker = ("higher", "base", base) if worse else ("lower", "new run", new)
+    weaker = weaker.resting_on(measure.name)
+    if not weaker.conclusive:
+        return f"measured {way}, but the {side} only bounds leakage from below ({weaker.verdict})"
+    cut_short = ", ".join(label for label in weaker.doubted if label in unlike)
+    return f"measured {way}, but not shown to be converged in the {side}: {cut_short}" if cut_short else ""
+
+
+def _unlike(base: LoadedRun, new: LoadedRun) -> set[str]:
+    """Names the attacks that are not the same in two runs: other options by one name, or only in one of them."""
+    theirs, ours = ({attack.label: str(attack.plugin) for attack in run.suite.attacks} for run in (base, new))
+    return {label for label in {*theirs, *ours} if theirs.get(label) != ours.get(label)}
 
 
 def _stated(run: LoadedRun) -> dict[str, str]:

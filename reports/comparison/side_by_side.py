@@ -179,7 +179,7 @@ def _entry(
         bar=leakage_bar(row, widest),
         verdict=verdict,
         tone=tone,
-        reason="" if verdict == "conclusive" else str(row["reason"]),
+        reason=str(row["reason"]),
         change=change,
         pictures=_pictures(run, place, chosen),
     )

@@ -16,7 +16,7 @@ from leakgauge.reports.analysis.run import NOT_RUN, LoadedRun
 from leakgauge.reports.comparison.compare import code_notes
 from leakgauge.reports.gate.baseline import Baseline, BaselinePoint, attacks_of, options_of
 from leakgauge.reports.gate.check import Check, Gate, Outcome
-from leakgauge.reports.gate.limited import check_names, measure_here, unchecked
+from leakgauge.reports.gate.limited import check_names, measure_here, unchecked, unlike_attacks
 from leakgauge.reports.gate.limits import Absolute, Limits
 from leakgauge.reports.gate.sample_size import advice, images_that_stand_out, images_that_tell
 
@@ -85,7 +85,6 @@ def _against(
         yield Check(place, None, "measured", "cannot tell", "in the baseline, but the run does not hold it")
         return
     yield from _unrecorded(run, place, point, mine, limits)
-    caveat = _leakage_doubt(run, point, mine, limits)
     for name, recorded in point.measures.items():
         measure = measure_here(name, run)
         allowance = limits.allowance(point.operating_point, measure)
@@ -99,8 +98,10 @@ def _against(
         else:
             check = _of_measure(check, measure, baseline, point, mine, allowance.of(recorded.mean), limits)
         if check.outcome == "pass" and measure.kind == "leakage":
-            why = caveat or _weakened(check, measure, mine, allowance.of(recorded.mean))
-            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(mine))
+            on = mine.resting_on(name)
+            why = _leakage_doubt(run, point, on, limits)
+            why = why or _weakened(check, on, allowance.of(recorded.mean), unlike_attacks(run, baseline, point, on))
+            check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=_rest(on))
         yield check
 
 
@@ -152,14 +153,18 @@ def _unrecorded(
             yield Check(place, measure, "recorded", "cannot tell", "the baseline does not hold it; write it again")
 
 
-def _weakened(check: Check, measure: Measure, mine: MeasuredPoint, allowed: float) -> str:
-    """Says that an attack that is not conclusive rebuilt clearly less, which a weaker one would too; else empty."""
-    most = max(measure.sign * check.lo, measure.sign * check.hi)
-    if mine.conclusive or not most < -allowed:
+def _weakened(check: Check, mine: MeasuredPoint, allowed: float, unlike: str) -> str:
+    """Says that clearly less was rebuilt, which a weaker attack would do too; empty where that cannot be why."""
+    sign = 1 if check.measure is None else check.measure.sign
+    if not max(sign * check.lo, sign * check.hi) < -allowed:
         return ""
     if mine.verdict == "lower bound":
         return "a lower bound that is much lower than in the baseline: less leakage, or hidden better from this attack?"
-    return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
+    if mine.verdict == "inconclusive":
+        return "an inconclusive attack rebuilds much less than in the baseline: less leakage, or a weaker attack?"
+    return (
+        f"much less than in the baseline, and not shown to be converged: {unlike}; a weaker attack?" if unlike else ""
+    )
 
 
 def _lost(run: LoadedRun, mine: MeasuredPoint) -> str:
@@ -259,8 +264,9 @@ def _absolute(run: LoadedRun, ours: Sequence[MeasuredPoint], limit: Absolute, li
         sign = 1 if limit.at_most is not None else -1
         check = _bounded(_between(check, sign, sign * bound), measure, one)
         if check.outcome == "pass":
-            why = _passing_doubt(run, one, measure, len(values) - scored, limits)
-            rest = _rest(one) if measure.kind == "leakage" else ""
+            on = one.resting_on(limit.measure)
+            why = _passing_doubt(run, on, measure, len(values) - scored, limits)
+            rest = _rest(on) if measure.kind == "leakage" else ""
             check = replace(check, outcome="cannot tell", why=why) if why else replace(check, rests_on=rest)
         yield check
 

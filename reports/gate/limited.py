@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from leakgauge.harness.errors import ConfigError, suggest
-from leakgauge.reports.analysis.measures import MEASURES, PROBE, Measure, measure_of
+from leakgauge.harness.store.code_digest import differences
+from leakgauge.reports.analysis.measures import MEASURES, PROBE, Measure, MeasuredPoint, measure_of
 from leakgauge.reports.analysis.run import LoadedRun
-from leakgauge.reports.gate.baseline import Baseline
+from leakgauge.reports.gate.baseline import Baseline, BaselinePoint, attacks_of
 from leakgauge.reports.gate.limits import Limits
 
 
@@ -35,6 +36,13 @@ def measure_here(name: str, run: LoadedRun) -> Measure:
         return measure_of(name, run.own_scores)
     except KeyError:
         return Measure(name, "", "leakage", "higher", 4)
+
+
+def unlike_attacks(run: LoadedRun, baseline: Baseline, point: BaselinePoint, mine: MeasuredPoint) -> str:
+    """Names attacks that are not shown to be converged, nor to be the baseline's: of other options, or other code."""
+    other = bool(differences(baseline.code, run.code))
+    now = attacks_of(run, mine.doubted)
+    return ", ".join(label for label, stated in now.items() if other or point.attacks.get(label) != stated)
 
 
 def unchecked(run: LoadedRun, limits: Limits) -> list[str]:

@@ -38,12 +38,10 @@ def _noise(value: Any) -> str:
 
 
 def _doubtful(run: LoadedRun, row: Row) -> str:
-    """Names the attacks that keep an operating point from being conclusive."""
-    if row["verdict"] == "lower bound":
-        return str(row["reason"])
+    """Says why an operating point is not conclusive, or by which reference; where attacks failed, which did."""
     cells = run.cells_at(Setting(row["channel"], row["threat_model"]), row["operating_point"])
-    names = (str(c["attack"]) for c in cells if c["status"] != "done" or c["verdict"] != "conclusive")
-    return ", ".join(dict.fromkeys(names))
+    lost = ", ".join(dict.fromkeys(str(c["attack"]) for c in cells if c["status"] != "done"))
+    return lost or str(row["reason"])
 
 
 def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:

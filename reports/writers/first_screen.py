@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from leakgauge.reports.analysis.measures import NOT_ATTACKED
 from leakgauge.reports.analysis.run import LoadedRun, Row
+from leakgauge.reports.analysis.verdicts.point_verdict import NOT_ATTACKED
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number
 from leakgauge.reports.tables.table import Tone
 from leakgauge.reports.writers.gallery import Gallery, Picture, Strip, gallery
@@ -16,7 +16,7 @@ PICTURES = 5
 TONES: dict[str, Tone] = {"conclusive": "good", "lower bound": "warn", "inconclusive": "warn", "not attacked": "muted"}
 _OPEN = {
     "lower bound": "the strongest attack cannot find out what is hidden from it",
-    "inconclusive": "an attacker with more time or data may rebuild more",
+    "inconclusive": "an attacker with more time or data, or a stronger one, may rebuild more",
     "not attacked": "nothing but blind guesses was run there",
 }
 
@@ -123,7 +123,7 @@ def _line(row: Row, base: Row | None, pictures: tuple[Picture, ...], widest: flo
         bar=leakage_bar(row, widest),
         verdict=str(row["verdict"]),
         tone=TONES.get(str(row["verdict"]), "bad"),
-        reason="" if row["verdict"] == "conclusive" else str(row["reason"]),
+        reason=str(row["reason"]),
     )
 
 
@@ -173,8 +173,8 @@ def _unshown(rows: Sequence[Row]) -> str:
     doubts = [f"{_of(count, len(verdicts))} {name}: {_OPEN[name]}" for name, count in counts.items()]
     if not doubts:
         return (
-            "Every attacker is shown to be as strong as its method allows; what a stronger method would rebuild is "
-            "not known."
+            "The strongest attacker everywhere is shown to be as strong as its method allows, or as the best known; "
+            "what a stronger method would rebuild is not known."
         )
     said = f"{'; '.join(doubts)}. Such figures bound leakage from below only, and show no defense to be safe."
     return f"{said[0].upper()}{said[1:]}"

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from leakgauge.reports.analysis.measures import NOT_ATTACKED
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
 from leakgauge.reports.analysis.strongest import Estimate, candidates, estimate, image_rows
+from leakgauge.reports.analysis.verdicts.point_verdict import NOT_ATTACKED
 from leakgauge.reports.figures.palette import Marker, marks
 from leakgauge.reports.notation import is_number
 from leakgauge.reports.tables.table import Value, figure, ranged
@@ -66,7 +66,7 @@ def _place(row: Row, cost: Cost) -> list[float | None]:
 
 
 def _leak(ends: Estimate, verdict: str, reason: str) -> dict[str, Any]:
-    return {"at": _numbers(*ends), "verdict": verdict, "reason": "" if verdict == "conclusive" else reason}
+    return {"at": _numbers(*ends), "verdict": verdict, "reason": reason}
 
 
 def _by_attack(run: LoadedRun, row: Row) -> dict[str, dict[str, Any]]:
@@ -82,7 +82,7 @@ def _by_attack(run: LoadedRun, row: Row) -> dict[str, dict[str, Any]]:
         found[attack] = _leak(
             estimate(images["leakage"], images["group"], run.suite.seeds[0]),
             str(caveat["verdict"]),
-            str(caveat["reason"]),
+            "" if caveat["verdict"] == "conclusive" else str(caveat["reason"]),
         )
     return found
 

@@ -1,16 +1,32 @@
 """An attacker is conclusive only where it is measured to be as strong as its method allows."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from leakgauge.harness.contracts.attack import Attack
 from leakgauge.harness.errors import PluginError
-from leakgauge.harness.measurement.convergence import Gradients, PartOfView, data_limited, unconverged, watched
+from leakgauge.harness.measurement.convergence import (
+    ACCURACY,
+    Gradients,
+    PartOfView,
+    Unconverged,
+    data_limited,
+    unconverged,
+    watched,
+)
 from leakgauge.harness.measurement.exposure import hidden_layout
 from leakgauge.harness.suite.schema import ThreatModel
 from leakgauge.harness.values.images import ImageSet
-from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve
+from leakgauge.harness.values.learning_curve import (
+    UNKNOWN_GAIN_DB,
+    CurvePoint,
+    LearningCurve,
+    could_gain_db,
+    remaining_gain_db,
+)
 from leakgauge.harness.values.observation import Observation
 from leakgauge.harness.values.seeding import Streams
 from leakgauge.harness.values.tokens import DROPPED, TokenBatch
@@ -92,12 +108,12 @@ def fitted(attack):
 
 def test_forty_steps_of_adam_are_not_conclusive_whatever_they_are_called():
     honest, gradients = fitted(Linear())
-    assert "no learning curve" in unconverged(honest, None, gradients, lambda: None)
+    assert "no learning curve" in unconverged(honest, None, gradients, lambda: None).why
     honest.training = "closed_form"
-    assert "40 optimiser steps" in unconverged(honest, None, gradients, lambda: None)
-    assert "followed gradients" in unconverged(*_split(fitted(ByHand())), lambda: None)
+    assert "40 optimiser steps" in unconverged(honest, None, gradients, lambda: None).why
+    assert "followed gradients" in unconverged(*_split(fitted(ByHand())), lambda: None).why
     honest.training = "search"
-    assert "never said" in unconverged(honest, None, gradients, lambda: None)
+    assert "never said" in unconverged(honest, None, gradients, lambda: None).why
 
 
 def _split(found):
@@ -110,25 +126,26 @@ def test_a_closed_form_is_measured_and_floors_are_not():
     asked = []
     assert unconverged(attack, None, gradients, lambda: asked.append(1)) is None
     assert asked == [1]
-    assert unconverged(attack, None, gradients, lambda: "limited by its data") == "limited by its data"
+    lacking = Unconverged("limited by its data", 1.5)
+    assert unconverged(attack, None, gradients, lambda: lacking) == lacking
     attack.floor = True
-    assert unconverged(attack, None, gradients, lambda: "limited by its data") is None
+    assert unconverged(attack, None, gradients, lambda: lacking) is None
 
 
 def test_a_search_must_say_whether_it_was_cut_short():
     attack = Searches()
-    assert "never said" in unconverged(attack, None, QUIET, lambda: None)
+    assert "never said" in unconverged(attack, None, QUIET, lambda: None).why
     attack.caveat = None
     assert unconverged(attack, None, QUIET, lambda: None) is None
     attack.caveat = "cut short"
-    assert unconverged(attack, None, QUIET, lambda: None) == "cut short"
+    assert unconverged(attack, None, QUIET, lambda: None) == Unconverged("cut short", None)
 
 
 def test_the_least_budget_is_the_plug_in_s():
     curve = LearningCurve(120, [CurvePoint(24 * i, 0.1, 20.0) for i in range(1, 6)])
     curve.compare(CurvePoint(60, 0.1, 19.72), CurvePoint(30, 0.1, 19.6))
     attack = Linear()
-    assert "fewer than 500" in unconverged(attack, curve, QUIET, lambda: None)
+    assert "fewer than 500" in unconverged(attack, curve, QUIET, lambda: None).why
     attack.least_steps = 100
     assert unconverged(attack, curve, QUIET, lambda: None) is None
 
@@ -147,7 +164,60 @@ def test_what_the_second_half_of_the_images_gains_decides(gain, limited):
     found = data_limited(scored(gain), Solved, Plain(), images(100), RNG)
     assert (found is not None) == limited
     if limited:
-        assert "limited by its data" in found
+        assert "limited by its data" in found.why
+        # Three times what the second half brought; of no number nothing is known.
+        assert found.could_gain_db == (None if math.isnan(gain) else pytest.approx(3 * gain, rel=1e-3))
+
+
+def test_what_a_probe_may_gain_is_no_number_of_decibels():
+    found = data_limited(scored(0.2), Solved, Plain(), images(100), RNG, allowed=ACCURACY, unit="right")
+    assert "+20." in found.why
+    assert found.could_gain_db is None
+
+
+@pytest.mark.parametrize(
+    ("last", "earlier", "remaining"),
+    [
+        (1.0, 2.0, 1.0),
+        (1.0, 1.5, 2.0),
+        (1.0, 4.0, 1.0),  # no less than the last gained
+        (1.0, 1.1, 3.0),  # nor more than three times that
+        (1.0, None, 3.0),
+        (1.0, -0.5, 3.0),
+        (-0.2, 1.0, 0.0),
+    ],
+)
+def test_what_is_yet_to_come_follows_the_last_two_doublings(last, earlier, remaining):
+    assert remaining_gain_db(last, earlier) == pytest.approx(remaining)
+
+
+def curve_of(half, quarter=None, steps=1000, late=0.0, planned=None):
+    """A curve that ends at 20 dB, where trainings of half and a quarter of the steps ended at ``half``, ``quarter``."""
+    psnr = [19.0, 20.0 - late, 20.0 - late, 20.0 - late, 20.0]
+    points = [CurvePoint(steps * (i + 1) // 5, 0.1, value) for i, value in enumerate(psnr)]
+    curve = LearningCurve(planned or steps, points)
+    if half is not None:
+        curve.compare(CurvePoint(steps // 2, 0.1, half), quarter and CurvePoint(steps // 4, 0.1, quarter))
+    return curve
+
+
+def test_a_curve_says_what_it_may_still_gain():
+    assert could_gain_db(curve_of(19.4, 18.2), 500) == pytest.approx(0.6)
+    assert could_gain_db(curve_of(19.4), 500) == pytest.approx(1.8), "one doubling: three times what it gained"
+    assert could_gain_db(curve_of(19.9, 19.0, late=0.8), 500) == pytest.approx(0.8), "it still rises by as much"
+    attack = Linear()
+    lacking = unconverged(attack, curve_of(19.4, 18.2), QUIET, lambda: None)
+    assert (lacking.why, lacking.could_gain_db) == ("twice the steps gain +0.60 dB", pytest.approx(0.6))
+
+
+def test_where_gains_need_not_shrink_only_a_large_one_is_told():
+    """Too few steps, a training that was stopped, doublings that were not measured: a small gain says nothing."""
+    assert could_gain_db(curve_of(19.9, 19.8, steps=100), 500) is None
+    assert could_gain_db(curve_of(19.9, 19.8, planned=2000), 500) is None
+    assert could_gain_db(curve_of(None), 500) is None
+    assert could_gain_db(LearningCurve(1000), 500) is None
+    assert could_gain_db(curve_of(18.0, 17.0, steps=100), 500) == pytest.approx(2 * UNKNOWN_GAIN_DB)
+    assert could_gain_db(curve_of(None, late=4.0), 500) == pytest.approx(4.0)
 
 
 def test_the_refit_asks_the_edge_for_nothing_new():
@@ -171,12 +241,12 @@ def test_images_that_only_claim_to_be_known_are_sent():
 
 
 def test_too_few_images_and_a_failing_refit_prove_nothing():
-    assert "too few" in data_limited(scored(0), Solved, Plain(), images(4), RNG)
+    assert "too few" in data_limited(scored(0), Solved, Plain(), images(4), RNG).why
 
     def broken(*_):
         raise PluginError("no")
 
-    assert "could not be fitted" in data_limited(broken, Solved, Plain(), images(100), RNG)
+    assert "could not be fitted" in data_limited(broken, Solved, Plain(), images(100), RNG).why
 
 
 def batch_of(merge_map, lengths, prefix=1):

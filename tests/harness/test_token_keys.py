@@ -12,6 +12,7 @@ import torch
 from leakgauge.harness.measurement import exposure as measure
 from leakgauge.harness.measurement.attacker_view import GrantedView
 from leakgauge.harness.measurement.exposure import measure_exposure, recall_through
+from leakgauge.harness.run.best_known import FILE
 from leakgauge.harness.search.trials.memo import Memo
 from leakgauge.harness.store import code_digest as digest_module
 from leakgauge.harness.store.code_digest import code_digest, forget
@@ -161,6 +162,12 @@ def test_the_digest_follows_every_file_of_a_plug_in(plug_in):
     (plug_in / "deep" / "two.py").rename(plug_in / "deep" / "three.py")
     renamed = digest_anew()
     assert len({before, edited, added, renamed}) == 4
+
+
+def test_writing_down_what_a_run_reached_makes_no_other_code(plug_in):
+    before = digest_anew()
+    (plug_in / FILE).write_text("{}")
+    assert digest_anew() == before
 
 
 def test_a_search_forgets_what_other_code_measured(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from simulated_runs import simulated, suite_of
 
-from leakgauge.reports.analysis.measures import NOT_ATTACKED
 from leakgauge.reports.analysis.operating_points import point_rows
+from leakgauge.reports.analysis.verdicts.point_verdict import NOT_ATTACKED
 from leakgauge.reports.writers.first_screen import PICTURES, first_screen
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from simulated_runs import simulated, suite_of
 
-from leakgauge.reports.analysis.measures import verdict_of
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import Setting
+from leakgauge.reports.analysis.verdicts.point_verdict import verdict_of
 
 HERE = Setting("ideal", "server")
 
@@ -68,5 +68,6 @@ def test_the_strongest_attack_s_verdict_stands_for_the_point(run):
     assert verdict_of(run, [bound, sure])[0] == "lower bound"
     assert verdict_of(run, [bound, {**sure, "psnr_db": 22.0}])[0] == "conclusive"
     assert verdict_of(run, [bound, cell("flat", 30.0)])[0] == "lower bound"
-    assert verdict_of(run, [sure, cell("sharp", 3.0, "inconclusive")])[0] == "inconclusive"
+    assert verdict_of(run, [sure, cell("sharp", 3.0, "inconclusive")])[0] == "conclusive", "it is 15 dB behind"
+    assert verdict_of(run, [sure, cell("sharp", 19.0, "inconclusive")])[0] == "inconclusive"
     assert verdict_of(run, [sure, cell("sharp", np.nan, "inconclusive", "failed")])[0] == "inconclusive"

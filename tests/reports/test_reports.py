@@ -151,7 +151,7 @@ def test_operating_points(run: RunFolder) -> None:
     assert list(operating_points(run).columns) == [column.name for column in POINT_COLUMNS]
     assert list(table.index) == ["plain", "merged"]
     assert list(table["verdict"]) == ["conclusive", "inconclusive"]
-    assert "slow: not converged" in table.loc["merged", "reason"]
+    assert "sharp is ahead: not converged: still gaining" in table.loc["merged", "reason"]
     assert "odd: failed" in table.loc["merged", "reason"]
     assert table.loc["merged", "payload_share"] == pytest.approx(0.4)
     tokens = table["tokens"]

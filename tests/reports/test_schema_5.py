@@ -10,7 +10,8 @@ import pytest
 
 from leakgauge.harness.scoring.statistics import bootstrap_streams, mean_interval
 from leakgauge.harness.store.run_folder import RunFolder
-from leakgauge.harness.values.columns import IMAGE_COLUMNS
+from leakgauge.harness.values.columns import CELL_COLUMNS, IMAGE_COLUMNS
+from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.writers.html import write_html
 from leakgauge.reports.writers.markdown import write_markdown
@@ -23,12 +24,27 @@ def test_it_is_a_version_5_run() -> None:
     assert json.loads((STORED / "run.json").read_text(encoding="utf-8"))["schema_version"] == 5
     header = (STORED / "cells.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert "judge_reid_top1" in header
+    assert "could_gain_db" not in header
 
 
 def test_what_it_lacks_is_nan() -> None:
-    images = RunFolder.open(STORED).images()
+    run = RunFolder.open(STORED)
+    cells, images = run.cells(), run.images()
+    assert list(cells.columns) == [c.name for c in CELL_COLUMNS]
     assert list(images.columns) == [c.name for c in IMAGE_COLUMNS]
+    assert len(cells[cells["status"] == "done"]) == 7
+    assert cells["could_gain_db"].isna().all()
     assert images["permuted_psnr_db"].isna().all()
+
+
+def test_what_its_attackers_may_gain_is_taken_as_unknown() -> None:
+    run = load_runs([RunFolder.open(STORED)])[0]
+    cells = run.cells.copy()
+    cells.loc[cells["attack"] == "slow", "verdict"] = "inconclusive"
+    plain = point_rows(type(run)(run.folder, run.label, run.manifest, run.suite, cells, run.images))[0]
+    assert plain["verdict"] == "inconclusive"
+    assert "slow at" in plain["reason"]
+    assert "an unknown amount, taken as 3.0 dB" in plain["reason"]
 
 
 def test_its_leakage_is_counted_anew() -> None:
