@@ -211,4 +211,4 @@ def test_one_image_to_fit_on_is_too_few_to_tell(victim, auxiliary):
     attack = Cascade(stages=1)
     attack.fit(view_of(victim), alone, RNG)
     told = data_limited(None, Cascade, view_of(victim), alone, RNG)
-    assert "too few" in told
+    assert "too few" in told.why

@@ -146,7 +146,7 @@ def test_reconstructions_do_not_see_what_they_are_scored_on(victim, images, auxi
             look=lambda pixels: (pixels.float().flatten(1), torch.zeros(len(pixels))),
             top1=None,
             judging=SimpleNamespace(scores=lambda pixels: ImageScores({}, {})),
-            suite=SimpleNamespace(metrics=[PluginConfig(name="psnr_db")], baseline_point="undefended"),
+            suite=SimpleNamespace(metrics=[PluginConfig(name="psnr_db")], baseline_point="undefended", seeds=[0]),
             device=torch.device("cpu"),
         )
         cell = SimpleNamespace(key="cell", exposure=SimpleNamespace(point=SimpleNamespace(name="undefended")))
