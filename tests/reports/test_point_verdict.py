@@ -266,6 +266,8 @@ def test_a_gate_accepts_what_is_given_away_whole_but_no_fall_of_other_attackers(
     failed = replace(run, cells=cells)
     assert all(point.conclusive for point in measured(failed))
     assert judge(failed, baseline_of(run), parse_limits({})).outcome == "cannot tell"
+    told = f"{TOLD.replace('44.9', '45.0')}; not measured: set_decoder"
+    assert all(any(value.detail == told for value in row) for row in points_grid(failed, point_rows(failed)).rows)
 
 
 def test_reports_say_that_images_are_given_away_whole(run):

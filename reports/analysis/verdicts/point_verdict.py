@@ -16,8 +16,8 @@ NOT_ATTACKED = "not attacked: nothing but floors was run here, so that nothing i
 WHOLE_DB = 40.0
 """PSNR from which an image is given away whole, in dB: a mean squared error of 1e-4 of the range.
 
-That is about what a JPEG of quality 95 keeps. Nobody tells it from the original, so that more says nothing more about
-privacy.
+That is about what a JPEG of quality 95 keeps: of six of scikit-image's images 39.8 dB on average, 35 to 45. Nobody
+tells it from the original, so that more says nothing more about privacy.
 """
 GIVEN_WHOLE = "given away whole"
 _BY_RANK = ("reid_top1", "judge_reid_top1")
