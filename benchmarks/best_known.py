@@ -1,7 +1,7 @@
 """Writes down what runs found to be stronger than the best known: ``python -m leakgauge.benchmarks.best_known RUN...``.
 
 Of every operating point the one attack that rebuilds most is kept, and of what is kept already the stronger; whether a
-converged attacker came near is kept beside it. The diff says what moved.
+converged attacker came near is kept beside it, and what all that came near took. The diff says what moved.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from leakgauge.benchmarks.studies.command_line import start
 from leakgauge.harness.errors import StoreError
 from leakgauge.harness.run.best_known import (
     FILE,
+    REFERENCE_DB,
     Achieved,
     BestKnown,
     BestKnownFile,
+    Effort,
     achieved,
     read_best_known,
 )
@@ -59,6 +61,19 @@ def _entry(run: RunFolder, suite: Suite, one: Achieved) -> BestKnown:
     provenance = manifest.get("provenance") or {}
     options = {attack.label: attack.plugin.model_dump(mode="json") for attack in suite.attacks}
     seconds = strongest.mean("attack_seconds")
+    commit = code_identity(provenance) + (" with changes" if provenance.get("dirty") else "")
+    efforts = [
+        Effort(
+            attack=attacker.attack,
+            options=options[attacker.attack],
+            psnr_db=round(attacker.psnr_db, DIGITS),
+            attack_seconds=round(attacker.mean("attack_seconds"), 1),
+            seeds=suite.seeds,
+            commit=commit,
+        )
+        for attacker in one.attackers
+        if math.isfinite(attacker.mean("attack_seconds"))
+    ]
     sessions = manifest.get("sessions") or [{}]
     return BestKnown(
         key=one.exposure.key,
@@ -72,20 +87,32 @@ def _entry(run: RunFolder, suite: Suite, one: Achieved) -> BestKnown:
         options=options[strongest.attack],
         steps=None if curve is None else curve.planned_steps,
         attack_seconds=round(seconds, 1) if math.isfinite(seconds) else None,
+        efforts=near(round(strongest.psnr_db, DIGITS), efforts),
         seeds=suite.seeds,
         evaluation_images=int(strongest.cells[0]["n"]),
         suite=suite.name,
-        commit=code_identity(provenance) + (" with changes" if provenance.get("dirty") else ""),
+        commit=commit,
         version=str(provenance.get("version", "")),
         date=str(sessions[-1].get("started", ""))[:10],
         exposure=one.exposure,
     )
 
 
+def near(psnr_db: float, efforts: Iterable[Effort]) -> tuple[Effort, ...]:
+    """Returns the efforts that come near a PSNR, the strongest first: of one attacker the strongest, then the first."""
+    found: dict[str, Effort] = {}
+    for one in efforts:
+        if one.key not in found or one.psnr_db > found[one.key].psnr_db:
+            found[one.key] = one
+    close = (one for one in found.values() if psnr_db - one.psnr_db <= REFERENCE_DB)
+    return tuple(sorted(close, key=lambda one: (-one.psnr_db, one.key)))
+
+
 def merged(known: BestKnownFile, found: Iterable[BestKnown]) -> tuple[BestKnownFile, list[str]]:
     """Returns what is known with what was found, and what that changes, a line each.
 
     The stronger of two entries is kept, and the stronger of their converged attackers, whichever entry that is of.
+    Efforts add up, less those of attackers that are known already and those that are no longer near.
     """
     entries = {entry.key: entry for entry in known.entries}
     said = []
@@ -93,14 +120,19 @@ def merged(known: BestKnownFile, found: Iterable[BestKnown]) -> tuple[BestKnownF
         old = entries.get(new.key)
         kept = new if old is None or new.psnr_db > old.psnr_db else old
         converged = [one.converged_db for one in (old, new) if one is not None and one.converged_db is not None]
-        entries[new.key] = kept.model_copy(update={"converged_db": max(converged, default=None)})
+        efforts = near(kept.psnr_db, [effort for one in (old, new) if one is not None for effort in one.efforts])
+        both = kept.model_copy(update={"converged_db": max(converged, default=None), "efforts": efforts})
+        entries[new.key] = both
         place = f"{new.operating_point} ({new.channel}, {new.threat_model})"
         if old is None:
             said.append(f"+ {place}: {new.psnr_db:.2f} dB by {new.said}")
         elif kept is new:
             said.append(f"{place}: {new.psnr_db:.2f} dB by {new.said}, was {old.psnr_db:.2f} by {old.said}")
-        elif entries[new.key] != old:
+        elif both.converged_db != old.converged_db:
             said.append(f"{place}: a converged attacker reaches {new.converged_db:.2f} dB of {old.psnr_db:.2f}")
+        elif both != old:
+            spent = f"{both.effort_seconds:.0f} s, were {old.effort_seconds:.0f}"
+            said.append(f"{place}: attackers near {old.psnr_db:.2f} dB took {spent}")
     ordered = sorted(entries.values(), key=lambda one: (one.exposure.task, one.suite, one.key))
     return BestKnownFile(entries=tuple(ordered)), said
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from leakgauge.harness.errors import PluginError
 from leakgauge.harness.store.versioned import read_versioned
-from leakgauge.harness.suite.planning import content_hash, plan
+from leakgauge.harness.suite.exposure_content import ExposureContent, PointPlace, exposures_of
+from leakgauge.harness.suite.planning import content_hash
 from leakgauge.harness.suite.registry import load, plugins
 from leakgauge.harness.suite.schema import Suite
 from leakgauge.harness.values.columns import CELL_KEY
@@ -33,32 +34,39 @@ VERSION = 1
 UPDATE = "python -m leakgauge.benchmarks.best_known"
 LEFT_DB = 2 * DOUBLING_DB
 """What a converged attacker is taken to leave in doubt: see ``DOUBLING_DB``."""
+REFERENCE_DB = 1.0
+"""Most that an attack may lack to the best known, in dB, and still be near it.
+
+To be near, the strongest attack of a run must have the best known within its interval over images as well. The interval
+alone would excuse a weak attacker on few images, whose interval is wide; the decibel alone one on many, where less than
+that is a clear difference.
+"""
 Row = Mapping[str, Any]
-PointPlace = tuple[str, str, str]
-"""Names of operating point, channel and threat model."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ExposureContent(_Strict):
-    """All that decides what is sent and who sees it, but for names, seeds and code: by its hash an entry is found.
+class Effort(_Strict):
+    """An attacker that came near the best known of an exposure, and the time that took, whatever machine measured it.
 
-    ``images`` are digests of the splits that have a say: of the images that are scored, of those that thresholds are
-    calibrated on, and of those that attackers learn from.
+    ``psnr_db`` is its mean over images and seeds, ``attack_seconds`` training and reconstruction, a seed. It is told
+    from others by its plug-in and options alone: whoever repeats it, under another label or with other seeds, searches
+    no further.
     """
 
-    task: str
-    victim: str
-    images: dict[str, str]
-    defense: dict[str, Any]
-    threat_model: dict[str, Any]
+    attack: str
+    options: dict[str, Any]
+    psnr_db: FiniteFloat
+    attack_seconds: Annotated[FiniteFloat, Field(ge=0)]
+    seeds: tuple[int, ...]
+    commit: str
 
     @property
     def key(self) -> str:
-        """The hash."""
-        return content_hash(self.model_dump(mode="json"))
+        """Tells attackers apart."""
+        return content_hash(self.options)
 
 
 class BestKnown(_Strict):
@@ -67,7 +75,8 @@ class BestKnown(_Strict):
     ``operating_point``, ``channel``, ``threat_model`` and ``suite`` are names, for who reads it. ``psnr_db`` is the
     mean over images and seeds of the one attack whose mean is the highest, ``leakage`` the same above the floors of its
     run. ``converged_db`` is the highest of an attack that was shown to be converged, None where none was. ``steps`` are
-    optimiser steps, ``attack_seconds`` training and reconstruction, a seed.
+    optimiser steps, ``attack_seconds`` training and reconstruction, a seed. ``efforts`` are the attackers that came
+    near it, itself included, each once.
     """
 
     key: Annotated[str, Field(pattern=f"^{CELL_KEY}$")]
@@ -81,6 +90,7 @@ class BestKnown(_Strict):
     options: dict[str, Any]
     steps: int | None
     attack_seconds: FiniteFloat | None
+    efforts: tuple[Effort, ...] = ()
     seeds: tuple[int, ...]
     evaluation_images: int
     suite: str
@@ -95,7 +105,21 @@ class BestKnown(_Strict):
             raise ValueError(f"{self.key!r} is not the hash of its exposure, {self.exposure.key!r}")
         if self.converged_db is not None and self.converged_db > self.psnr_db:
             raise ValueError(f"{self.key!r}: a converged attack beats the strongest")
+        if any(not 0 <= self.psnr_db - one.psnr_db <= REFERENCE_DB for one in self.efforts):
+            raise ValueError(f"{self.key!r}: an effort beats the strongest or is not near it")
+        if len({one.key for one in self.efforts}) != len(self.efforts):
+            raise ValueError(f"{self.key!r}: an effort counts twice")
         return self
+
+    @property
+    def effort_seconds(self) -> float:
+        """What attackers that came near it took together."""
+        return self.effort_beside({}, self.psnr_db)
+
+    def effort_beside(self, options: Mapping[str, object], psnr_db: float) -> float:
+        """Returns the seconds of attackers near a PSNR, less the one of these options: it proves nothing of itself."""
+        near = [one for one in self.efforts if psnr_db - one.psnr_db <= REFERENCE_DB]
+        return sum(one.attack_seconds for one in near if one.key != content_hash(options))
 
     @property
     def said(self) -> str:
@@ -146,27 +170,6 @@ def best_known() -> Mapping[str, BestKnown]:
                 known = found.get(entry.key)
                 if known is None or entry.psnr_db > known.psnr_db:
                     found[entry.key] = entry
-    return found
-
-
-def exposures_of(suite: Suite, data: Mapping[str, object]) -> dict[PointPlace, ExposureContent]:
-    """Returns what the operating points of a run are, by name; nothing where ``data`` of run.json is not whole."""
-    if not {"task", "victim", "split_evaluation", "split_calibration", "split_attacker"} <= data.keys():
-        return {}
-    found: dict[PointPlace, ExposureContent] = {}
-    for cell in plan(suite, ""):
-        exposure = cell.exposure
-        place = exposure.point.name, exposure.channel.label, exposure.threat_model.name
-        shifted = ("shifted",) if exposure.threat_model.auxiliary.domain == "shifted" else ()
-        splits = ("evaluation", "calibration", "attacker", *shifted)
-        if place not in found:
-            found[place] = ExposureContent(
-                task=str(data["task"]),
-                victim=str(data["victim"]),
-                images={name: str(data.get(f"split_{name}", "")) for name in splits},
-                defense=exposure.defense.model_dump(mode="json"),
-                threat_model=exposure.threat_model.model_dump(mode="json", exclude={"name"}),
-            )
     return found
 
 
@@ -247,16 +250,24 @@ class Achieved:
     Args:
         place: Names of operating point, channel and threat model.
         exposure: What it is.
-        strongest: The attack of the run whose mean PSNR is the highest.
-        converged_db: The highest mean PSNR of an attack of the run that is conclusive; None where none is.
+        attackers: The attacks of the run, that whose mean PSNR is the highest first.
         known: What is known; None where nothing is.
     """
 
     place: PointPlace
     exposure: ExposureContent
-    strongest: Contender
-    converged_db: float | None
+    attackers: Sequence[Contender]
     known: BestKnown | None
+
+    @property
+    def strongest(self) -> Contender:
+        """The first of them."""
+        return self.attackers[0]
+
+    @property
+    def converged_db(self) -> float | None:
+        """The highest mean PSNR of one that is conclusive; None where none is."""
+        return next((one.psnr_db for one in self.attackers if one.converged), None)
 
     @property
     def beats(self) -> bool:
@@ -278,8 +289,7 @@ def achieved(suite: Suite, data: Mapping[str, object], cells: Sequence[Row], flo
         here = [c for c in cells if (c["operating_point"], c["channel"], c["threat_model"]) == place]
         whole = [one for one in contenders(here, floors) if len(one.cells) == len(suite.seeds)]
         if whole:
-            converged = next((one.psnr_db for one in whole if one.converged), None)
-            found.append(Achieved(place, exposure, whole[0], converged, best_known().get(exposure.key)))
+            found.append(Achieved(place, exposure, whole, best_known().get(exposure.key)))
     return found
 
 

@@ -14,6 +14,7 @@ from leakgauge.reports.analysis.strongest import candidates, image_rows, per_ima
 from leakgauge.reports.analysis.verdicts.point_verdict import (
     Ruling,
     Verdict,
+    bounds_only,
     doubted_attacks,
     rulings_of_measures,
     verdict_of,
@@ -101,7 +102,7 @@ class MeasuredPoint:
         images: Indexed by image: ``group``, and a column a measure, averaged over seeds; NaN is unscored.
         attacks: The attacks that it rests on, floors and probes included.
         verdict: conclusive, lower bound or inconclusive; see ``verdict_of``.
-        reason: Why it is not conclusive, or by which reference it is.
+        reason: Why it is not conclusive, or why it is although its attackers do not show it.
         others: Verdicts that single measures rest on instead, by name: those that probes have a part in.
         doubted: Attacks that rebuild and are not shown to be converged, whether or not that decides the verdict.
     """
@@ -117,8 +118,16 @@ class MeasuredPoint:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the strongest attack is shown to be as strong as any here gets, and can use all that it was told."""
+        """Whether the strongest attack is shown to be as strong as any here gets, and can use all that it was told.
+
+        It is too where that attack gives images away whole.
+        """
         return self.verdict == "conclusive"
+
+    @property
+    def given_whole(self) -> bool:
+        """Whether it is conclusive only because images are given away whole: leakage in dB is bounded from below."""
+        return self.conclusive and bounds_only(self.verdict, self.reason)
 
     def resting_on(self, name: str) -> MeasuredPoint:
         """Returns it with the verdict that a measure rests on."""

@@ -100,11 +100,18 @@ POINT_COLUMNS: tuple[Column, ...] = (
         "verdict",
         "text",
         "",
-        "that of the strongest attack: conclusive, by itself or by reference; lower bound (it converged, but could not "
-        "make use of all there is); or inconclusive (it is, another could still overtake it, the best known is far, "
-        "or a cell failed or is missing): then too leakage is only bounded from below",
+        "that of the strongest attack: conclusive, by itself, by reference or as images are given away whole; lower "
+        "bound (it converged, but could not make use of all there is); or inconclusive (it is, another could still "
+        "overtake it, the best known is far, or a cell failed or is missing): then too leakage is only bounded from "
+        "below",
     ),
-    Column("reason", "text", "", "why it is not conclusive, and by which attacks; or by which reference it is"),
+    Column(
+        "reason",
+        "text",
+        "",
+        "why it is not conclusive, and by which attacks; or by which reference it is, or that images are given away "
+        "whole: then too leakage is only bounded from below",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from leakgauge.harness.store.provenance import code_identity
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import NOT_RUN, LoadedRun, load_runs
+from leakgauge.reports.analysis.verdicts.point_verdict import bounds_only
 from leakgauge.reports.tables.table import Grid, Heading, Value, figure, ranged, words
 
 
@@ -82,7 +83,7 @@ def _headline(run: LoadedRun) -> list[Value]:
     rows = [row for row in point_rows(run) if row["strongest_leakage"] == row["strongest_leakage"]]
     base = next((row for row in rows if row["baseline"] == "yes"), None)
     # What an attacker without a verdict leaves is no statement about the defense.
-    sure = [row for row in rows if row["verdict"] == "conclusive"]
+    sure = [row for row in rows if not bounds_only(row["verdict"], row["reason"])]
     least = min(sure, key=lambda row: float(row["strongest_leakage"]), default=None)
     provenance = run.manifest.get("provenance") or {}
     return [

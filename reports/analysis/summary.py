@@ -8,6 +8,7 @@ from typing import Any
 
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting, rows_of
 from leakgauge.reports.analysis.verdicts.best_known import new_best_known
+from leakgauge.reports.analysis.verdicts.point_verdict import GIVEN_WHOLE, bounds_only
 from leakgauge.reports.notation import UNSCORED, bounds, is_number, number, percent, plural
 from leakgauge.reports.tables.what_was_read import reading_warnings
 
@@ -85,17 +86,24 @@ def _baseline(run: LoadedRun, row: Row) -> str:
         "the images. "
         f"Task quality is {_measured(row, 'quality', 1, '%', scale=100)}."
     )
-    return text + ("" if _sure(row) else f" {_SHORT[row['verdict']]}, so that more may leak.")
+    return text + _SHORT.get(_standing(row), "")
 
 
 _SHORT = {
-    "lower bound": "The strongest attack cannot find positions that are hidden from it: a lower bound",
-    "inconclusive": "It is not shown that no attack here gets more",
+    "lower bound": " The strongest attack cannot find positions that are hidden from it: a lower bound, so that more "
+    "may leak.",
+    "inconclusive": " It is not shown that no attack here gets more, so that more may leak.",
+    GIVEN_WHOLE: " Images are given away whole, so that more would change nothing.",
 }
 
 
+def _standing(row: Row) -> str:
+    """Returns the verdict, or that images are given away whole, where no more than that is conclusive."""
+    return GIVEN_WHOLE if row["verdict"] == "conclusive" and not _sure(row) else str(row["verdict"])
+
+
 def _sure(row: Row) -> bool:
-    return bool(row["verdict"] == "conclusive")
+    return not bounds_only(row["verdict"], row.get("reason", ""))
 
 
 def _article(verdict: str) -> str:
@@ -108,7 +116,7 @@ def _leak_direction(row: Row, baseline: str) -> str:
         row,
         "leakage_change",
         "it leaks more" if baseline == "conclusive" else f"more is not shown, as the baseline is {_article(baseline)}",
-        "it leaks less" if _sure(row) else f"less is not shown, as this point is {_article(row['verdict'])}",
+        "it leaks less" if _sure(row) else f"less is not shown, as this point is {_article(_standing(row))}",
     )
 
 
@@ -187,7 +195,7 @@ def summarise(run: LoadedRun, rows: list[Row]) -> Summary:
         f"quality is {run.task.get('quality_name', 'not stated')}. Brackets hold 95 % bootstrap intervals."
     )
     baselines = tuple(_baseline(run, row) for row in rows if row["baseline"] == "yes")
-    verdicts = {(row["channel"], row["threat_model"]): str(row["verdict"]) for row in rows if row["baseline"] == "yes"}
+    verdicts = {(row["channel"], row["threat_model"]): _standing(row) for row in rows if row["baseline"] == "yes"}
     findings = tuple(
         _finding(run, row, verdicts.get((row["channel"], row["threat_model"]), "inconclusive"))
         for row in rows

@@ -210,6 +210,8 @@ def _unproven(measure: Measure, worse: bool, base: MeasuredPoint, new: MeasuredP
     """Says why a change of leakage may be one of the attackers; empty where it is none."""
     way, side, weaker = ("higher", "base", base) if worse else ("lower", "new run", new)
     weaker = weaker.resting_on(measure.name)
+    if weaker.given_whole:
+        return f"measured {way}, but the {side} gives images away whole, and a stronger attack may rebuild more still"
     if not weaker.conclusive:
         return f"measured {way}, but the {side} only bounds leakage from below ({weaker.verdict})"
     cut_short = ", ".join(label for label in weaker.doubted if label in unlike)

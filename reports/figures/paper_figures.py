@@ -20,6 +20,7 @@ from leakgauge.harness.errors import ConfigError, StoreError
 from leakgauge.harness.store.run_folder import write_atomic
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import LoadedRun, Row, Setting
+from leakgauge.reports.analysis.verdicts.point_verdict import bounds_only
 from leakgauge.reports.figures.palette import MUTED, SETTINGS, marks
 from leakgauge.reports.notation import bounds, is_number, number
 from leakgauge.reports.writers.gallery import Picture, gallery
@@ -155,14 +156,14 @@ def _told(rows: list[Row], point: str) -> str:
     if row is None or not is_number(row["strongest_leakage"]):
         return ""
     ends = bounds(row["strongest_leakage_lo"], row["strongest_leakage_hi"], 1)
-    caveat = "" if row["verdict"] == "conclusive" else "≥ "
+    caveat = "≥ " if bounds_only(row["verdict"], row["reason"]) else ""
     return f"\n{caveat}{number(row['strongest_leakage'], 1)} dB {ends}".rstrip()
 
 
 def paper_gallery(run: LoadedRun, setting: Setting, width: float, images: int = 4) -> Figure:
     """Draws originals, the best floor and the strongest reconstructions, a row an operating point.
 
-    Beside each stands its mean leakage with its interval, ``≥`` where the operating point is not conclusive.
+    Beside each stands its mean leakage with its interval, ``≥`` where it is only bounded from below.
 
     Args:
         run: The run.

@@ -38,10 +38,11 @@ def _noise(value: Any) -> str:
 
 
 def _doubtful(run: LoadedRun, row: Row) -> str:
-    """Says why an operating point is not conclusive, or by which reference; where attacks failed, which did."""
+    """Says why an operating point is not conclusive, or why it is nevertheless; where attacks failed, which did."""
     cells = run.cells_at(Setting(row["channel"], row["threat_model"]), row["operating_point"])
     lost = ", ".join(dict.fromkeys(str(c["attack"]) for c in cells if c["status"] != "done"))
-    return lost or str(row["reason"])
+    whole = row["verdict"] == "conclusive" and lost
+    return f"{row['reason']}; not measured: {lost}" if whole else lost or str(row["reason"])
 
 
 def points_grid(run: LoadedRun, rows: list[Row]) -> Grid:

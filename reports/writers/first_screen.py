@@ -173,7 +173,8 @@ def _unshown(rows: Sequence[Row]) -> str:
     doubts = [f"{_of(count, len(verdicts))} {name}: {_OPEN[name]}" for name, count in counts.items()]
     if not doubts:
         return (
-            "The strongest attacker everywhere is shown to be as strong as its method allows, or as the best known; "
+            "The strongest attacker everywhere is shown to be as strong as its method allows or as the best known, or "
+            "images are given away whole; "
             "what a stronger method would rebuild is not known."
         )
     said = f"{'; '.join(doubts)}. Such figures bound leakage from below only, and show no defense to be safe."

@@ -18,13 +18,12 @@ from leakgauge.harness.run import run_summary
 from leakgauge.harness.run.best_known import (
     BestKnown,
     BestKnownFile,
-    ExposureContent,
     best_known,
-    exposures_of,
     read_best_known,
 )
 from leakgauge.harness.run.plan import prepare
 from leakgauge.harness.store.run_folder import RunFolder
+from leakgauge.harness.suite.exposure_content import ExposureContent, exposures_of
 from leakgauge.harness.suite.planning import plan
 from leakgauge.harness.suite.schema import Suite, load_suite
 from leakgauge.harness.values.learning_curve import LearningCurve
@@ -42,17 +41,17 @@ SUITE = Suite.model_validate(
 PSNR = {"flat": 10.0, "weak": 18.0, "strong": 20.0, "asked": float("nan")}
 
 
-def run_of(folder, more=0.0, verdict="conclusive", without=()):
+def run_of(folder, more=0.0, verdict="conclusive", without=(), suite=SUITE, seconds=4.0, commit="c0ffee"):
     """A run whose attacks reach ``PSNR`` and, on the second seed, 1 dB more; ``without`` some (attack, seed)."""
     run, cells = RunFolder(folder), []
-    for cell in plan(SUITE, "toy"):
+    for cell in plan(suite, "toy"):
         attack, seed = cell.attack.label, cell.exposure.seed
         if (attack, seed) in without:
             continue
         psnr = PSNR[attack] + (0.0 if attack == "flat" else more + seed)
         names = {"operating_point": cell.exposure.point.name, "channel": "ideal", "threat_model": "server"}
         row = {"cell": cell.key, "attack": attack, "seed": seed, "n": 5, "status": "done", "reason": "", **names}
-        row |= {"verdict": "conclusive" if attack == "flat" else verdict, "attack_seconds": 4.0, "task": "toy v1"}
+        row |= {"verdict": "conclusive" if attack == "flat" else verdict, "attack_seconds": seconds, "task": "toy v1"}
         row |= {"psnr_db": psnr, "psnr_db_lo": psnr - 0.5, "psnr_db_hi": psnr + 0.5, "leakage": psnr - 10.0}
         cells.append(row)
         if attack == "strong":
@@ -61,10 +60,10 @@ def run_of(folder, more=0.0, verdict="conclusive", without=()):
     run.write_manifest(
         {
             "status": "complete",
-            "suite": SUITE.model_dump(mode="json"),
+            "suite": suite.model_dump(mode="json"),
             "data": DATA,
             "attacks": {label: {"floor": label == "flat"} for label in PSNR},
-            "provenance": {"commit": "c0ffee", "dirty": True, "version": "0.2.0"},
+            "provenance": {"commit": commit, "dirty": True, "version": "0.2.0"},
             "sessions": [{"started": "2026-11-27T08:00:00+00:00", "command": "run", "workers": 1, "commit": None}],
         }
     )
@@ -118,6 +117,69 @@ def test_whether_a_converged_attacker_came_near_is_kept_beside_it(tmp_path):
     assert {(entry.psnr_db, entry.converged_db) for entry in read_best_known(file).entries} == {(20.9, 20.5)}
 
 
+def suite_with(*attacks):
+    return Suite.model_validate({**SUITE.model_dump(mode="json"), "attacks": ["flat", *attacks, "asked"]})
+
+
+def longer(steps):
+    return suite_with("weak", {"label": "strong", "name": "strong", "steps": steps})
+
+
+def efforts_in(file):
+    """What came near on the first operating point: options of attackers with their seconds."""
+    entry = next(one for one in read_best_known(file).entries if one.operating_point == "plain")
+    return {str(one.options.get("steps", one.attack)): one.attack_seconds for one in entry.efforts}
+
+
+def test_what_attackers_took_that_came_near_adds_up_each_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(PSNR, "weak", 19.0)  # 1 dB less than the strongest
+    file, first = tmp_path / "known.json", run_of(tmp_path / "first")
+    command(first.path, "--file", file)
+    assert efforts_in(file) == {"9": 4.0, "weak": 4.0}
+    assert {entry.effort_seconds for entry in read_best_known(file).entries} == {8.0}
+    before = file.read_bytes()
+    assert "nothing here is stronger" in command(first.path, first.path, "--file", file).output
+    again = run_of(tmp_path / "again", seconds=7.0, commit="decaf")
+    assert "nothing here is stronger" in command(again.path, "--file", file).output
+    assert file.read_bytes() == before, "whoever repeats an attacker searches no further"
+    monkeypatch.setitem(PSNR, "strong", 19.5)
+    other = run_of(tmp_path / "other", suite=longer(36), seconds=16.0)
+    said = command(other.path, "--file", file).output
+    assert "plain (ideal, server): attackers near 20.50 dB took 24 s, were 8" in said
+    assert efforts_in(file) == {"9": 4.0, "weak": 4.0, "36": 16.0}
+
+
+def test_a_label_and_seeds_make_no_other_attacker(tmp_path, monkeypatch):
+    file = tmp_path / "known.json"
+    command(run_of(tmp_path / "first").path, "--file", file)
+    seeded = SUITE.model_copy(update={"seeds": (3,)})
+    command(run_of(tmp_path / "seeded", -2.7, suite=seeded).path, "--file", file)
+    assert efforts_in(file) == {"9": 4.0}
+    monkeypatch.setitem(PSNR, "weak", PSNR["strong"])
+    renamed = suite_with({"label": "weak", "name": "strong", "steps": 9})
+    command(run_of(tmp_path / "renamed", -0.2, suite=renamed).path, "--file", file)
+    assert efforts_in(file) == {"9": 4.0}
+
+
+def test_when_the_best_rises_those_who_are_no_longer_near_drop_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(PSNR, "weak", 19.2)
+    file = tmp_path / "known.json"
+    command(run_of(tmp_path / "first").path, "--file", file)
+    assert efforts_in(file) == {"9": 4.0, "weak": 4.0}
+    monkeypatch.setitem(PSNR, "weak", 10.0)
+    command(run_of(tmp_path / "more", 0.5, suite=longer(36), seconds=16.0).path, "--file", file)
+    assert efforts_in(file) == {"9": 4.0, "36": 16.0}, "weak lacks 1.3 dB now"
+    command(run_of(tmp_path / "most", 3.0, suite=longer(72), seconds=32.0).path, "--file", file)
+    assert efforts_in(file) == {"72": 32.0}
+    command(run_of(tmp_path / "late").path, "--file", file)
+    assert efforts_in(file) == {"72": 32.0}
+
+
+def test_an_attacker_whose_time_is_not_known_took_none(tmp_path):
+    (entry, _) = update.entries_of(run_of(tmp_path / "run", seconds=float("nan")))
+    assert (entry.attack_seconds, entry.efforts, entry.effort_seconds) == (None, (), 0)
+
+
 def test_the_command_that_ran_a_suite_says_that_it_beats_the_best_known(tmp_path, monkeypatch, capsys):
     run = run_of(tmp_path / "run")
     known = {entry.key: entry for entry in update.entries_of(run)}
@@ -145,6 +207,9 @@ def entry_data(tmp_path):
         (lambda entry: {**entry, "psnr_db": "high"}, "psnr_db"),
         (lambda entry: {**entry, "psnr_db": 5.0}, "beats the strongest"),
         (lambda entry: {**entry, "more": 1}, "more"),
+        (lambda entry: {**entry, "efforts": [{**entry["efforts"][0], "psnr_db": 19.4}]}, "is not near it"),
+        (lambda entry: {**entry, "efforts": [{**entry["efforts"][0], "psnr_db": 20.6}]}, "is not near it"),
+        (lambda entry: {**entry, "efforts": entry["efforts"] * 2}, "an effort counts twice"),
         (lambda entry: {**entry, "exposure": {**entry["exposure"], "victim": "v9"}}, "is not the hash"),
         (lambda entry: {**entry, "key": "0" * 16}, "is not the hash"),
     ],
@@ -210,7 +275,7 @@ def test_the_stronger_of_two_packages_counts(tmp_path, monkeypatch):
     entry, _ = entry_data(tmp_path)
     files_ = []
     for number, psnr in enumerate((21.0, 22.0, 20.9)):
-        made = entry.model_copy(update={"psnr_db": psnr})
+        made = entry.model_copy(update={"psnr_db": psnr, "efforts": ()})
         path = tmp_path / f"{number}" / "best_known.json"
         update.write_best_known(BestKnownFile(entries=(made,)), path)
         files_.append(path.parent)

@@ -9,13 +9,14 @@ from simulated_runs import DATA, Simulation, simulated, suite_of
 
 from leakgauge.benchmarks.best_known import entries_of
 from leakgauge.harness.run import best_known as known_module
-from leakgauge.harness.run.best_known import exposures_of
+from leakgauge.harness.run.best_known import REFERENCE_DB, Effort
+from leakgauge.harness.suite.exposure_content import exposures_of
 from leakgauge.reports.analysis.measures import measured
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import load_runs
 from leakgauge.reports.analysis.summary import summarise
 from leakgauge.reports.analysis.verdicts import best_known as reference_module
-from leakgauge.reports.analysis.verdicts.best_known import REFERENCE_DB, new_best_known
+from leakgauge.reports.analysis.verdicts.best_known import new_best_known
 from leakgauge.reports.comparison.compare import compare
 from leakgauge.reports.gate.baseline import baseline_of
 from leakgauge.reports.gate.gate import judge
@@ -28,6 +29,7 @@ PLACES = {
     "defense": {"name": "split_pipeline", "cut": 3},
 }
 SUITE = suite_of(**PLACES)
+ENDED = "near which an attacker converged"
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,11 @@ def test_within_it_a_curve_that_still_rises_is_conclusive_by_reference(run, know
     known(more=0.3)
     for verdict, reason in verdicts(with_verdict(run, "inconclusive")).values():
         assert verdict == "conclusive"
-        assert reason == "by reference: sharp reaches within 0.3 dB of the best known (cascade, 500 steps)"
+        assert reason == f"by reference: sharp reaches within 0.3 dB of the best known (cascade, 500 steps), {ENDED}"
     assert verdicts(run)["plain"] == ("conclusive", ""), "by itself"
     known()
     reason = verdicts(with_verdict(run, "inconclusive"))["plain"][1]
-    assert reason == "by reference: sharp reaches no less than the best known (cascade, 500 steps)"
+    assert reason == f"by reference: sharp reaches no less than the best known (cascade, 500 steps), {ENDED}"
 
 
 def test_a_lower_bound_stays_one(run, known):
@@ -123,6 +125,80 @@ def test_only_a_converged_attacker_vouches(run, known):
     assert verdicts(rising)["plain"][0] == "conclusive", "as near as convergence tells"
     known(converged=-0.7)
     assert verdicts(rising)["plain"][0] == "inconclusive"
+
+
+def effort(entry, less, seconds, **options):
+    """What an attacker took that came within so many dB of what is known."""
+    said = {"psnr_db": entry.psnr_db - less, "attack_seconds": seconds, "options": {"name": "cascade", **options}}
+    return Effort(attack="cascade", seeds=(0,), commit="c0ffee", **said)
+
+
+def spending(run, seconds):
+    return with_verdict(replace(run, cells=run.cells.assign(attack_seconds=seconds)), "inconclusive")
+
+
+def with_efforts(found, *efforts):
+    """Puts efforts into what is known: how many dB less each reached, the seconds, and options that tell it apart."""
+    for key, entry in list(found.items()):
+        made = tuple(effort(entry, less, seconds, steps=n) for n, (less, seconds) in enumerate(efforts))
+        found[key] = entry.model_copy(update={"efforts": made})
+
+
+@pytest.mark.parametrize(
+    ("efforts", "verdict"),
+    [
+        ([(0.0, 39.0)], "inconclusive"),
+        ([(0.0, 41.0)], "conclusive"),
+        ([(0.0, 21.0), (0.9, 20.0)], "conclusive"),
+        ([(0.0, 21.0), (1.1, 20.0)], "inconclusive"),
+    ],
+    ids=["3.9 times", "4.1 times", "together", "one is not near"],
+)
+def test_much_more_effort_that_found_no_more_vouches_too(run, known, efforts, verdict):
+    with_efforts(known(more=0.3, converged="none"), *efforts)
+    found = verdicts(spending(run, 10.0))["plain"]
+    assert found[0] == verdict
+    told = "by reference: sharp reaches within 0.3 dB of the best known (cascade, 500 steps), "
+    assert (found[1] == f"{told}near which others spent 4.1 times its effort") == (verdict == "conclusive")
+
+
+def test_near_is_near_the_strongest_ever_this_run_included(run, known):
+    rising = spending(run, 10.0)
+    with_efforts(known(more=-0.3, converged="none"), (0.0, 41.0))
+    assert verdicts(rising)["plain"][0] == "conclusive"
+    with_efforts(known(more=-0.3, converged="none"), (0.8, 41.0))
+    assert verdicts(rising)["plain"][0] == "inconclusive", "it was near what was known, but is beaten by 1.1 dB"
+    with_efforts(known(more=-1.5, converged="none"), (0.0, 4100.0))
+    assert verdicts(rising)["plain"][0] == "inconclusive"
+
+
+def test_effort_vouches_neither_for_itself_nor_where_seconds_are_unknown(run, known):
+    found = known(converged="none")
+    for key, entry in found.items():
+        itself = effort(entry, 0.0, 4000.0).model_copy(update={"options": {"name": "sharp"}, "attack": "other label"})
+        found[key] = entry.model_copy(update={"efforts": (itself, effort(entry, 0.0, 39.0))})
+    assert verdicts(spending(run, 10.0))["plain"][0] == "inconclusive"
+    assert verdicts(spending(run, 9.0))["plain"][0] == "conclusive", "by what others took"
+    for unknown in (float("nan"), 0.0):
+        assert verdicts(spending(run, unknown))["plain"][0] == "inconclusive"
+    assert verdicts(with_verdict(run, "inconclusive"))["plain"][0] == "inconclusive", "a run without such a column"
+
+
+def test_effort_excuses_nobody_who_is_far_nor_a_lower_bound(run, known):
+    with_efforts(known(more=2.0, converged="none"), (0.0, 4000.0))
+    assert verdicts(spending(run, 10.0))["plain"][0] == "inconclusive"
+    with_efforts(known(more=0.3, converged="none"), (0.0, 4000.0))
+    bound = with_verdict(spending(run, 10.0), "lower bound", "it cannot find positions")
+    assert verdicts(bound)["plain"][0] == "lower bound"
+
+
+def test_given_away_whole_comes_before_the_best_known(run, known):
+    known(more=30.0)
+    cells = run.cells.copy()
+    cells.loc[cells["attack"] == "sharp", ["psnr_db", "psnr_db_lo", "psnr_db_hi"]] = 45.0, 44.0, 46.0
+    whole = with_verdict(replace(run, cells=cells), "inconclusive")
+    told = "given away whole: sharp reaches 45.0 dB, and more would change nothing"
+    assert set(verdicts(whole).values()) == {("conclusive", told)}
 
 
 def test_what_was_just_beaten_vouches_for_nothing(run, known):

@@ -12,7 +12,8 @@ from leakgauge.harness.values.learning_curve import UNKNOWN_GAIN_DB
 from leakgauge.reports.analysis.measures import measured
 from leakgauge.reports.analysis.operating_points import point_rows
 from leakgauge.reports.analysis.run import Setting
-from leakgauge.reports.analysis.verdicts.point_verdict import NOT_ATTACKED, verdict_of
+from leakgauge.reports.analysis.summary import summarise
+from leakgauge.reports.analysis.verdicts.point_verdict import GIVEN_WHOLE, NOT_ATTACKED, verdict_of
 from leakgauge.reports.comparison.compare import compare
 from leakgauge.reports.gate.baseline import baseline_of
 from leakgauge.reports.gate.gate import judge
@@ -98,6 +99,51 @@ def test_what_failed_or_is_missing_or_unscored_might_have_leaked_more(run):
     unscored = cell("set_decoder", np.nan, "inconclusive")
     assert verdict_of(run, [FLOOR, STRONG, unscored]).verdict == "inconclusive"
     assert verdict_of(run, [FLOOR]) == ("inconclusive", NOT_ATTACKED)
+
+
+def whole(attack="cascade", lo=40.0, verdict="inconclusive", **changes):
+    return {**cell(attack, 44.9, verdict, **changes), "psnr_db_lo": lo}
+
+
+TOLD = "given away whole: cascade reaches 44.9 dB, and more would change nothing"
+
+
+@pytest.mark.parametrize(
+    ("lo", "verdict"), [(39.999, "inconclusive"), (40.0, "conclusive"), (np.nan, "inconclusive")], ids=str
+)
+def test_what_is_given_away_whole_needs_no_stronger_attacker(run, lo, verdict):
+    """The mean does not do: of a few images the interval may reach below, and one image has none."""
+    found = verdict_of(run, [FLOOR, whole(lo=lo)])
+    assert found == (verdict, TOLD if verdict == "conclusive" else f"cascade: {SLOW}")
+    assert verdict_of(run, [FLOOR, whole(lo=lo, verdict="lower bound")]).verdict == (
+        "conclusive" if verdict == "conclusive" else "lower bound"
+    )
+
+
+def test_nothing_leaks_more_than_all(run):
+    strong = whole(verdict="conclusive")
+    assert verdict_of(run, [FLOOR, strong]) == ("conclusive", ""), "by itself"
+    others = {
+        "could overtake": cell("set_decoder", 44.0, "inconclusive", gain=9.0),
+        "failed": cell("set_decoder", np.nan, "inconclusive", status="failed"),
+        "missing": cell("set_decoder", np.nan, "inconclusive", status="not run"),
+        "unscored": cell("set_decoder", np.nan, "inconclusive"),
+    }
+    for other in others.values():
+        assert verdict_of(run, [FLOOR, strong, other]) == ("conclusive", TOLD)
+        assert verdict_of(run, [FLOOR, {**strong, "psnr_db_lo": 39.9}, other]).verdict == "inconclusive"
+    assert verdict_of(run, [whole("flat")]) == ("inconclusive", NOT_ATTACKED), "a floor attacks nothing"
+
+
+def test_over_seeds_the_lower_ends_count_on_average(run):
+    assert verdict_of(run, [FLOOR, whole(lo=39.0), whole(lo=41.2, seed=1)]).verdict == "conclusive"
+    assert verdict_of(run, [FLOOR, whole(lo=39.0), whole(lo=40.8, seed=1)]).verdict == "inconclusive"
+    assert verdict_of(run, [FLOOR, whole(lo=50.0), whole(lo=np.nan, seed=1)]).verdict == "inconclusive"
+
+
+def test_the_strongest_alone_gives_it_away(run):
+    """A stronger one of wide interval beside it has the say, as in all else."""
+    assert verdict_of(run, [FLOOR, {**whole(lo=35.0), "psnr_db": 46.0}, whole("set_decoder")]).verdict == "inconclusive"
 
 
 def test_a_probe_does_not_speak_of_what_is_rebuilt(run):
@@ -187,6 +233,51 @@ def test_a_comparison_claims_no_change_that_a_crippled_attacker_may_be_the_cause
     assert of(weaker, run).why == "measured higher, but not shown to be converged in the base: set_decoder"
     alike = replace(weaker, suite=run.suite)
     assert (of(run, alike).outcome, of(alike, run).outcome) == ("better", "worse")
+
+
+def given_whole(run, psnr_db):
+    cells = doubting(run, "cascade").cells
+    cells.loc[cells["attack"] == "cascade", ["psnr_db", "psnr_db_lo"]] = psnr_db, psnr_db - 1.0
+    return replace(run, cells=cells)
+
+
+def test_how_much_of_all_leaks_is_not_compared(run, tmp_path):
+    """Points that are given away whole are conclusive, and yet an attacker that still gains bounds decibels only."""
+    less = given_whole(simulated(tmp_path / "less", suite=run.suite, probe=0.5, shift=-3.0), 45.0)
+    assert {(point.conclusive, point.given_whole) for point in measured(less)} == {(True, True)}
+    assert not any(point.given_whole for point in measured(run))
+
+    def of(base, new):
+        return {(r.place.partition(",")[0], r.measure.name): r for r in compare(base, new).rows}["merged", "leakage"]
+
+    told = "gives images away whole, and a stronger attack may rebuild more still"
+    assert of(run, less).why == f"measured lower, but the new run {told}"
+    assert of(less, run).why == f"measured higher, but the base {told}"
+    assert of(run, simulated(tmp_path / "same", suite=run.suite, probe=0.5, shift=-3.0)).outcome == "better"
+
+
+def test_a_gate_accepts_what_is_given_away_whole_but_no_fall_of_other_attackers(run, weaker):
+    assert judge(given_whole(run, 45.0), baseline_of(run), parse_limits({})).outcome == "pass"
+    gate = judge(given_whole(weaker, 45.0), baseline_of(run), parse_limits({}))
+    assert gate.outcome == "cannot tell"
+    assert any("not shown to be converged: " in check.why for check in gate.checks)
+    cells = given_whole(run, 45.0).cells
+    cells.loc[cells["attack"] == "set_decoder", ["status", "reason"]] = "failed", "out of memory"
+    failed = replace(run, cells=cells)
+    assert all(point.conclusive for point in measured(failed))
+    assert judge(failed, baseline_of(run), parse_limits({})).outcome == "cannot tell"
+    told = f"{TOLD.replace('44.9', '45.0')}; not measured: set_decoder"
+    assert all(any(value.detail == told for value in row) for row in points_grid(failed, point_rows(failed)).rows)
+
+
+def test_reports_say_that_images_are_given_away_whole(run):
+    unsure = given_whole(run, 45.0)
+    rows = point_rows(unsure)
+    assert {(row["verdict"], row["reason"].partition(":")[0]) for row in rows} == {("conclusive", GIVEN_WHOLE)}
+    told = summarise(unsure, rows)
+    assert all("Images are given away whole, so that more would change nothing." in said for said in told.baselines)
+    assert all("at least" in finding.text for finding in told.findings)
+    assert not any("it leaks less" in finding.text or "it leaks more" in finding.text for finding in told.findings)
 
 
 def test_reports_say_who_could_overtake(run):

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from leakgauge.harness.cli import app
 from leakgauge.harness.errors import StoreError
-from leakgauge.reports.analysis.run_list import find_runs, runs_grid
+from leakgauge.reports.analysis.run_list import find_runs, runs_data, runs_grid
 
 
 def test_every_run_has_its_row(tmp_path):
@@ -41,6 +41,19 @@ def test_what_leaks_least_is_no_point_without_a_verdict(tmp_path, verdict):
     least = {row[0].text: row[place] for row in grid.rows}
     assert least["run"].detail.startswith("plain [")
     assert least["without"].text == "unscored"
+
+
+def test_what_leaks_least_is_no_point_that_is_given_away_whole(tmp_path):
+    """It is conclusive, and yet in decibels only bounded from below."""
+    run = Simulation(shift=-3.0).write(tmp_path / "run")
+    cells = run.cells()
+    chosen = (cells["operating_point"] == "merged") & (cells["attack"] == "sharp")
+    cells.loc[chosen, ["verdict", "psnr_db", "psnr_db_lo"]] = "inconclusive", 45.0, 44.0
+    run.write_tables(cells.to_dict("records"), run.images().to_dict("records"))
+    assert {row["verdict"] for row in runs_data(tmp_path)[0]["operating_points"]} == {"conclusive"}
+    grid = runs_grid(tmp_path)
+    place = [heading.text for heading in grid.headings].index("Least leaks")
+    assert grid.rows[0][place].detail.startswith("plain [")
 
 
 def test_nothing_to_list(tmp_path):

@@ -8,30 +8,32 @@ from dataclasses import dataclass
 
 from leakgauge.harness.run.best_known import (
     LEFT_DB,
+    REFERENCE_DB,
     Achieved,
     BestKnown,
     Contender,
-    PointPlace,
     achieved,
     best_known,
-    exposures_of,
     news,
 )
+from leakgauge.harness.suite.exposure_content import PointPlace, exposures_of
 from leakgauge.reports.analysis.run import LoadedRun, rows_of
 
-REFERENCE_DB = 1.0
-"""Most that the strongest attack may lack to the best known, in dB, and still be near it.
+EFFORT = 4.0
+"""How many times the time of the strongest attack of a run others must have spent near the best known to vouch for it.
 
-The best known must lie within its interval over images as well. The interval alone would excuse a weak attacker on few
-images, whose interval is wide; the decibel alone one on many, where less than that is a clear difference.
+Two doublings, as a training has to show of itself (see ``DOUBLING_DB``), for one may gain little by chance: both are
+known to have found no more than ``REFERENCE_DB``. Seconds are of whatever machines measured them: where others' were
+half as fast, 4 is one doubling only, and where they were faster it is more than two.
 """
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The strongest attack on an operating point, and the best known of the same exposure."""
+    """The strongest attack on an operating point, with its plug-in and options, and the best known of the exposure."""
 
     strongest: Contender
+    options: Mapping[str, object]
     known: BestKnown
 
     @property
@@ -49,18 +51,36 @@ class Reference:
     def vouches(self) -> bool:
         """Whether it shows the strongest attack to be as strong as any here gets, though its own curve may still rise.
 
-        It is near, its leakage is scored, and a converged attacker once came as near the strongest ever measured, this
-        run included, as convergence tells: else nobody knows yet where attacks on this exposure end.
+        It is near, its leakage is scored, and either a converged attacker once came as near the strongest ever
+        measured, this run included, as convergence tells, or others that came near it spent much more than it did:
+        else nobody knows yet where attacks on this exposure end.
         """
-        ended, scored = self.known.converged_db, math.isfinite(self.strongest.mean("leakage"))
-        most = max(self.known.psnr_db, self.strongest.psnr_db)
-        return self.near and scored and ended is not None and most - ended <= LEFT_DB
+        scored = math.isfinite(self.strongest.mean("leakage"))
+        return self.near and scored and (self.ended or self.effort >= EFFORT)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a converged attacker once came as near the strongest as convergence tells."""
+        ended = self.known.converged_db
+        return ended is not None and self._most_db - ended <= LEFT_DB
+
+    @property
+    def effort(self) -> float:
+        """How many times the seconds of the strongest attack others took to come near; 0 where its own are unknown."""
+        own = self.strongest.mean("attack_seconds")
+        return self.known.effort_beside(self.options, self._most_db) / own if own > 0 else 0.0
+
+    @property
+    def _most_db(self) -> float:
+        return max(self.known.psnr_db, self.strongest.psnr_db)
 
     @property
     def vouched(self) -> str:
-        """Says what it vouches for."""
+        """Says what it vouches for, and how."""
         lack = f"within {self.shortfall_db:.1f} dB of" if self.shortfall_db > 0 else "no less than"
-        return f"by reference: {self.strongest.attack} reaches {lack} the best known ({self.known.said})"
+        how = "an attacker converged" if self.ended else f"others spent {self.effort:.1f} times its effort"
+        reached = f"{self.strongest.attack} reaches {lack} the best known ({self.known.said})"
+        return f"by reference: {reached}, near which {how}"
 
     @property
     def far(self) -> str:
@@ -76,7 +96,10 @@ def reference_of(run: LoadedRun, place: PointPlace, strongest: Contender) -> Ref
         StoreError: What is known cannot be read.
     """
     known = run.once("best known", lambda: _known(run)).get(place)
-    return None if known is None else Reference(strongest, known)
+    if known is None:
+        return None
+    options = {attack.label: attack.plugin.model_dump(mode="json") for attack in run.suite.attacks}
+    return Reference(strongest, options.get(strongest.attack, {}), known)
 
 
 def _known(run: LoadedRun) -> Mapping[PointPlace, BestKnown]:
