@@ -79,17 +79,24 @@ class CascadeMerged(Cascade):
 
     def fit(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> LearningCurve | None:
         """Learns places on three quarters of the images, and solves the stages on the rest."""
-        split = _quartered(auxiliary, rng)
+        split = self._parts(auxiliary, rng)
         curve = self._learn_places(view, auxiliary, split, rng.child("places"))
         seen = view.observe(auxiliary).select(split.heldout)
         self._descend(view, auxiliary.select(split.heldout), seen, rng)
         return curve
 
-    def _learn_places(self, view: AttackerView, auxiliary: ImageSet, split: Holdout, rng: Streams) -> LearningCurve:
+    def _parts(self, auxiliary: ImageSet, rng: Streams) -> Holdout:
+        """Returns which images the places are learned on, and which the maps."""
+        return _quartered(auxiliary, rng)
+
+    def _begun(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> SeekingNetwork:
+        """Returns the network that the training of places starts from."""
         mean, std = token_statistics(view.observe(auxiliary))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.child("init").entropy())
-            network = SeekingNetwork(mean, std, view.image_shape, view.grid, **self._size)
+            return SeekingNetwork(mean, std, view.image_shape, view.grid, **self._size)
+
+    def _learn_places(self, view: AttackerView, auxiliary: ImageSet, split: Holdout, rng: Streams) -> LearningCurve:
         weight = self._position_weight
 
         def forward(learner: torch.nn.Module, observed: Observation) -> tuple[Tensor, Tensor | None]:
@@ -98,7 +105,7 @@ class CascadeMerged(Cascade):
             return images, weight * miss
 
         every = max(1, len(split.heldout) // HELDOUT_IMAGES)
-        self._network = network.to(view.device)
+        self._network = self._begun(view, auxiliary, rng).to(view.device)
         return train(
             self._network,
             view,

@@ -19,10 +19,10 @@ from leakgauge.harness.errors import StoreError
 from leakgauge.harness.run.best_known import (
     FILE,
     REFERENCE_DB,
-    Achieved,
     BestKnown,
     BestKnownFile,
     Effort,
+    RunBest,
     achieved,
     read_best_known,
 )
@@ -55,7 +55,7 @@ def entries_of(run: RunFolder) -> list[BestKnown]:
     return [_entry(run, suite, one) for one in scored]
 
 
-def _entry(run: RunFolder, suite: Suite, one: Achieved) -> BestKnown:
+def _entry(run: RunFolder, suite: Suite, one: RunBest) -> BestKnown:
     manifest, strongest = run.manifest(), one.strongest
     curve = run.read_curve(str(strongest.cells[0]["cell"]))
     provenance = manifest.get("provenance") or {}

@@ -168,7 +168,7 @@ class AttackRun:
         record = NamedRecord(
             self.head,
             _lists({"attribute_correct": (scores.argmax(dim=1) == true).float()}),
-            unconverged=_doubt(probe, curve, gradients, refit),
+            unconverged=_caveat_of(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"attribute_accuracy": guess.accuracy, "attribute_auc": guess.auc},
@@ -213,7 +213,7 @@ class AttackRun:
         record = RankedRecord(
             self.head,
             _lists({"reid_top1": named, "judge_reid_top1": named}),
-            unconverged=_doubt(probe, curve, gradients, refit),
+            unconverged=_caveat_of(probe, curve, gradients, refit),
             lower_bound=_unadapted(self.context, self.cell, probe),
             attack_seconds=seconds,
             chance={"reid_top1": 1.0 / len(gallery)},
@@ -222,7 +222,7 @@ class AttackRun:
         return Attacked(record, curve)
 
 
-def _doubt(
+def _caveat_of(
     probe: Attacker, curve: LearningCurve | None, gradients: Gradients, refit: Callable[[], Unconverged | None]
 ) -> str | None:
     """Says why a probe is not shown to be converged; what it may gain is no number of dB."""

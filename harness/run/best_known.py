@@ -244,7 +244,7 @@ def contenders(cells: Iterable[Row], floors: Collection[str]) -> list[Contender]
 
 
 @dataclass(frozen=True)
-class Achieved:
+class RunBest:
     """What one operating point of a run gave away, and what the exposure is known for.
 
     Args:
@@ -275,7 +275,7 @@ class Achieved:
         return self.known is not None and self.strongest.mean("psnr_db_lo") > self.known.psnr_db
 
 
-def achieved(suite: Suite, data: Mapping[str, object], cells: Sequence[Row], floors: Collection[str]) -> list[Achieved]:
+def achieved(suite: Suite, data: Mapping[str, object], cells: Sequence[Row], floors: Collection[str]) -> list[RunBest]:
     """Returns where every operating point of a run stands that an attack was scored on; attacks count with all seeds.
 
     Args:
@@ -289,11 +289,11 @@ def achieved(suite: Suite, data: Mapping[str, object], cells: Sequence[Row], flo
         here = [c for c in cells if (c["operating_point"], c["channel"], c["threat_model"]) == place]
         whole = [one for one in contenders(here, floors) if len(one.cells) == len(suite.seeds)]
         if whole:
-            found.append(Achieved(place, exposure, whole, best_known().get(exposure.key)))
+            found.append(RunBest(place, exposure, whole, best_known().get(exposure.key)))
     return found
 
 
-def news(found: Iterable[Achieved], run: object) -> list[str]:
+def news(found: Iterable[RunBest], run: object) -> list[str]:
     """Says, once for all, where a run beats the best known, and how that is written down.
 
     Args:

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from leakgauge.harness.errors import FailedCellsError
-from leakgauge.harness.run.best_known import Achieved, achieved, news
+from leakgauge.harness.run.best_known import RunBest, achieved, news
 from leakgauge.harness.store.cell_record import FailedRecord, MeasuredRecord
 from leakgauge.harness.store.run_folder import RunFolder
 from leakgauge.harness.suite.schema import parse_suite
@@ -80,7 +80,7 @@ def show(store: RunFolder) -> None:
         _out.print(f"  tracebacks are in {store.path / 'log'}; --debug shows them", markup=False, soft_wrap=True)
 
 
-def _achieved(store: RunFolder, cells: pd.DataFrame) -> list[Achieved]:
+def _achieved(store: RunFolder, cells: pd.DataFrame) -> list[RunBest]:
     """Returns where the operating points of a run stand against the best known."""
     manifest = store.manifest()
     floors = {label for label, entry in manifest.get("attacks", {}).items() if entry.get("floor")}

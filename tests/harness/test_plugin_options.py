@@ -91,6 +91,16 @@ BAD: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         },
         "cascade": {"stages": COUNT, "gain_db": WEIGHT},
         "cascade_merged": {**NETWORK, "position_weight": WEIGHT, "stages": COUNT, "gain_db": WEIGHT},
+        "cascade_pretrained": {
+            "steps": COUNT,
+            "batch_size": COUNT,
+            "peak_lr": POSITIVE,
+            "muon": WEIGHT,
+            "position_weight": WEIGHT,
+            "double_check": SWITCH,
+            "stages": COUNT,
+            "gain_db": WEIGHT,
+        },
         "conv_inverse": {
             "epochs": COUNT,
             "batch_size": COUNT,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from leakgauge.harness.run.best_known import (
     LEFT_DB,
     REFERENCE_DB,
-    Achieved,
     BestKnown,
     Contender,
+    RunBest,
     achieved,
     best_known,
     news,
@@ -115,5 +115,5 @@ def _data(run: LoadedRun) -> Mapping[str, object]:
 def new_best_known(run: LoadedRun) -> list[str]:
     """Says where a run beats the best known by more than its interval over images, and how to write that down."""
     floors = [label for label in run.attacks if run.is_floor(label)]
-    found: list[Achieved] = achieved(run.suite, _data(run), rows_of(run.cells), floors)
+    found: list[RunBest] = achieved(run.suite, _data(run), rows_of(run.cells), floors)
     return news(found, "RUN")
