@@ -36,11 +36,11 @@ class CascadePretrained(CascadeMerged):
     """
 
     name = "cascade_pretrained"
-    least_steps = 200
+    least_steps = 100
 
     def __init__(
         self,
-        steps: Count = 200,
+        steps: Count = 100,
         batch_size: Count = 32,
         peak_lr: Positive = 1e-3,
         muon: Weight = 2.0,
