@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.cascade import BATCH, Cascade
+from leakgauge.attacks.networks.attention import check_heads
 from leakgauge.attacks.networks.set_network import SeekingNetwork
 from leakgauge.attacks.set_decoder import pixel_loss
 from leakgauge.attacks.training.context_features import laid
 from leakgauge.attacks.training.layout import token_statistics
-from leakgauge.attacks.training.loop import HELDOUT_IMAGES, Holdout, Schedule, train
+from leakgauge.attacks.training.loop import HELDOUT_IMAGES, Holdout, Schedule, clusters_aside, train
 from leakgauge.attacks.training.soft_places import soft_places, softly_laid
 from leakgauge.attacks.training.withheld import like_seen
 from leakgauge.harness.contracts.attack import AttackerView
 from leakgauge.harness.contracts.declarations import Knowledge
-from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.suite.options import Count, Positive, Weight
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.learning_curve import LearningCurve
@@ -70,9 +70,7 @@ class CascadeMerged(Cascade):
         gain_db: Weight = 0.05,
     ) -> None:
         super().__init__(stages, gain_db)
-        if width % heads:
-            fitting = -(-width // heads) * heads
-            raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", hint=f"write width: {fitting}")
+        check_heads(width, heads)
         self._schedule = Schedule(steps, batch_size, peak_lr, min(100, max(1, steps // 10)), muon=muon)
         self._size = {"width": width, "layers": layers, "heads": heads}
         self._position_weight, self._double_check = position_weight, double_check
@@ -87,7 +85,8 @@ class CascadeMerged(Cascade):
 
     def _parts(self, auxiliary: ImageSet, rng: Streams) -> Holdout:
         """Returns which images the places are learned on, and which the maps."""
-        return _quartered(auxiliary, rng)
+        kept = clusters_aside(auxiliary, FOR_MAPS, rng.child("parts"))
+        return Holdout((~kept).nonzero().squeeze(1), kept.nonzero().squeeze(1))
 
     def _begun(self, view: AttackerView, auxiliary: ImageSet, rng: Streams) -> SeekingNetwork:
         """Returns the network that the training of places starts from."""
@@ -130,12 +129,3 @@ class CascadeMerged(Cascade):
         places = (soft_places(self._network, part).to(part.tokens.device) for part in parts)
         rows = [softly_laid(part, of, self._scaling) for part, of in zip(parts, places, strict=True)]
         return torch.cat(rows).to(self._view.device)
-
-
-def _quartered(images: ImageSet, rng: Streams) -> Holdout:
-    """Parts the images for the places from those for the maps, whole clusters of dependent images at a time."""
-    groups = torch.arange(len(images)) if images.groups is None else images.groups
-    names = torch.unique(groups)
-    order = torch.randperm(len(names), generator=rng.child("parts").torch())
-    kept = torch.isin(groups, names[order[: max(1, len(names) // FOR_MAPS)]])
-    return Holdout((~kept).nonzero().squeeze(1), kept.nonzero().squeeze(1))

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from leakgauge.attacks.networks.attention import check_heads
 from leakgauge.attacks.networks.set_network import PaintingNetwork, SetNetwork
 from leakgauge.attacks.training.closed_form import solve_ridge
 from leakgauge.attacks.training.layout import patches_of, token_statistics
 from leakgauge.attacks.training.loop import Forward, Schedule, Source, hold_out, paint, predict, to_device, train
 from leakgauge.harness.contracts.attack import Attack, AttackerView
-from leakgauge.harness.errors import ConfigError
 from leakgauge.harness.suite.options import Count, Positive, Weight
 from leakgauge.harness.values.images import ImageSet
 from leakgauge.harness.values.learning_curve import LearningCurve
@@ -65,9 +65,7 @@ class SetDecoder(Attack):
         muon: Weight = 2.0,
         double_check: bool = True,
     ) -> None:
-        if width % heads:
-            fitting = -(-width // heads) * heads
-            raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", hint=f"write width: {fitting}")
+        check_heads(width, heads)
         warmup = min(100, max(1, steps // 10))
         self._schedule = Schedule(steps, batch_size, peak_lr, warmup, muon=muon)
         self._width, self._layers, self._heads = width, layers, heads

@@ -5,8 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from leakgauge.harness.errors import ConfigError
+
 PADDING = -1e4
 """Attention bias of padding: as good as minus infinity, and finite where a whole row is padding."""
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Checks that heads part the channels evenly.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if width % heads:
+        fitting = -(-width // heads) * heads
+        raise ConfigError(f"width = {width} is not a multiple of heads = {heads}", hint=f"write width: {fitting}")
 
 
 def padding_bias(mask: Tensor) -> Tensor:

@@ -31,13 +31,17 @@ class Holdout(NamedTuple):
     heldout: Tensor
 
 
-def hold_out(images: ImageSet, rng: Streams) -> Holdout:
-    """Sets about a twentieth of the attacker's images aside, whole clusters at a time where they have clusters."""
+def clusters_aside(images: ImageSet, one_in: int, rng: Streams) -> Tensor:
+    """Returns (B,) whether an image is among those of about one in so many clusters, drawn at random, at least one."""
     groups = torch.arange(len(images)) if images.groups is None else images.groups
     names = torch.unique(groups)
-    share = max(1, round(len(names) / 20))
-    chosen = names[torch.randperm(len(names), generator=rng.child("holdout").torch())[:share]]
-    aside = torch.isin(groups, chosen)
+    share = max(1, round(len(names) / one_in))
+    return torch.isin(groups, names[torch.randperm(len(names), generator=rng.torch())[:share]])
+
+
+def hold_out(images: ImageSet, rng: Streams) -> Holdout:
+    """Sets about a twentieth of the attacker's images aside, whole clusters at a time where they have clusters."""
+    aside = clusters_aside(images, 20, rng.child("holdout"))
     heldout = aside.nonzero().squeeze(1)
     if len(heldout) > HELDOUT_IMAGES:
         order = torch.randperm(len(heldout), generator=rng.child("heldout sample").torch())

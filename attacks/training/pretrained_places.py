@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file
@@ -22,10 +22,16 @@ FOR_MAPS = 4
 """One in so many clusters was kept from the training, for whoever fits maps on what the network says of them."""
 
 
+FEW = 4
+SAME = 0.01
+"""Share of their variance by which tokens may differ; those of one block more or less differ by 0.16."""
+
+
 class Record(TypedDict):
     """What is read of the record of a training."""
 
     victim: str
+    cut: int
     steps: int
 
 
@@ -41,20 +47,45 @@ def record_of(name: str = NAME) -> Record:
     return found
 
 
-def pretrained_places(view: AttackerView) -> SeekingNetwork:
-    """Loads the shipped network for a victim.
+def pretrained_places(view: AttackerView, images: ImageSet) -> SeekingNetwork:
+    """Loads the shipped network, for the victim and the cut that it was trained for.
+
+    Args:
+        view: The attacker's handle.
+        images: Own images, of which a few show where the victim is cut.
 
     Raises:
-        ConfigError: It was trained for another victim, or for images of another shape.
+        ConfigError: It was trained for another victim, or for another cut of it.
     """
+    record, victim = record_of(), view.white_box()
+    if victim.weights_hash != record["victim"]:
+        raise _refusal(f"the victim {record['victim']}, this is {victim.weights_hash}")
+    if not _cut_at(record["cut"], view, images.select(range(min(len(images), FEW))).images().to(view.device)):
+        raise _refusal(f"cut {record['cut']}, this victim is cut elsewhere")
     state = {name: value.float() for name, value in load_file(FOLDER / f"{NAME}.safetensors").items()}
-    network = SeekingNetwork(state["mean"], state["std"], (3, 64, 64), (8, 8), **PLACES_SIZE)
+    network = SeekingNetwork(state["mean"], state["std"], view.image_shape, view.grid, **PLACES_SIZE)
     network.load_state_dict(state)
-    trained_for, victim = record_of()["victim"], view.white_box()
-    if victim.weights_hash != trained_for or (view.image_shape, view.grid) != (network.image_shape, network.grid):
-        raise ConfigError(
-            f"its weights were trained for the victim {trained_for} on 64 px, this is {victim.weights_hash}",
-            where="attack 'cascade_pretrained'",
-            hint="use cascade_merged, which trains its own",
-        )
     return network.to(view.device)
+
+
+def _refusal(found: str) -> ConfigError:
+    hint = "use cascade_merged, which trains its own"
+    return ConfigError(f"its weights were trained for {found}", where="attack 'cascade_pretrained'", hint=hint)
+
+
+@torch.no_grad()
+def _cut_at(cut: int, view: AttackerView, images: Tensor) -> bool:
+    """Tells whether the edge ends behind so many blocks: its tokens are those of the victim there, but for rounding."""
+    victim = view.white_box()
+    model: Any = victim.to(view.device)
+    places, first = model.forward_intermediates(
+        victim.normalise(images),
+        indices=[cut - 1],
+        norm=False,
+        output_fmt="NLC",
+        return_prefix_tokens=True,
+        intermediates_only=True,
+    )[0]
+    expected = torch.cat([first, places], dim=1).flatten(0, 1)
+    sent = view.edge_tokens(images).tokens
+    return sent.shape == expected.shape and float((sent - expected).square().mean() / expected.var()) < SAME

@@ -240,7 +240,7 @@ def contenders(cells: Iterable[Row], floors: Collection[str]) -> list[Contender]
         if scored and str(cell["attack"]) not in floors:
             by_attack.setdefault(str(cell["attack"]), []).append(cell)
     found = [Contender(attack, tuple(own)) for attack, own in by_attack.items()]
-    return sorted(found, key=lambda one: -one.psnr_db)
+    return sorted(found, key=lambda one: (-one.psnr_db, one.attack))
 
 
 @dataclass(frozen=True)

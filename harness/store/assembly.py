@@ -185,19 +185,14 @@ class Assembler:
         return _values(record.scores, "psnr_db", count) - floor
 
     def _proven(self, records: Sequence[CellRecord], cells: list[Row]) -> set[tuple[str, str, int]]:
-        """Returns the attackers that clearly beat the floors, or chance, on an undefended payload.
-
-        One that rebuilds images and never met that payload shows it on one that it did meet.
-        """
-        measured = [
-            (one.identity, isinstance(one, ProbeRecord), _shows_skill(one, row))
-            for one, row in zip(records, cells, strict=True)
-            if isinstance(one, MeasuredRecord)
-        ]
-        undefended = [(name.attacker, skill) for name, _, skill in measured if name.operating_point == self._baseline]
-        skilled = {attacker for attacker, skill in undefended if skill}
-        elsewhere = {name.attacker for name, probes, skill in measured if skill and not probes}
-        return skilled | (elsewhere - {attacker for attacker, _ in undefended})
+        """Returns the attackers that clearly beat the floors, or chance, on an undefended payload."""
+        return {
+            record.identity.attacker
+            for record, row in zip(records, cells, strict=True)
+            if isinstance(record, MeasuredRecord)
+            and record.identity.operating_point == self._baseline
+            and _shows_skill(record, row)
+        }
 
     @staticmethod
     def _caveat(record: CellRecord, row: Row, proven: set[tuple[str, str, int]]) -> str:

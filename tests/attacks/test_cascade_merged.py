@@ -98,7 +98,7 @@ def test_a_set_of_withheld_order_gets_the_same_places_in_any_order(watched):
 
 def test_places_and_maps_are_learned_from_clusters_of_their_own():
     pixels, groups = torch.zeros(40, 3, 4, 4, dtype=torch.uint8), torch.arange(40) // 4
-    parts = cascade_merged._quartered(ImageSet(pixels, tuple(map(str, range(40))), None, groups), RNG)
+    parts = CascadeMerged()._parts(ImageSet(pixels, tuple(map(str, range(40))), None, groups), RNG)
     assert sorted([*parts.train.tolist(), *parts.heldout.tolist()]) == list(range(40))
     assert not set(groups[parts.train].tolist()) & set(groups[parts.heldout].tolist())
     assert len(parts.heldout) == 8

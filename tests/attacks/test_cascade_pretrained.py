@@ -15,7 +15,9 @@ from leakgauge.attacks.cascade_pretrained import CascadePretrained
 from leakgauge.attacks.training.loop import mean_psnr_db
 from leakgauge.attacks.training.pretrained_places import FOLDER, NAME, for_maps, pretrained_places, record_of
 from leakgauge.harness.errors import ConfigError
+from leakgauge.harness.measurement.convergence import Gradients, unconverged
 from leakgauge.harness.values.images import ImageSet
+from leakgauge.harness.values.learning_curve import CurvePoint, LearningCurve, convergence_failure
 
 CUT = {"cut": 3}
 
@@ -60,8 +62,25 @@ def test_fine_tuning_and_maps_keep_to_their_images(victim, auxiliary, monkeypatc
 
 def test_another_victim_is_refused_by_name(victim):
     other = replace(victim, weights_hash="f" * 16)
-    with pytest.raises(ConfigError, match="use cascade_merged"):
-        pretrained_places(view_of(other, WHITE_BOX, **MERGE, **CUT))
+    with pytest.raises(ConfigError, match="this is ffffffffffffffff -- use cascade_merged"):
+        pretrained_places(view_of(other, WHITE_BOX, **MERGE, **CUT), few_images())
+
+
+@pytest.mark.parametrize("cut", [2, 4])
+def test_another_cut_of_the_victim_is_refused(victim, auxiliary, cut):
+    with pytest.raises(ConfigError, match="trained for cut 3, this victim is cut elsewhere -- use cascade_merged"):
+        pretrained_places(view_of(victim, WHITE_BOX, **MERGE, cut=cut), auxiliary)
+
+
+@pytest.mark.parametrize("steps", [100, 600])
+def test_no_length_of_fine_tuning_makes_it_conclusive(steps):
+    flat = LearningCurve(steps, [CurvePoint(step, 0.1, 25.0) for step in range(steps // 5, steps + 1, steps // 5)])
+    flat.compare(CurvePoint(steps // 2, 0.1, 25.0), CurvePoint(steps // 4, 0.1, 25.0))
+    assert convergence_failure(flat, 100) is None
+    said = unconverged(CascadePretrained(steps), flat, Gradients(), lambda: None)
+    assert said is not None
+    assert said.why
+    assert said.could_gain_db is None
 
 
 def test_too_few_images_are_refused(victim, auxiliary):
